@@ -1,0 +1,13 @@
+//! An ordered list of strategies, and how one call goes through it.
+//!
+//! [`PipelineSpec`] is what the operator wrote, checked as a whole. [`Call`] is the machine of one call: it tells its
+//! driver what to do next (attempt, wait, run a fallback, finish) and is told what became of it. Any order and any number
+//! of strategies works; nothing here knows the article's order.
+
+// mod call;
+mod check;
+mod spec;
+
+// pub use call::{Call, CallRules, Cells, Done, Event, Finish, RetryStop, Stages, Step};
+pub use check::worst_case_attempts;
+pub use spec::{MAX_STRATEGIES, PipelineSpec, Strategy, StrategySpec};

@@ -1,0 +1,141 @@
+//! What the operator wrote: strategies, outermost first.
+
+use crate::{
+    Invalid, StrategyName, breaker::BreakerSpec, fallback::FallbackSpec, invalid::Faults, retry::RetrySpec,
+    timeout::TimeoutSpec,
+};
+
+/// Most strategies of one pipeline. Calls keep their state of each inline, so the bound is also one on their size.
+pub const MAX_STRATEGIES: usize = 16;
+
+/// Settings of one element of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StrategySpec {
+    /// Limits how long the inside may take.
+    Timeout(TimeoutSpec),
+    /// Runs the inside again.
+    Retry(RetrySpec),
+    /// Stops calling a target that fails.
+    CircuitBreaker(BreakerSpec),
+    /// Answers in place of a failed inside.
+    Fallback(FallbackSpec),
+}
+
+impl StrategySpec {
+    /// The kind as the manifest spells it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Retry(_) => "retry",
+            Self::CircuitBreaker(_) => "circuitBreaker",
+            Self::Fallback(_) => "fallback",
+        }
+    }
+
+    /// The kind in kebab case: the default name.
+    #[must_use]
+    pub const fn default_name(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Retry(_) => "retry",
+            Self::CircuitBreaker(_) => "circuit-breaker",
+            Self::Fallback(_) => "fallback",
+        }
+    }
+}
+
+/// One element of a pipeline: a name that is unique in it, and settings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Strategy {
+    name: StrategyName,
+    spec: StrategySpec,
+}
+
+impl Strategy {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &StrategyName {
+        &self.name
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn spec(&self) -> &StrategySpec {
+        &self.spec
+    }
+}
+
+/// Strategies, outermost first: `[fallback, retry, circuitBreaker, timeout]` is
+/// `fallback(retry(circuitBreaker(timeout(call))))`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PipelineSpec {
+    strategies: Vec<Strategy>,
+}
+
+impl PipelineSpec {
+    /// Names the unnamed (the kind in kebab case, then `-2`, `-3`...) and checks the whole.
+    ///
+    /// # Errors
+    /// No or too many strategies, a name twice, and combinations that can never do what they say. Paths begin with `[i]`.
+    pub fn try_new(strategies: Vec<(Option<StrategyName>, StrategySpec)>) -> Result<Self, Invalid> {
+        let mut faults = Faults::new();
+        if strategies.is_empty() {
+            faults.push("", "must have at least one strategy");
+        }
+        faults.check(
+            strategies.len() <= MAX_STRATEGIES,
+            "",
+            format!("must have at most {MAX_STRATEGIES} strategies, has {}", strategies.len()),
+        );
+        let mut taken: Vec<StrategyName> = Vec::with_capacity(strategies.len());
+        for (index, (name, _)) in strategies.iter().enumerate() {
+            if let Some(name) = name {
+                if taken.contains(name) {
+                    faults.push(format!("[{index}].name"), format!("\"{name}\" is there twice"));
+                }
+                taken.push(name.clone());
+            }
+        }
+        let mut named = Vec::with_capacity(strategies.len());
+        for (name, spec) in strategies {
+            let name = match name {
+                Some(name) => name,
+                None => {
+                    let name = free_name(spec.default_name(), &taken)?;
+                    taken.push(name.clone());
+                    name
+                }
+            };
+            named.push(Strategy { name, spec });
+        }
+        super::check::contradictions(&named, &mut faults);
+        faults.into_result(Some(Self { strategies: named }))
+    }
+
+    /// The strategies, outermost first.
+    #[must_use]
+    pub fn strategies(&self) -> &[Strategy] {
+        &self.strategies
+    }
+
+    /// The circuit breakers among them.
+    pub fn breakers(&self) -> impl Iterator<Item = (&StrategyName, &BreakerSpec)> {
+        self.strategies.iter().filter_map(|strategy| match strategy.spec() {
+            StrategySpec::CircuitBreaker(spec) => Some((strategy.name(), spec)),
+            StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::Fallback(_) => None,
+        })
+    }
+}
+
+fn free_name(base: &str, taken: &[StrategyName]) -> Result<StrategyName, Invalid> {
+    let mut number = 1;
+    loop {
+        let text = if number == 1 { base.to_owned() } else { format!("{base}-{number}") };
+        let name = StrategyName::try_new(&text)?;
+        if !taken.contains(&name) {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}

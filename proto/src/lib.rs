@@ -1,0 +1,26 @@
+//! The wire of Fusebox.
+//!
+//! [`v1`] is for operators, [`sync::v1`] for SDKs; both are generated from the `.proto` files beside this crate, whose
+//! comments are the specification. The other modules turn wire messages into domain types (`TryFrom`, naming each bad
+//! field) and back (`From`). Past this crate no code interprets a wire message.
+
+pub mod manifest;
+
+/// `fusebox.v1`: what operators use.
+#[expect(missing_docs, reason = "generated; the .proto files hold the documentation of enum accessors and clients")]
+#[expect(clippy::all, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("fusebox.v1");
+}
+
+/// `fusebox.sync`: what SDKs use.
+pub mod sync {
+    /// Version 1 of the stream.
+    #[expect(missing_docs, reason = "generated; the .proto files hold the documentation")]
+    pub mod v1 {
+        tonic::include_proto!("fusebox.sync.v1");
+    }
+}
+
+/// The compiled `.proto` files, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
