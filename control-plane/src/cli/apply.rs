@@ -1,0 +1,292 @@
+//! `apply`, `diff` and `validate`: manifests against what the server has.
+
+use std::time::Duration;
+
+use clap::Args;
+use fusebox_proto::{manifest, v1};
+use serde_json::{Value, json};
+use v1::applied_policy::Action;
+
+use super::{
+    Session,
+    connect::Server,
+    failure::{Class, Failure},
+    manifests::{FileArgs, Manifests},
+    output::{self, Format, OutputArgs},
+    render, wait,
+};
+
+/// Options of `apply`.
+#[derive(Clone, Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Check and compare on the server, but change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the history
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    message: String,
+    /// Only if the stored policy still has this etag; for one of several policies as NAME=ETAG; may be repeated
+    #[arg(long, value_name = "ETAG")]
+    if_match: Vec<String>,
+    /// Wait until every replica runs it
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long --wait waits
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    timeout: Duration,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Options of `diff`.
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Print only the names of policies that differ
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Options of `validate`.
+#[derive(Clone, Debug, Args)]
+pub struct ValidateArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Do not ask the server: what it alone knows, like policies that compete for the same calls, goes unchecked
+    #[arg(long)]
+    offline: bool,
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs `apply`.
+pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Failure> {
+    let manifests = Manifests::read(&args.files, session.given_namespace())?;
+    let mut policies = manifests.to_wire();
+    guard(&mut policies, &args.if_match)?;
+    let server = session.server().await?;
+    let results = send(&server, &manifests, policies, args.dry_run, &args.message).await?;
+
+    let lines: Vec<_> = results.iter().map(|result| line(result, args.dry_run)).collect();
+    let text = match (args.output.quiet, args.output.format) {
+        (true, _) => names(&results, render::id),
+        (false, Format::Name) => names(&results, |name| name),
+        (false, Format::Table | Format::Wide | Format::Json | Format::Yaml) => lines.join("\n"),
+    };
+    let value = output::list(results.iter().map(value).collect());
+    let format = if args.output.quiet { Format::Name } else { args.output.format };
+    output::print_value(format, &value, &text)?;
+
+    let changed: Vec<_> = results.iter().filter(|one| one.action() != Action::Unchanged).collect();
+    if args.wait {
+        for policy in results.iter().filter_map(|result| result.policy.as_ref()) {
+            wait::applied(&server, policy, args.timeout, 0).await?;
+        }
+    } else if let ([only], false, Format::Table) = (changed.as_slice(), args.dry_run, format) {
+        let name = &only.policy.clone().unwrap_or_default().name;
+        output::say(&format!(
+            "watch it land: fusebox wait {} --for applied{}",
+            render::label(name),
+            in_namespace(name)
+        ));
+    }
+    Ok(())
+}
+
+/// Runs `diff`.
+pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failure> {
+    let manifests = Manifests::read(&args.files, session.given_namespace())?;
+    let server = session.server().await?;
+    let results = send(&server, &manifests, manifests.to_wire(), true, "").await?;
+    let mut different = Vec::new();
+    for result in results.iter().filter(|result| result.action() != Action::Unchanged) {
+        let policy = result.policy.as_ref().ok_or_else(incomplete)?;
+        let after = manifest::to_yaml(&render::domain(policy)?);
+        let before = result.previous.as_ref().map(render::domain).transpose()?.map(|policy| manifest::to_yaml(&policy));
+        let label = render::label(&policy.name);
+        if args.quiet {
+            output::print(&label)?;
+        } else {
+            let revision = result.previous.as_ref().map_or(0, |previous| previous.revision);
+            let old_name = format!("{label} (live, rev {revision})");
+            let new_name = format!("{label} (file)");
+            let text = render::unified(before.as_deref(), Some(&after), &old_name, &new_name);
+            output::print(&render::coloured(&text))?;
+        }
+        different.push((policy, result.previous.as_ref()));
+    }
+    if different.is_empty() {
+        return Ok(());
+    }
+    if !args.quiet {
+        output::say(&format!(
+            "{}: to apply exactly this: {}",
+            count(different.len()),
+            command(&args.files, &different)
+        ));
+    }
+    Err(Failure::new(Class::Differs, "the files and the server differ"))
+}
+
+/// Runs `validate`.
+pub(super) async fn validate(session: &Session, args: ValidateArgs) -> Result<(), Failure> {
+    let manifests = Manifests::read(&args.files, session.given_namespace())?;
+    if !args.offline {
+        let server = session.server().await.map_err(|mut failure| {
+            if failure.class == Class::Unavailable {
+                failure.fix = Some("--offline checks the files without a server".to_owned());
+            }
+            failure
+        })?;
+        send(&server, &manifests, manifests.to_wire(), true, "").await?;
+    }
+    let say = |name: &str| if args.quiet { name.to_owned() } else { format!("policy/{name} valid") };
+    let lines: Vec<_> = manifests.written.iter().map(|written| say(written.policy.name.as_str())).collect();
+    output::print(&lines.join("\n"))
+}
+
+async fn send(
+    server: &Server,
+    manifests: &Manifests,
+    policies: Vec<v1::Policy>,
+    validate_only: bool,
+    message: &str,
+) -> Result<Vec<v1::AppliedPolicy>, Failure> {
+    let sent = policies.len();
+    let request = v1::ApplyPoliciesRequest { policies, validate_only, message: message.to_owned() };
+    let doing = if validate_only { "check the policies" } else { "apply the policies" };
+    let answer = server.policies().apply_policies(request).await;
+    let results = answer.map_err(|status| manifests.place(Failure::to(doing)(status)))?.into_inner().results;
+    if results.len() == sent { Ok(results) } else { Err(incomplete()) }
+}
+
+/// Sets the etags that the stored policies must have.
+fn guard(policies: &mut [v1::Policy], if_match: &[String]) -> Result<(), Failure> {
+    for given in if_match {
+        let named = given.split_once('=').and_then(|(name, etag)| {
+            policies.iter().position(|policy| render::id(&policy.name) == name).map(|index| (index, etag))
+        });
+        let (index, etag) = match named {
+            Some(named) => named,
+            None if policies.len() == 1 => (0, given.as_str()),
+            None => {
+                return Err(Failure::new(Class::Usage, format!("--if-match {given} does not say for which policy"))
+                    .fix("with several policies, give NAME=ETAG for each; `fusebox diff` prints them"));
+            }
+        };
+        etag.clone_into(&mut policies[index].etag);
+    }
+    Ok(())
+}
+
+/// `policy/service-b configured (rev 41 → 42)`.
+fn line(result: &v1::AppliedPolicy, dry_run: bool) -> String {
+    let policy = result.policy.clone().unwrap_or_default();
+    let before = result.previous.as_ref().map_or(0, |previous| previous.revision);
+    let (verb, revisions) = match result.action() {
+        Action::Created if dry_run => ("would be created", String::new()),
+        Action::Created => ("created", format!(" (rev {})", policy.revision)),
+        Action::Configured if dry_run => ("would be configured", format!(" (now rev {before})")),
+        Action::Configured => ("configured", format!(" (rev {before} → {})", policy.revision)),
+        Action::Unchanged => ("unchanged", format!(" (rev {})", policy.revision)),
+        Action::Unspecified => ("answered with an unknown action", String::new()),
+    };
+    format!("{} {verb}{revisions}{}", render::label(&policy.name), in_namespace(&policy.name))
+}
+
+fn value(result: &v1::AppliedPolicy) -> Value {
+    let policy = result.policy.clone().unwrap_or_default();
+    json!({
+        "name": render::id(&policy.name),
+        "namespace": render::namespace_of(&policy.name),
+        "action": match result.action() {
+            Action::Created => "created",
+            Action::Configured => "configured",
+            Action::Unchanged => "unchanged",
+            Action::Unspecified => "unknown",
+        },
+        "previous_revision": result.previous.as_ref().map(|previous| previous.revision),
+        "revision": policy.revision,
+        "etag": policy.etag,
+    })
+}
+
+fn names(results: &[v1::AppliedPolicy], short: fn(&str) -> &str) -> String {
+    let name = |result: &v1::AppliedPolicy| {
+        let full = result.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default();
+        let id = short(&full);
+        if id == full { render::label(&full) } else { id.to_owned() }
+    };
+    results.iter().map(name).collect::<Vec<_>>().join("\n")
+}
+
+/// ` -n NAMESPACE`, unless it is the one that needs no naming.
+pub(super) fn in_namespace(name: &str) -> String {
+    match render::namespace_of(name) {
+        "default" => String::new(),
+        other => format!(" -n {other}"),
+    }
+}
+
+fn count(policies: usize) -> String {
+    if policies == 1 { "1 policy differs".to_owned() } else { format!("{policies} policies differ") }
+}
+
+fn command(files: &FileArgs, different: &[(&v1::Policy, Option<&v1::Policy>)]) -> String {
+    let mut text = "fusebox apply".to_owned();
+    for file in &files.files {
+        text.push_str(&format!(" -f {}", file.display()));
+    }
+    if files.recursive {
+        text.push_str(" -R");
+    }
+    for (policy, previous) in different {
+        if let Some(previous) = previous {
+            text.push_str(&format!(" --if-match '{}={}'", render::id(&policy.name), previous.etag));
+        }
+    }
+    text
+}
+
+fn incomplete() -> Failure {
+    Failure::new(Class::Failed, "the server's answer is incomplete")
+        .fix("it is probably of another version: compare `fusebox version --server`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(id: &str, revision: u64) -> v1::Policy {
+        v1::Policy { name: format!("namespaces/default/policies/{id}"), revision, ..v1::Policy::default() }
+    }
+
+    #[test]
+    fn a_write_tells_old_and_new_revision() {
+        let result = |action: Action, before: Option<u64>, after| v1::AppliedPolicy {
+            action: action.into(),
+            policy: Some(policy("service-b", after)),
+            previous: before.map(|revision| policy("service-b", revision)),
+        };
+        let configured = result(Action::Configured, Some(41), 42);
+        assert_eq!(line(&configured, false), "policy/service-b configured (rev 41 → 42)");
+        assert_eq!(line(&configured, true), "policy/service-b would be configured (now rev 41)");
+        assert_eq!(line(&result(Action::Created, None, 1), false), "policy/service-b created (rev 1)");
+        assert_eq!(line(&result(Action::Unchanged, Some(7), 7), false), "policy/service-b unchanged (rev 7)");
+    }
+
+    #[test]
+    fn an_etag_needs_its_policy_when_there_are_several() {
+        let mut one = [policy("a", 0)];
+        guard(&mut one, &["x=1".to_owned()]).unwrap();
+        assert_eq!(one[0].etag, "x=1");
+        let mut two = [policy("a", 0), policy("b", 0)];
+        guard(&mut two, &["b=2".to_owned()]).unwrap();
+        assert_eq!((two[0].etag.as_str(), two[1].etag.as_str()), ("", "2"));
+        assert_eq!(guard(&mut two, &["2".to_owned()]).unwrap_err().class, Class::Usage);
+    }
+}

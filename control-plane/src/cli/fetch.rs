@@ -1,0 +1,207 @@
+//! Reading from the server: all pages of a list, and things by the name that a person typed.
+
+use std::time::SystemTime;
+
+use fusebox_proto::v1::{self, Breaker, BreakerTransition, Instance, PolicyRevision};
+
+use super::{
+    connect::Server,
+    failure::{Class, Failure},
+    render::{self, Row as _},
+    span, suggest,
+};
+
+/// Few round trips, and far below the largest message.
+const PAGE: i32 = 500;
+
+/// All policies of a namespace; `-` is every namespace.
+pub(crate) async fn policies(server: &Server, namespace: &str) -> Result<Vec<v1::Policy>, Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request =
+            v1::ListPoliciesRequest { parent: format!("namespaces/{namespace}"), page_size: PAGE, page_token };
+        let answer = server.policies().list_policies(request).await.map_err(Failure::to("list policies"))?.into_inner();
+        all.extend(answer.policies);
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+/// The resource name for what was typed: a policy's id, or the whole name.
+pub(crate) fn policy_name(namespace: &str, typed: &str) -> String {
+    if typed.starts_with("namespaces/") { typed.to_owned() } else { format!("namespaces/{namespace}/policies/{typed}") }
+}
+
+/// One policy; if there is none, the nearest name is told.
+pub(crate) async fn policy(server: &Server, namespace: &str, typed: &str) -> Result<v1::Policy, Failure> {
+    let request = v1::GetPolicyRequest { name: policy_name(namespace, typed) };
+    match server.policies().get_policy(request).await {
+        Ok(answer) => Ok(answer.into_inner()),
+        Err(status) => {
+            let failure = Failure::to(format!("get policy \"{typed}\""))(status);
+            Err(if failure.class == Class::NotFound { no_policy(server, namespace, typed).await } else { failure })
+        }
+    }
+}
+
+/// The failure for a policy that does not exist.
+pub(crate) async fn no_policy(server: &Server, namespace: &str, typed: &str) -> Failure {
+    let name = policy_name(namespace, typed);
+    let namespace = render::namespace_of(&name);
+    // The look-up is a courtesy: if it fails, the answer is still "not found".
+    let known = policies(server, namespace).await.unwrap_or_default();
+    let known: Vec<_> = known.iter().map(|policy| render::id(&policy.name)).collect();
+    let what = format!("there is no policy \"{}\" in namespace \"{namespace}\"", render::id(&name));
+    not_found(what, render::id(&name), &known, "`fusebox get policies -A` lists all")
+}
+
+fn not_found(what: String, typed: &str, known: &[&str], otherwise: &str) -> Failure {
+    let failure = Failure::new(Class::NotFound, what);
+    match suggest::nearest(typed, known.iter().copied()) {
+        Some(near) => failure.fix(format!("did you mean \"{near}\"?")),
+        None => failure.fix(otherwise),
+    }
+}
+
+/// All breakers, of one namespace if one is given.
+pub(crate) async fn breakers(server: &Server, namespace: Option<&str>) -> Result<Vec<Breaker>, Failure> {
+    let request = v1::ListBreakersRequest { namespace: namespace.unwrap_or_default().to_owned(), ..Default::default() };
+    let answer = server.breakers().list_breakers(request).await.map_err(Failure::to("list breakers"))?;
+    Ok(answer.into_inner().breakers)
+}
+
+/// Whether a typed name means this breaker: its target, or its whole name.
+pub(crate) fn is_breaker(breaker: &Breaker, typed: &str) -> bool {
+    breaker.key.as_ref().is_some_and(|key| key.target == typed) || breaker.id() == typed || breaker.name == typed
+}
+
+/// The breakers that a name means.
+///
+/// # Errors
+/// If it means none.
+pub(crate) fn breakers_named(all: &[Breaker], typed: &str) -> Result<Vec<Breaker>, Failure> {
+    let found: Vec<_> = all.iter().filter(|breaker| is_breaker(breaker, typed)).cloned().collect();
+    if found.is_empty() {
+        let known: Vec<_> = all.iter().filter_map(|one| one.key.as_ref()).map(|key| key.target.as_str()).collect();
+        let what = format!("there is no breaker for target \"{typed}\": no connected replica holds one");
+        return Err(not_found(
+            what,
+            typed,
+            &known,
+            "`fusebox get breakers` lists all; a replica's first call makes one",
+        ));
+    }
+    Ok(found)
+}
+
+/// All connected replicas, of one namespace if one is given.
+pub(crate) async fn instances(server: &Server, namespace: Option<&str>) -> Result<Vec<Instance>, Failure> {
+    let answer = server
+        .fleet()
+        .list_instances(v1::ListInstancesRequest::default())
+        .await
+        .map_err(Failure::to("list instances"))?;
+    let mut all = answer.into_inner().instances;
+    all.retain(|one| namespace.is_none_or(|wanted| one.namespace == wanted));
+    Ok(all)
+}
+
+/// Whether a typed name means this replica: its id, `service/id`, or the whole name.
+pub(crate) fn is_instance(instance: &Instance, typed: &str) -> bool {
+    instance.instance == typed || instance.id() == typed || instance.name == typed
+}
+
+/// The replicas that a name means.
+///
+/// # Errors
+/// If it means none.
+pub(crate) fn instances_named(all: &[Instance], typed: &str) -> Result<Vec<Instance>, Failure> {
+    let found: Vec<_> = all.iter().filter(|one| is_instance(one, typed)).cloned().collect();
+    if found.is_empty() {
+        let known: Vec<_> = all.iter().map(|one| one.instance.as_str()).collect();
+        let what = format!("no replica \"{typed}\" is connected");
+        return Err(not_found(what, typed, &known, "`fusebox get instances` lists those that are"));
+    }
+    Ok(found)
+}
+
+/// All revisions of a policy, newest first.
+pub(crate) async fn revisions(server: &Server, namespace: &str, typed: &str) -> Result<Vec<PolicyRevision>, Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request =
+            v1::ListPolicyRevisionsRequest { name: policy_name(namespace, typed), page_size: PAGE, page_token };
+        let answer = match server.policies().list_policy_revisions(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                let failure = Failure::to(format!("read the history of \"{typed}\""))(status);
+                let is_missing = failure.class == Class::NotFound;
+                return Err(if is_missing { no_policy(server, namespace, typed).await } else { failure });
+            }
+        };
+        all.extend(answer.revisions);
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if all.is_empty() { Err(no_policy(server, namespace, typed).await) } else { Ok(all) }
+}
+
+/// Which transitions are wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transitions {
+    /// Only this target.
+    pub(crate) target: String,
+    /// Only this caller.
+    pub(crate) caller: String,
+    /// Only this namespace.
+    pub(crate) namespace: Option<String>,
+    /// Only this policy.
+    pub(crate) policy: Option<String>,
+    /// Only those since then.
+    pub(crate) since: Option<SystemTime>,
+    /// At most this many, the newest.
+    pub(crate) limit: usize,
+}
+
+impl Transitions {
+    /// Whether it is one of those that the server cannot tell apart.
+    pub(crate) fn admits(&self, transition: &BreakerTransition) -> bool {
+        let key = transition.key.clone().unwrap_or_default();
+        self.namespace.as_ref().is_none_or(|wanted| *wanted == key.namespace)
+            && self.policy.as_ref().is_none_or(|wanted| *wanted == key.policy)
+            && self.since.is_none_or(|since| span::point(transition.time.as_ref()).is_none_or(|time| time >= since))
+    }
+}
+
+/// Past transitions, oldest first.
+pub(crate) async fn transitions(server: &Server, wanted: &Transitions) -> Result<Vec<BreakerTransition>, Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListBreakerTransitionsRequest {
+            target: wanted.target.clone(),
+            caller: wanted.caller.clone(),
+            page_size: PAGE,
+            page_token,
+        };
+        let answer = server
+            .breakers()
+            .list_breaker_transitions(request)
+            .await
+            .map_err(Failure::to("read the events"))?
+            .into_inner();
+        // Newest first: past the wanted time there is nothing more to find.
+        let past = |time: Option<SystemTime>| wanted.since.is_some_and(|since| time.is_some_and(|time| time < since));
+        let done = answer.transitions.iter().any(|one| past(span::point(one.time.as_ref())));
+        all.extend(answer.transitions.into_iter().filter(|one| wanted.admits(one)));
+        page_token = answer.next_page_token;
+        if page_token.is_empty() || done || all.len() >= wanted.limit {
+            all.truncate(wanted.limit);
+            all.reverse();
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `version`, `completion` and `schema`: what needs no server, or nearly none.
+
+use std::io::Write as _;
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+use fusebox_proto::{manifest, v1};
+use serde_json::{Value, json};
+
+use super::{
+    Cli, Session,
+    failure::Failure,
+    output::{self, Format},
+};
+
+/// Options of `version`.
+#[derive(Clone, Debug, Args)]
+pub struct VersionArgs {
+    /// Ask the server for its version too
+    #[arg(long)]
+    server: bool,
+    /// Form of the output: table, json or yaml
+    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORM")]
+    output: Format,
+}
+
+/// Options of `completion`.
+#[derive(Clone, Debug, Args)]
+pub struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Runs `version`.
+pub(super) async fn version(session: &Session, args: VersionArgs) -> Result<(), Failure> {
+    let own = env!("CARGO_PKG_VERSION");
+    let mut text = format!("fusebox {own}");
+    let mut value = json!({ "client": { "version": own } });
+    if args.server {
+        let server = session.server().await?;
+        let answer = server.fleet().get_server_info(v1::GetServerInfoRequest {}).await;
+        let info = answer.map_err(Failure::to("ask for the server's version"))?.into_inner();
+        text.push_str(&format!(
+            "\nserver {} (store {}, term {}, rev {})",
+            info.version, info.store_id, info.term, info.revision
+        ));
+        value["server"] = json!({
+            "version": info.version,
+            "store_id": info.store_id,
+            "term": info.term,
+            "revision": info.revision,
+        });
+    }
+    output::print_value(args.output, &value, &text)
+}
+
+/// Runs `completion`.
+pub(super) fn completion(args: &CompletionArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "fusebox", &mut script);
+    let mut out = std::io::stdout().lock();
+    out.write_all(&script)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Runs `schema`.
+pub(super) fn schema() -> Result<(), Failure> {
+    let schema: Value = manifest::schema();
+    output::print(&output::pretty(&schema))
+}

@@ -1,0 +1,229 @@
+//! The operator's command line: verbs, their options, and where each is run.
+//!
+//! It speaks gRPC to a control plane and nothing else: it never opens the database, and has no rule of its own about what
+//! a policy may say. Data goes to stdout, words to a person go to stderr, and the exit code tells the class of a failure:
+//! 0 done, 1 failed (or `diff` found differences), 2 wrong usage, 3 not found, 4 conflict, 5 invalid, 6 denied,
+//! 7 server unavailable, 8 `wait` timed out, 130 interrupted.
+
+mod apply;
+mod breaker;
+mod connect;
+mod delete;
+mod describe;
+mod events;
+mod failure;
+mod fetch;
+mod get;
+mod history;
+mod local;
+mod manifests;
+mod output;
+mod render;
+mod resource;
+mod span;
+mod suggest;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::{
+    apply::{ApplyArgs, DiffArgs, ValidateArgs},
+    breaker::{BreakerCommand, ForceArgs, ListArgs, ReleaseArgs},
+    delete::DeleteArgs,
+    describe::DescribeArgs,
+    events::EventsArgs,
+    get::GetArgs,
+    history::{HistoryArgs, UndoArgs},
+    local::{CompletionArgs, VersionArgs},
+    manifests::FileArgs,
+    output::{Format, OutputArgs},
+    wait::WaitArgs,
+};
+use self::{
+    connect::Server,
+    failure::{Class, Failure},
+};
+use crate::config::ServeArgs;
+
+/// One place to say how services may fail, and a fleet that obeys.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "fusebox",
+    version,
+    about,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed or differences found, 2 usage, 3 not found, 4 conflict, 5 invalid, \
+                  6 denied, 7 server unavailable, 8 wait timed out, 130 interrupted.\n\n\
+                  Example:\n  fusebox serve &\n  fusebox apply -f policy.yaml\n  fusebox get breakers -w"
+)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub globals: GlobalArgs,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every verb.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Address of the control plane
+    #[arg(long, global = true, env = "FUSEBOX_ADDRESS", default_value = "http://127.0.0.1:7443", value_name = "URL")]
+    pub address: String,
+    /// Namespace; without it, policies are those of "default", and breakers, instances and events those of all
+    #[arg(short, long, global = true, env = "FUSEBOX_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Tell more about errors
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane
+    #[command(after_help = "Example:\n  fusebox serve --data-dir ./fusebox-data\n  fusebox serve --dev")]
+    Serve(ServeArgs),
+    /// Create or change policies from manifests, all or none
+    #[command(after_help = "Example:\n  fusebox apply -f policy.yaml -m 'longer timeout'\n  \
+                            fusebox apply -f policies/ -R --dry-run\n  cat policy.yaml | fusebox apply -f - --wait")]
+    Apply(ApplyArgs),
+    /// Show what apply would change: exit code 0 nothing, 1 something, 2 and above an error
+    #[command(after_help = "Example:\n  fusebox diff -f policy.yaml")]
+    Diff(DiffArgs),
+    /// Check manifests and change nothing
+    #[command(after_help = "Example:\n  fusebox validate -f policies/ --offline")]
+    Validate(ValidateArgs),
+    /// List policies, breakers or instances
+    #[command(after_help = "Example:\n  fusebox get policies\n  fusebox get policy service-b -o yaml\n  \
+                            fusebox get breakers -o json\n  fusebox get instances -w")]
+    Get(GetArgs),
+    /// Show everything about one policy, breaker or instance
+    #[command(after_help = "Example:\n  fusebox describe policy service-b\n  fusebox describe breaker/service-b")]
+    Describe(DescribeArgs),
+    /// Delete policies; their history stays
+    #[command(after_help = "Example:\n  fusebox delete policy service-b --yes -m 'not used any more'")]
+    Delete(DeleteArgs),
+    /// List the revisions of a policy
+    #[command(after_help = "Example:\n  fusebox history policy service-b --patch")]
+    History(HistoryArgs),
+    /// Write an older revision of a policy as a new one
+    #[command(after_help = "Example:\n  fusebox undo policy service-b\n  fusebox undo policy service-b --to 41")]
+    Undo(UndoArgs),
+    /// Force breakers open or closed, release them, list them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fusebox breaker force-open service-b --for 15m --reason 'maintenance of B'"
+    )]
+    Breaker(BreakerCommand),
+    /// Show transitions of breakers
+    #[command(after_help = "Example:\n  fusebox events --since 1h\n  fusebox events -f --target service-b -o json")]
+    Events(EventsArgs),
+    /// Wait until a policy is applied or a breaker is in a state
+    #[command(after_help = "Example:\n  fusebox wait policy/service-b --for applied --timeout 30s\n  \
+                            fusebox wait breaker/service-b --for closed")]
+    Wait(WaitArgs),
+    /// Print the JSON schema of manifests
+    #[command(after_help = "Example:\n  fusebox schema > policy.schema.json")]
+    Schema,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  fusebox completion bash > /etc/bash_completion.d/fusebox")]
+    Completion(CompletionArgs),
+    /// Print the version
+    #[command(after_help = "Example:\n  fusebox version --server")]
+    Version(VersionArgs),
+}
+
+/// Runs a verb of the operator. [`Command::Serve`] is not one: the program runs it itself.
+pub async fn run(cli: Cli) -> ExitCode {
+    // A task of its own: a verb may be held up in a blocking read of stdin.
+    let interrupt = tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    let session = Session { globals: cli.globals };
+    let is_diff = matches!(cli.command, Command::Diff(_));
+    let outcome = Box::pin(dispatch(&session, cli.command)).await;
+    interrupt.abort();
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    if !matches!(failure.class, Class::Differs | Class::PipeClosed) {
+        output::say(&failure.report(session.globals.verbose));
+    }
+    // For `diff`, 1 means "different" and nothing else.
+    let class = if is_diff && failure.class == Class::Failed { Class::Usage } else { failure.class };
+    ExitCode::from(class.exit_code())
+}
+
+async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(_) => Err(Failure::new(Class::Usage, "`serve` is not a verb of the operator")),
+        Command::Apply(args) => apply::apply(session, args).await,
+        Command::Diff(args) => apply::diff(session, args).await,
+        Command::Validate(args) => apply::validate(session, args).await,
+        Command::Get(args) => get::get(session, args).await,
+        Command::Describe(args) => describe::describe(session, args).await,
+        Command::Delete(args) => delete::delete(session, args).await,
+        Command::History(args) => history::history(session, args).await,
+        Command::Undo(args) => history::undo(session, args).await,
+        Command::Breaker(command) => breaker::breaker(session, command).await,
+        Command::Events(args) => events::events(session, args).await,
+        Command::Wait(args) => wait::wait(session, args).await,
+        Command::Schema => local::schema(),
+        Command::Completion(args) => local::completion(&args),
+        Command::Version(args) => local::version(session, args).await,
+    }
+}
+
+/// What the global options mean for a verb.
+#[derive(Debug)]
+struct Session {
+    globals: GlobalArgs,
+}
+
+impl Session {
+    /// The control plane, once it has been reached.
+    async fn server(&self) -> Result<Server, Failure> {
+        Server::connect(&self.globals.address).await
+    }
+
+    /// The namespace that was asked for, if any.
+    fn given_namespace(&self) -> Option<&str> {
+        self.globals.namespace.as_deref()
+    }
+
+    /// The namespace of policies.
+    fn namespace(&self) -> &str {
+        self.given_namespace().unwrap_or("default")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_an_example() {
+        fn check(command: &clap::Command) {
+            for verb in command.get_subcommands() {
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example:\n  fusebox "), "{} has no example", verb.get_name());
+                check(verb);
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,83 @@
+//! Connected replicas.
+
+use fusebox_proto::v1::Instance;
+use serde_json::{Value, json};
+
+use super::{Row, or_dash};
+use crate::cli::{failure::Failure, span};
+
+impl Row for Instance {
+    const COLUMNS: &'static [&'static str] =
+        &["SERVICE", "INSTANCE", "ZONE", "STATE", "REV", "WANTED", "SDK", "CONNECTED"];
+    const WIDE: &'static [&'static str] = &["NAMESPACE", "SOURCE", "LAST-SEEN", "LABELS", "REJECTED"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.service.clone(),
+            self.instance.clone(),
+            or_dash(&self.zone),
+            state(self).to_owned(),
+            self.applied_revision.to_string(),
+            self.wanted_revision.to_string(),
+            or_dash(&self.sdk_version),
+            span::cell(self.connected_for.as_ref()),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        let labels: Vec<_> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let rejected: Vec<_> =
+            self.rejected.iter().map(|one| format!("{}@{}: {}", one.policy, one.revision, one.reason)).collect();
+        vec![
+            or_dash(&self.namespace),
+            or_dash(&self.policy_source),
+            span::cell(self.last_seen.as_ref()),
+            or_dash(&labels.join(",")),
+            or_dash(&rejected.join("; ")),
+        ]
+    }
+
+    fn id(&self) -> String {
+        format!("{}/{}", self.service, self.instance)
+    }
+
+    fn reference(&self) -> String {
+        format!("instance/{}", self.id())
+    }
+
+    fn value(&self) -> Result<Value, Failure> {
+        Ok(json!({
+            "name": self.name,
+            "namespace": self.namespace,
+            "service": self.service,
+            "instance": self.instance,
+            "zone": self.zone,
+            "labels": self.labels,
+            // As text: JSON readers that keep numbers as doubles would change it.
+            "incarnation": self.incarnation.to_string(),
+            "sdk_version": self.sdk_version,
+            "policy_source": self.policy_source,
+            "applied_revision": self.applied_revision,
+            "wanted_revision": self.wanted_revision,
+            "state": state(self),
+            "rejected": self.rejected.iter().map(|one| json!({
+                "policy": one.policy,
+                "revision": one.revision,
+                "reason": one.reason,
+            })).collect::<Vec<_>>(),
+            "connected_for_ms": span::millis(self.connected_for.as_ref()),
+            "last_seen_ms": span::millis(self.last_seen.as_ref()),
+        }))
+    }
+}
+
+/// Whether it runs what it should.
+pub(crate) const fn state(instance: &Instance) -> &'static str {
+    if !instance.rejected.is_empty() {
+        "rejecting"
+    } else if instance.applied_revision < instance.wanted_revision {
+        "behind"
+    } else {
+        "current"
+    }
+}
