@@ -1,0 +1,164 @@
+//! Breakers, replicas and events, against a canned fleet.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::{
+    canned::{BREAKER, Canned},
+    program::{Answer, command, fusebox},
+};
+
+async fn ask(server: &Canned, line: &str) -> Answer {
+    let args: Vec<_> = line.split(' ').chain(["--address", &server.address]).collect();
+    fusebox(&args).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn breakers_as_json_have_the_shape_that_scripts_use() {
+    let server = Canned::start().await;
+    let list = ask(&server, "get breakers -o json").await.exits(0).json();
+    assert_eq!(list["nextPageToken"], "");
+    let item = &list["items"][0];
+    for key in [
+        "name",
+        "namespace",
+        "caller",
+        "policy",
+        "strategy",
+        "target",
+        "zone",
+        "mode",
+        "fleet",
+        "reason",
+        "evidence",
+        "instances",
+        "override",
+        "term",
+        "rev",
+        "half_open_in_ms",
+        "probes_issued",
+        "probes_succeeded",
+        "since_ms",
+    ] {
+        assert!(item.get(key).is_some(), "{key} is missing in {item}");
+    }
+    assert_eq!((&item["fleet"], &item["half_open_in_ms"]), (&json!("open"), &json!(3000)));
+    assert_eq!(item["evidence"]["open_voters"], 2);
+    let locals: Vec<_> = item["instances"].as_array().unwrap().iter().map(|one| one["local"].clone()).collect();
+    assert_eq!(locals, ["open", "open", "closed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_for_people_and_names_for_pipes() {
+    let server = Canned::start().await;
+    let table = ask(&server, "get breakers").await.exits(0);
+    assert_eq!(table.out.lines().count(), 2, "{table:?}");
+    assert!(table.out.starts_with("TARGET "), "{table:?}");
+    assert_eq!(ask(&server, "get breakers --no-headers").await.out.lines().count(), 1);
+    assert_eq!(ask(&server, "get breakers -o name").await.out, format!("{BREAKER}\n"));
+    ask(&server, &format!("get {BREAKER} -o wide")).await.exits(0).prints("balanced");
+    ask(&server, "breaker list service-b").await.exits(0).prints("2 of 3 replicas are open");
+    ask(&server, "get breakers -o yaml").await.exits(0).prints("fleet: open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_that_nobody_holds_is_not_found() {
+    let server = Canned::start().await;
+    ask(&server, "get breaker servce-b").await.exits(3).says("did you mean \"service-b\"?");
+    ask(&server, "describe instance a-9").await.exits(3).says("did you mean \"a-1\"?");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_tells_state_evidence_replicas_and_events() {
+    let server = Canned::start().await;
+    let answer = ask(&server, "describe breaker/service-b").await.exits(0);
+    answer.prints("open for").prints("2 of 3 replicas with a vote are open").prints("a-3").prints("failure_rate");
+    ask(&server, "describe instance a-1").await.exits(0).prints("behind").prints("41, wanted 43");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_say_whether_they_run_what_they_should() {
+    let server = Canned::start().await;
+    let list = ask(&server, "get instances -o json").await.exits(0).json();
+    let states: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["behind", "behind", "current"]);
+    assert_eq!(list["items"][0]["applied_revision"], 41);
+    assert_eq!(ask(&server, "get instance a-3 -o json").await.json()["instance"], "a-3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_is_made_seen_and_ended() {
+    let server = Canned::start().await;
+    ask(&server, "breaker release service-b --reason done").await.exits(3).says("breaker overrides");
+    let dry = "breaker force-closed service-b --for 1h --reason test --dry-run";
+    ask(&server, dry).await.exits(0).prints("would be forced closed for 1h; 3 connected replicas");
+    ask(&server, "breaker overrides").await.exits(0).says("no overrides found");
+
+    let force = "breaker force-open service-b --service service-a --for 15m --reason test";
+    ask(&server, force).await.exits(0).prints("forced open for 15m (override 1); 2 of 3 replicas have confirmed");
+    let item = ask(&server, "get breakers -o json").await.json()["items"][0].clone();
+    assert_eq!((&item["fleet"], &item["override"]["reason"]), (&json!("forced_open"), &json!("test")));
+    ask(&server, "breaker overrides").await.exits(0).prints("2/3");
+
+    ask(&server, "breaker release service-b --service service-a --reason done").await.exits(0).prints("released");
+    ask(&server, "wait breaker/service-b --for released --timeout 20s").await.exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_is_exit_code_5_with_the_field() {
+    let server = Canned::start().await;
+    let args = ["breaker", "force-open", "b", "--for", "1m", "--reason", " ", "-v", "--address", &server.address];
+    fusebox(&args).await.exits(5).says("reason: is required").says("InvalidArgument");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_ends_with_the_condition_or_with_exit_code_8() {
+    let server = Canned::start().await;
+    ask(&server, "wait breaker/service-b --for open --timeout 20s").await.exits(0);
+    let answer = ask(&server, "wait breaker service-b --for closed --timeout 300ms").await.exits(8);
+    answer.says("gave up after 300ms").says("is open");
+    ask(&server, "wait breaker/other --for open --timeout 300ms").await.exits(8).says("no replica holds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_events_come_from_all_pages_oldest_first() {
+    let server = Canned::start().await;
+    let list = ask(&server, "events -o json").await.exits(0).json();
+    let ids: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    assert_eq!((&list["items"][1]["scope"], &list["items"][1]["instance"]), (&json!("fleet"), &Value::Null));
+    assert_eq!(ask(&server, "events --limit 1 -o name").await.out, "event/3\n");
+    assert_eq!(ask(&server, "events").await.out.lines().count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followed_events_are_lines_of_json_at_once() {
+    let server = Canned::start().await;
+    let args = ["events", "-f", "-o", "json", "--address", &server.address];
+    let mut child = command().args(args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for id in 1..=2 {
+        let line = lines.next_line().await.unwrap().expect("the stream ended");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["id"], id);
+    }
+    child.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_changes_until_the_server_ends_it() {
+    let server = Canned::start().await;
+    let answer = ask(&server, "get breakers -w -o json").await.exits(7).says("ended the stream");
+    let lines: Vec<Value> = answer.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].clone()).collect();
+    assert_eq!(events, ["upserted", "synced", "deleted"]);
+    assert_eq!((&lines[0]["item"]["fleet"], &lines[2]["name"]), (&json!("open"), &json!(BREAKER)));
+    let answer = ask(&server, "get breakers -w").await.exits(7).says("is gone");
+    assert_eq!(answer.out.lines().count(), 2, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_server_is_told_apart_from_a_missing_thing() {
+    let server = Canned::start().await;
+    ask(&server, "get policies").await.exits(1).says("does not know this request");
+    ask(&server, "version --server").await.exits(0).prints("server 9.9.9");
+}

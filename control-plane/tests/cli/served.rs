@@ -1,0 +1,240 @@
+//! The verbs against `fusebox serve`.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+use super::program::{Answer, command, fusebox, fusebox_reading, manifest};
+
+/// For a server to say where it listens, on a loaded machine.
+const START: Duration = Duration::from_secs(30);
+
+/// A control plane of its own, with a temporary database; killed when dropped.
+struct Served {
+    address: String,
+    _process: Child,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let mut process = command().args(["serve", "--dev", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let find = async {
+            let mut seen = String::new();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some((_, rest)) = line.split_once("listening on http://") {
+                    let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
+                    return format!("http://{}", &rest[..end]);
+                }
+                seen.push_str(&line);
+                seen.push('\n');
+            }
+            panic!("the server ended: {seen}");
+        };
+        let address = timeout(START, find).await.expect("the server does not say where it listens");
+        // A full pipe would stop the server.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { address, _process: process }
+    }
+
+    async fn run(&self, line: &str) -> Answer {
+        let args: Vec<_> = line.split(' ').chain(["--address", &self.address]).collect();
+        fusebox(&args).await
+    }
+
+    /// Runs a verb that reads a manifest from stdin.
+    async fn read(&self, text: &str, line: &str) -> Answer {
+        let args: Vec<_> = line.split(' ').chain(["-f", "-", "--address", &self.address]).collect();
+        fusebox_reading(text, &args).await
+    }
+
+    /// Starts a verb that goes on, and returns its lines.
+    fn follow(&self, line: &str) -> (Child, tokio::io::Lines<BufReader<ChildStdout>>) {
+        let args: Vec<_> = line.split(' ').chain(["--address", &self.address]).collect();
+        let mut child = command().args(args).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_lives_from_its_creation_to_its_revival() {
+    let server = Served::start().await;
+    let first = manifest("service-b", "service-b", "10s");
+    server.read(&first, "apply").await.exits(0).prints("policy/service-b created (rev 1)").says("watch it land");
+    server.read(&first, "apply").await.exits(0).prints("policy/service-b unchanged (rev 1)");
+    server.read(&first, "diff").await.exits(0);
+
+    let second = manifest("service-b", "service-b", "3s");
+    let differs = server.read(&second, "diff").await.exits(1).prints("-").says("--if-match");
+    let removed = differs.out.lines().any(|line| line.starts_with('-') && line.contains("10s"));
+    let added = differs.out.lines().any(|line| line.starts_with('+') && line.contains("3s"));
+    assert!(removed && added, "{differs:?}");
+    server.read(&second, "apply --dry-run").await.exits(0).prints("would be configured (now rev 1)");
+    server.read(&second, "apply -m shorter").await.exits(0).prints("policy/service-b configured (rev 1 → 2)");
+
+    let history = server.run("history policy service-b -o json").await.exits(0).json();
+    assert_eq!((&history["items"][0]["revision"], &history["items"][0]["message"]), (&2.into(), &"shorter".into()));
+    assert_eq!(history["items"][1]["action"], "create");
+    server.run("history policy/service-b --patch").await.exits(0).prints("rev 2: update").prints("+++ rev 2");
+
+    server.run("undo policy service-b").await.exits(0).prints("rolled back (rev 2 → 3");
+    server.read(&first, "diff").await.exits(0);
+    server.run("undo policy service-b --to 9").await.exits(3).says("has no revision 9");
+    server.run("describe policy service-b").await.exits(0).prints("Revision:").prints("none connected");
+
+    server.run("delete policy service-b --yes").await.exits(0).prints("policy/service-b deleted");
+    server.run("get policy service-b").await.exits(3);
+    server.run("delete policy service-b --yes").await.exits(3);
+    server.run("delete policy service-b --yes --ignore-not-found").await.exits(0);
+    server.run("undo policy service-b").await.exits(0);
+    server.read(&first, "diff").await.exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_get_prints_as_yaml_can_be_applied() {
+    let server = Served::start().await;
+    let text = format!("{}---\n{}", manifest("a", "a", "1s"), manifest("b", "b", "2s"));
+    server.read(&text, "apply").await.exits(0);
+    let yaml = server.run("get policies -o yaml").await.exits(0).out;
+    let again = server.read(&yaml, "apply").await.exits(0);
+    assert_eq!(again.out, "policy/a unchanged (rev 1)\npolicy/b unchanged (rev 2)\n");
+    let list = server.run("get policies -o json").await.exits(0).json();
+    assert_eq!(list["items"][1]["metadata"]["name"], "b");
+    assert_eq!(list["items"][1]["status"]["revision"], 2);
+    assert!(list["items"][1]["status"]["etag"].is_string(), "{list}");
+    assert_eq!(server.run("get policies -o name").await.out, "policy/a\npolicy/b\n");
+    server.run("get policies").await.prints("retry(circuitBreaker(timeout))");
+    assert_eq!(server.run("get policy a -o json").await.json()["metadata"]["name"], "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_somebody_else_made_is_a_conflict() {
+    let server = Served::start().await;
+    server.read(&manifest("b", "b", "1s"), "apply").await.exits(0);
+    let seen = server.run("get policy b -o json").await.json()["status"]["etag"].as_str().unwrap().to_owned();
+    server.read(&manifest("b", "b", "2s"), "apply").await.exits(0);
+    let args = ["apply", "-f", "-", "--address", &server.address, "--if-match", &seen];
+    fusebox_reading(&manifest("b", "b", "3s"), &args).await.exits(4);
+    let seen = server.run("get policy b -o json").await.json()["status"]["etag"].as_str().unwrap().to_owned();
+    let args = ["apply", "-f", "-", "--address", &server.address, "--if-match", &seen];
+    fusebox_reading(&manifest("b", "b", "3s"), &args).await.exits(0).prints("configured (rev 2 → 3)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_that_only_the_server_knows_has_its_line_too() {
+    let server = Served::start().await;
+    server.read(&manifest("one", "b", "1s"), "apply").await.exits(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.yaml");
+    fs::write(&file, format!("{}---\n{}", manifest("other", "x", "1s"), manifest("two", "b", "1s"))).unwrap();
+    let file = file.to_str().unwrap();
+    server.run(&format!("validate --offline -f {file}")).await.exits(0);
+    for verb in ["validate", "diff", "apply"] {
+        let answer = server.run(&format!("{verb} -f {file}")).await.exits(5);
+        // The second document's `match`, on the sixth line after the 14 of the first with its mark.
+        answer.says("two.yaml:20:").says("spec.match").says("\"one\"");
+    }
+    server.run("get policy other").await.exits(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_a_change_when_it_is_made() {
+    let server = Served::start().await;
+    server.read(&manifest("b", "b", "1s"), "apply").await.exits(0);
+    let (mut child, mut lines) = server.follow("get policies -w -o json");
+    let mut next = async || -> Value {
+        let line = timeout(START, lines.next_line()).await.expect("no event").unwrap().expect("the stream ended");
+        serde_json::from_str(&line).unwrap()
+    };
+    let first = next().await;
+    assert_eq!((&first["event"], &first["item"]["status"]["revision"]), (&"upserted".into(), &1.into()));
+    assert_eq!(next().await["event"], "synced");
+    server.read(&manifest("b", "b", "2s"), "apply").await.exits(0);
+    let mut changed = next().await;
+    // Further marks may come at any time.
+    while changed["event"] == "synced" {
+        changed = next().await;
+    }
+    assert_eq!(changed["item"]["status"]["revision"], 2);
+    child.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_watch_with_exit_code_130() {
+    let server = Served::start().await;
+    let (mut child, mut lines) = server.follow("get policies -w -o json");
+    // Once it has printed, it listens for the signal.
+    timeout(START, lines.next_line()).await.expect("no event").unwrap().expect("the stream ended");
+    let id = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+    let status = timeout(START, child.wait()).await.expect("it goes on").unwrap();
+    assert_eq!(status.code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_name_is_told_the_nearest_one() {
+    let server = Served::start().await;
+    server.read(&manifest("payments", "payments", "1s"), "apply").await.exits(0);
+    for line in ["get policy payment", "describe policy/paymets", "history policy paymnts", "delete policy payment -y"]
+    {
+        server.run(line).await.exits(3).says("did you mean \"payments\"?");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_replicas_that_do_not_come_times_out() {
+    let server = Served::start().await;
+    server.read(&manifest("b", "b", "1s"), "apply --wait").await.exits(0).says("no replica is connected");
+    server.run("wait policy/b --for applied").await.exits(0).says("no replica is connected");
+    let answer = server.run("wait policy/b --for applied --replicas 1 --timeout 300ms").await.exits(8);
+    answer.says("0 of 1 replicas are connected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_are_apart() {
+    let server = Served::start().await;
+    server.read(&manifest("b", "b", "1s"), "apply").await.exits(0);
+    server.read(&manifest("b", "b", "2s"), "apply -n team-a").await.exits(0).prints("-n team-a");
+    assert_eq!(server.run("get policies -q").await.out, "b\n");
+    assert_eq!(server.run("get policies -q -A").await.out, "b\nb\n");
+    let own = server.run("get policy b -n team-a -o json").await.exits(0).json();
+    assert_eq!(own["metadata"]["namespace"], "team-a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_come_whole() {
+    let server = Served::start().await;
+    let texts: Vec<_> = (0..501).map(|index| manifest(&format!("p-{index}"), &format!("t-{index}"), "1s")).collect();
+    server.read(&texts.join("---\n"), "apply -q").await.exits(0);
+    let list = server.run("get policies -o json").await.exits(0).json();
+    assert_eq!((list["items"].as_array().unwrap().len(), &list["nextPageToken"]), (501, &"".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_without_replicas_is_empty_and_not_an_error() {
+    let server = Served::start().await;
+    for kind in ["breakers", "instances"] {
+        let list = server.run(&format!("get {kind} -o json")).await.exits(0).json();
+        assert_eq!(list, serde_json::json!({ "items": [], "nextPageToken": "" }));
+        server.run(&format!("get {kind}")).await.exits(0).says("found");
+    }
+    server.run("events -o json").await.exits(0);
+    server.run("version --server").await.exits(0).prints(env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_for_a_target_that_nobody_calls_yet_is_kept() {
+    let server = Served::start().await;
+    let force = "breaker force-open service-b --for 15m --reason maintenance";
+    server.run(force).await.exits(0).prints("forced open for").prints("no connected replica holds a matching breaker");
+    server.run("breaker overrides").await.exits(0).prints("maintenance");
+    server.run("breaker release service-b --reason done").await.exits(0).prints("released");
+    server.run("breaker release service-b --reason done").await.exits(3);
+    server.run("breaker force-open service-b --for 8d --reason long").await.exits(5);
+}
