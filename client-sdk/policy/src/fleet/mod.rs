@@ -4,15 +4,16 @@
 //! - [`key`]: which breaker is meant.
 //! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
 //! - [`shared`]: the control plane's machine of one breaker: released, open, half-open with probe permits.
-//! - [`held`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
+//! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
 
-// pub mod evidence;
-// pub mod held;
+pub mod evidence;
+pub mod gate;
+pub mod held;
 pub mod key;
-// pub mod rule;
-// pub mod shared;
+pub mod rule;
+pub mod shared;
 pub mod spec;
 
 pub use key::BreakerKey;

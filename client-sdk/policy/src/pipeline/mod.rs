@@ -4,10 +4,10 @@
 //! driver what to do next (attempt, wait, run a fallback, finish) and is told what became of it. Any order and any number
 //! of strategies works; nothing here knows the article's order.
 
-// mod call;
+mod call;
 mod check;
 mod spec;
 
-// pub use call::{Call, CallRules, Cells, Done, Event, Finish, RetryStop, Stages, Step};
+pub use call::{Call, Cells, Event, Finish, Step};
 pub use check::worst_case_attempts;
 pub use spec::{MAX_STRATEGIES, PipelineSpec, Strategy, StrategySpec};

@@ -5,8 +5,8 @@
 
 pub mod backoff;
 pub mod budget;
-// mod run;
+mod run;
 mod spec;
 
-// pub use run::{Answer, RetryRun, Stop};
+pub use run::{Answer, Attempt, CallRules, RetryRun, Stop};
 pub use spec::{MaxAttempts, OnExhausted, RetryInput, RetrySpec};

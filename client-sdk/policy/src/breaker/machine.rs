@@ -1,0 +1,531 @@
+//! The state machine of one process' own breaker.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    spec::{BreakerMode, BreakerSpec},
+    window::{Counts, FailureCause, Sample, Window},
+};
+use crate::{
+    Draw, Timestamp,
+    condition::Class,
+    outcome::{Outcome, RejectionReason, RetryHint},
+};
+
+/// What a breaker does with calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LocalState {
+    /// They pass and are counted.
+    Closed,
+    /// They are refused.
+    Open,
+    /// A few pass as probes.
+    HalfOpen,
+}
+
+impl LocalState {
+    /// In lower case with underscores, as it is shown everywhere.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+impl fmt::Display for LocalState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a state changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The share of failures.
+    FailureRate,
+    /// The number of failures.
+    Failures,
+    /// Failures in a row.
+    ConsecutiveFailures,
+    /// The share of slow calls.
+    SlowCallRate,
+    /// The open time is over.
+    DelayElapsed,
+    /// Enough probes succeeded.
+    ProbeOk,
+    /// Too many probes failed.
+    ProbeFailed,
+    /// The half-open period took too long.
+    ProbesTimedOut,
+    /// The failure rate rose again while ramping up.
+    RampFailed,
+    /// The fleet's verdict.
+    Fleet,
+    /// A fleet's verdict ended without a successor.
+    Decay,
+    /// An operator, or code.
+    Operator,
+    /// A changed policy asked for a fresh start.
+    PolicyChange,
+}
+
+impl Cause {
+    /// In lower case with underscores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FailureRate => "failure_rate",
+            Self::Failures => "failures",
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::SlowCallRate => "slow_call_rate",
+            Self::DelayElapsed => "delay_elapsed",
+            Self::ProbeOk => "probe_ok",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbesTimedOut => "probes_timed_out",
+            Self::RampFailed => "ramp_failed",
+            Self::Fleet => "fleet",
+            Self::Decay => "decay",
+            Self::Operator => "operator",
+            Self::PolicyChange => "policy_change",
+        }
+    }
+}
+
+/// A change of state, as an effect for whoever reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Transition {
+    /// Before.
+    pub from: LocalState,
+    /// After. Never the same.
+    pub to: LocalState,
+    /// Why.
+    pub cause: Cause,
+    /// What the window held at that moment.
+    pub counts: Counts,
+}
+
+/// Leave to make one call. It must come back: by [`Breaker::record`] or [`Breaker::abandon`].
+#[must_use = "a permit that does not come back blocks a half-open breaker"]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Permit {
+    /// The generation that admitted it; `None` where its outcome counts for nothing.
+    generation: Option<u64>,
+}
+
+impl Permit {
+    /// A permit whose outcome counts for nothing.
+    pub const fn untracked() -> Self {
+        Self { generation: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Closed {
+        /// Since when only a share is admitted.
+        ramp_from: Option<Timestamp>,
+    },
+    Open {
+        since: Timestamp,
+        until: Timestamp,
+    },
+    HalfOpen {
+        since: Timestamp,
+        /// Probes out and done: never more than the spec's `probes`.
+        issued: u32,
+        in_flight: u32,
+        successes: u32,
+        failures: u32,
+    },
+}
+
+/// One process' own breaker.
+///
+/// Time never passes by itself: [`Breaker::advance`] makes what is due happen. Each state has a generation; the outcome of
+/// a call that an older generation admitted changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Breaker {
+    spec: Arc<BreakerSpec>,
+    state: State,
+    generation: u64,
+    window: Window,
+    consecutive_failures: u32,
+    /// Openings without a full close in between, the present one not counted.
+    reopened: u32,
+    /// Whether the present opening rests on what this process saw itself.
+    own_trip: bool,
+    last_failure: Option<Outcome>,
+    late: u64,
+}
+
+impl Breaker {
+    /// Closed, nothing seen.
+    #[must_use]
+    pub fn new(spec: Arc<BreakerSpec>) -> Self {
+        let window = Window::new(spec.window());
+        Self {
+            spec,
+            state: State::Closed { ramp_from: None },
+            generation: 1,
+            window,
+            consecutive_failures: 0,
+            reopened: 0,
+            own_trip: false,
+            last_failure: None,
+            late: 0,
+        }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub const fn spec(&self) -> &Arc<BreakerSpec> {
+        &self.spec
+    }
+
+    /// The state as of the last [`Breaker::advance`].
+    #[must_use]
+    pub const fn state(&self) -> LocalState {
+        match self.state {
+            State::Closed { .. } => LocalState::Closed,
+            State::Open { .. } => LocalState::Open,
+            State::HalfOpen { .. } => LocalState::HalfOpen,
+        }
+    }
+
+    /// Whether the present opening rests on what this process saw itself.
+    #[must_use]
+    pub const fn own_trip(&self) -> bool {
+        self.own_trip
+    }
+
+    /// What the window holds.
+    #[must_use]
+    pub fn counts(&self, now: Timestamp) -> Counts {
+        self.window.counts(now)
+    }
+
+    /// The last outcome that counted as a failure.
+    #[must_use]
+    pub const fn last_failure(&self) -> Option<Outcome> {
+        self.last_failure
+    }
+
+    /// Outcomes that came after the state that admitted their call had ended.
+    #[must_use]
+    pub const fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// While open: until probes may pass.
+    #[must_use]
+    pub const fn half_open_in(&self, now: Timestamp) -> Option<Duration> {
+        match self.state {
+            State::Open { until, .. } => Some(now.until(until)),
+            State::Closed { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// The share of calls that pass, from 0 to 1. Half-open counts as 0: probes are no traffic.
+    #[must_use]
+    pub fn admission(&self, now: Timestamp) -> f64 {
+        if self.spec.mode() != BreakerMode::Enforced {
+            return 1.0;
+        }
+        match self.state {
+            State::Closed { ramp_from } => self.ramp_share(ramp_from, now),
+            State::Open { .. } | State::HalfOpen { .. } => 0.0,
+        }
+    }
+
+    /// When [`Breaker::advance`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Closed { .. } => None,
+            State::Open { until, .. } => Some(until),
+            State::HalfOpen { since, .. } => self.spec.half_open().max_duration.map(|limit| since.plus(limit)),
+        }
+    }
+
+    /// Makes happen what is due: open becomes half-open when its time is over, half-open opens again when it took too long.
+    pub fn advance(&mut self, now: Timestamp, draw: Draw) -> Option<Transition> {
+        match self.state {
+            State::Closed { .. } => None,
+            State::Open { until, .. } if now >= until => Some(self.half_open(Cause::DelayElapsed, now)),
+            State::Open { .. } => None,
+            State::HalfOpen { since, .. } => match self.spec.half_open().max_duration {
+                Some(limit) if now >= since.plus(limit) => {
+                    Some(self.open(Cause::ProbesTimedOut, RetryHint::None, now, draw))
+                }
+                Some(_) | None => None,
+            },
+        }
+    }
+
+    /// Asks to make a call. Call [`Breaker::advance`] before.
+    ///
+    /// # Errors
+    /// Why it may not be made.
+    pub fn try_acquire(&mut self, now: Timestamp, draw: Draw) -> Result<Permit, RejectionReason> {
+        match self.spec.mode() {
+            BreakerMode::Disabled => return Ok(Permit::untracked()),
+            BreakerMode::Shadow => return Ok(self.admit(now, draw).unwrap_or(Permit::untracked())),
+            BreakerMode::Enforced => {}
+        }
+        self.admit(now, draw)
+    }
+
+    fn admit(&mut self, now: Timestamp, draw: Draw) -> Result<Permit, RejectionReason> {
+        let half_open = self.spec.half_open();
+        match &mut self.state {
+            State::Closed { ramp_from } => {
+                let ramp_from = *ramp_from;
+                if draw.get() >= self.ramp_share(ramp_from, now) {
+                    return Err(RejectionReason::Ramp);
+                }
+            }
+            State::Open { until, .. } => return Err(RejectionReason::Open { retry_after: now.until(*until) }),
+            State::HalfOpen { issued, in_flight, .. } => {
+                if *issued >= half_open.probes || *in_flight >= half_open.concurrent_probes {
+                    return Err(RejectionReason::HalfOpenLimit);
+                }
+                *issued += 1;
+                *in_flight += 1;
+            }
+        }
+        Ok(Permit { generation: Some(self.generation) })
+    }
+
+    /// Makes a call on a probe permit of the fleet: an open breaker becomes half-open for it, whatever its own time says.
+    pub fn acquire_probe(&mut self, now: Timestamp) -> (Permit, Option<Transition>) {
+        let transition = match self.state {
+            State::Open { .. } => Some(self.half_open(Cause::Fleet, now)),
+            State::Closed { .. } | State::HalfOpen { .. } => None,
+        };
+        if let State::HalfOpen { issued, in_flight, .. } = &mut self.state {
+            *issued = issued.saturating_add(1);
+            *in_flight = in_flight.saturating_add(1);
+        }
+        (Permit { generation: Some(self.generation) }, transition)
+    }
+
+    /// Gives a permit back: its call was dropped or its outcome counts for nothing.
+    pub fn abandon(&mut self, permit: Permit) {
+        let Permit { generation } = permit;
+        if generation == Some(self.generation)
+            && let State::HalfOpen { issued, in_flight, .. } = &mut self.state
+        {
+            *issued = issued.saturating_sub(1);
+            *in_flight = in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Takes the outcome of a call.
+    pub fn record(&mut self, permit: Permit, ending: &Ending, now: Timestamp, draw: Draw) -> Option<Transition> {
+        if ending.class == Class::Ignored {
+            self.abandon(permit);
+            return None;
+        }
+        let Permit { generation } = permit;
+        let failed = ending.class == Class::Failure;
+        match generation {
+            None => return None,
+            Some(generation) if generation != self.generation => {
+                self.late += 1;
+                return None;
+            }
+            Some(_) => {}
+        }
+        if failed {
+            self.last_failure = Some(ending.outcome);
+        }
+        let slow = self.spec.trip().slow_call_rate.is_some_and(|(_, limit)| ending.elapsed > limit);
+        let failure = failed.then(|| FailureCause::of(ending.outcome, ending.hint));
+        self.window.record(Sample { failure, slow }, now);
+        let spec = self.spec.half_open();
+        match &mut self.state {
+            State::Closed { .. } => {
+                self.consecutive_failures = if failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+                let cause = if failed || slow { self.tripped(failed, slow, now) } else { None };
+                self.finish_ramp(now);
+                cause.map(|cause| {
+                    self.own_trip = true;
+                    self.open(cause, ending.hint, now, draw)
+                })
+            }
+            // Nothing of the open state is admitted, so no permit can be of its generation.
+            State::Open { .. } => None,
+            State::HalfOpen { in_flight, successes, failures, .. } => {
+                *in_flight = in_flight.saturating_sub(1);
+                if failed {
+                    *failures += 1;
+                } else {
+                    *successes += 1;
+                }
+                let (successes, failures) = (*successes, *failures);
+                if successes >= spec.successes {
+                    Some(self.close(Cause::ProbeOk, now))
+                } else if failures > spec.probes - spec.successes {
+                    self.own_trip = true;
+                    Some(self.open(Cause::ProbeFailed, ending.hint, now, draw))
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    /// The fleet has found the target well again.
+    pub fn close_by_fleet(&mut self, now: Timestamp) -> Option<Transition> {
+        match self.state {
+            State::Closed { .. } => None,
+            State::Open { .. } | State::HalfOpen { .. } => Some(self.close(Cause::Fleet, now)),
+        }
+    }
+
+    /// A verdict that kept calls back has ended without a successor: go on as if just opened, for a random part of the
+    /// delay. Straight to closed would let the whole fleet loose in the same instant.
+    pub fn decay(&mut self, now: Timestamp, draw: Draw) -> Option<Transition> {
+        let until = now.plus(crate::time::scale(self.spec.delay(), draw.get()));
+        match &mut self.state {
+            State::Open { until: own, .. } => {
+                *own = (*own).max(until);
+                None
+            }
+            State::Closed { .. } | State::HalfOpen { .. } => {
+                self.own_trip = false;
+                Some(self.enter(State::Open { since: now, until }, Cause::Decay, now))
+            }
+        }
+    }
+
+    /// Takes new settings. An equal definition touches nothing; otherwise the state is kept, and the statistics too unless
+    /// they no longer mean the same. Nothing trips in here: the next result is judged by the new rules.
+    pub fn apply(&mut self, spec: Arc<BreakerSpec>) {
+        if *spec == *self.spec {
+            return;
+        }
+        if spec.window() != self.spec.window() || spec.classifier() != self.spec.classifier() {
+            self.window = Window::new(spec.window());
+            self.consecutive_failures = 0;
+        }
+        if let State::Open { since, until } = &mut self.state {
+            *until = (*until).min(since.plus(spec.open_for(self.reopened, Draw::ZERO)));
+        }
+        self.spec = spec;
+    }
+
+    /// Starts afresh, as a policy that changes with `onChange: reset` asks.
+    pub fn reset(&mut self, spec: Arc<BreakerSpec>, now: Timestamp) -> Option<Transition> {
+        let from = self.state();
+        let counts = self.window.counts(now);
+        let generation = self.generation + 1;
+        *self = Self { generation, ..Self::new(spec) };
+        (from != LocalState::Closed).then_some(Transition {
+            from,
+            to: LocalState::Closed,
+            cause: Cause::PolicyChange,
+            counts,
+        })
+    }
+
+    fn tripped(&self, failed: bool, slow: bool, now: Timestamp) -> Option<Cause> {
+        let trip = self.spec.trip();
+        let counts = self.window.counts(now);
+        if failed {
+            if trip.consecutive_failures.is_some_and(|limit| self.consecutive_failures >= limit) {
+                return Some(Cause::ConsecutiveFailures);
+            }
+            if trip.failures.is_some_and(|limit| counts.failures >= u64::from(limit)) {
+                return Some(Cause::Failures);
+            }
+            if let Some(rule) = trip.failure_rate {
+                if rule.reached(counts.failures, counts.calls) {
+                    return Some(Cause::FailureRate);
+                }
+                // The window was empty when the ramp began: what it holds is the ramp's own. A few calls are enough,
+                // since they come on top of a target that was down a moment ago.
+                let ramping = self.admission(now) < 1.0;
+                let enough = counts.calls >= u64::from(self.spec.half_open().probes);
+                if ramping && enough && rule.share_reached(counts.failures, counts.calls) {
+                    return Some(Cause::RampFailed);
+                }
+            }
+        }
+        let (rule, _) = trip.slow_call_rate?;
+        (slow && rule.reached(counts.slow, counts.calls)).then_some(Cause::SlowCallRate)
+    }
+
+    fn ramp_share(&self, ramp_from: Option<Timestamp>, now: Timestamp) -> f64 {
+        /// Where a ramp begins.
+        const FIRST_SHARE: f64 = 0.1;
+        match (ramp_from, self.spec.ramp()) {
+            (Some(from), Some(ramp)) => {
+                let part = now.since(from).as_secs_f64() / ramp.as_secs_f64();
+                if part >= 1.0 { 1.0 } else { FIRST_SHARE + (1.0 - FIRST_SHARE) * part }
+            }
+            (Some(_), None) | (None, _) => 1.0,
+        }
+    }
+
+    /// The growth of the delay is forgotten when the ramp has been survived.
+    fn finish_ramp(&mut self, now: Timestamp) {
+        if let State::Closed { ramp_from: Some(from) } = self.state
+            && self.spec.ramp().is_none_or(|ramp| now >= from.plus(ramp))
+        {
+            self.state = State::Closed { ramp_from: None };
+            self.reopened = 0;
+        }
+    }
+
+    fn open(&mut self, cause: Cause, hint: RetryHint, now: Timestamp, draw: Draw) -> Transition {
+        let delay = match hint {
+            RetryHint::After(asked) if self.spec.respect_retry_after() => asked.min(self.spec.retry_after_max()),
+            RetryHint::After(_) | RetryHint::None | RetryHint::Never => self.spec.open_for(self.reopened, draw),
+        };
+        self.reopened = self.reopened.saturating_add(1);
+        self.enter(State::Open { since: now, until: now.plus(delay) }, cause, now)
+    }
+
+    fn half_open(&mut self, cause: Cause, now: Timestamp) -> Transition {
+        let state = State::HalfOpen { since: now, issued: 0, in_flight: 0, successes: 0, failures: 0 };
+        self.enter(state, cause, now)
+    }
+
+    fn close(&mut self, cause: Cause, now: Timestamp) -> Transition {
+        let ramp_from = self.spec.ramp().map(|_| now);
+        if ramp_from.is_none() {
+            self.reopened = 0;
+        }
+        let transition = self.enter(State::Closed { ramp_from }, cause, now);
+        self.window.clear();
+        self.consecutive_failures = 0;
+        self.own_trip = false;
+        transition
+    }
+
+    fn enter(&mut self, state: State, cause: Cause, now: Timestamp) -> Transition {
+        let from = self.state();
+        self.state = state;
+        self.generation += 1;
+        let to = self.state();
+        debug_assert_ne!(from, to, "a transition leads to another state");
+        Transition { from, to, cause, counts: self.window.counts(now) }
+    }
+}
+
+/// How a call ended, as its breaker sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ending {
+    /// What it counts as.
+    pub class: Class,
+    /// What it was.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The wait that the answer asked for.
+    pub hint: RetryHint,
+}

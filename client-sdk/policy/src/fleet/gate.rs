@@ -1,0 +1,327 @@
+//! One breaker of one process, together with what the fleet and its operators say about it.
+//!
+//! Effective admission is the lesser of the process' own and the fleet's; an override replaces both. While the fleet keeps calls back,
+//! the process' own clock does not let probes pass: the fleet's permits do.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    evidence::Report,
+    held::{Held, HeldPermit, Override, Verdict},
+    shared::{FleetState, ProbeResult},
+};
+use crate::{
+    Draw, Revision, Timestamp,
+    breaker::{Breaker, BreakerMode, BreakerSpec, Ending, LocalState, Permit, Transition},
+    condition::Class,
+    outcome::{Outcome, RejectionReason},
+};
+
+/// Leave to make one call. It must come back: by [`Gate::record`] or [`Gate::abandon`].
+#[must_use = "a pass that does not come back blocks a half-open breaker"]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Pass {
+    permit: Permit,
+    probe: Option<ProbeId>,
+}
+
+/// A probe permit of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProbeId {
+    /// The run of the server that issued it.
+    pub term: u64,
+    /// Its number.
+    pub id: u64,
+}
+
+/// What must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateEffect {
+    /// The process' own breaker changed.
+    Transition(Transition),
+    /// A probe permit is spent or goes back.
+    Probe(ProbeId, ProbeResult),
+}
+
+/// One breaker of one process.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    breaker: Breaker,
+    held: Held,
+    revision: Revision,
+    rejected: u64,
+    touched: bool,
+}
+
+impl Gate {
+    /// A closed breaker, of which the fleet has said nothing.
+    #[must_use]
+    pub fn new(spec: Arc<BreakerSpec>, revision: Revision) -> Self {
+        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: false }
+    }
+
+    /// Revision of the policy that it runs.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The process' own breaker.
+    #[must_use]
+    pub const fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// What the fleet and its operators say.
+    #[must_use]
+    pub const fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Whether a verdict keeps calls back at this moment.
+    fn fleet_holds(&self) -> bool {
+        matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen)
+    }
+
+    /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
+    pub fn tick(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let mut effects: Vec<GateEffect> = self
+            .held
+            .expire_permits(now)
+            .map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive))
+            .collect();
+        self.held.expire_override(now);
+        if let Some(state) = self.held.expire_verdict(now)
+            && state != FleetState::Released
+        {
+            effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
+        }
+        if !self.fleet_holds() {
+            effects.extend(self.breaker.advance(now, draw).map(GateEffect::Transition));
+        }
+        effects
+    }
+
+    /// When [`Gate::tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let own = if self.fleet_holds() { None } else { self.breaker.next_deadline() };
+        self.held.next_deadline().into_iter().chain(own).min()
+    }
+
+    /// Asks to make a call.
+    ///
+    /// The effects are to be told whatever the answer is.
+    pub fn try_acquire(&mut self, now: Timestamp, draw: Draw) -> (Result<Pass, RejectionReason>, Vec<GateEffect>) {
+        let mut effects = self.tick(now, draw);
+        let answer = self.admit(now, draw, &mut effects);
+        self.touched = true;
+        if answer.is_err() {
+            self.rejected += 1;
+        }
+        (answer, effects)
+    }
+
+    fn admit(&mut self, now: Timestamp, draw: Draw, effects: &mut Vec<GateEffect>) -> Result<Pass, RejectionReason> {
+        let plain = |permit| Pass { permit, probe: None };
+        if let Some(forced) = self.held.override_in_force() {
+            return match forced.effect {
+                Forced::Open => Err(RejectionReason::ForcedOpen { retry_after: Some(now.until(forced.until)) }),
+                // What passes by force still counts where the own breaker would have let it pass.
+                Forced::Closed => match self.breaker.state() {
+                    LocalState::Closed => {
+                        Ok(plain(self.breaker.try_acquire(now, Draw::ZERO).unwrap_or(Permit::untracked())))
+                    }
+                    LocalState::Open | LocalState::HalfOpen => Ok(plain(Permit::untracked())),
+                },
+            };
+        }
+        if self.breaker.spec().mode() != BreakerMode::Enforced {
+            return self.breaker.try_acquire(now, draw).map(plain);
+        }
+        match self.held.verdict() {
+            Some(verdict) => match verdict.state {
+                FleetState::Open => {
+                    let retry_after = verdict.half_open_at.map(|at| now.until(at));
+                    Err(RejectionReason::FleetOpen { retry_after })
+                }
+                FleetState::HalfOpen => {
+                    let Some(permit) = self.held.take_permit(now) else {
+                        return Err(RejectionReason::FleetHalfOpen);
+                    };
+                    let (own, transition) = self.breaker.acquire_probe(now);
+                    effects.extend(transition.map(GateEffect::Transition));
+                    Ok(Pass { permit: own, probe: Some(permit.probe_id()) })
+                }
+                FleetState::Ramp if draw.get() * 1000.0 >= f64::from(verdict.admit_permille) => {
+                    Err(RejectionReason::FleetRamp)
+                }
+                FleetState::Ramp | FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => {
+                    self.breaker.try_acquire(now, draw).map(plain)
+                }
+            },
+            None => self.breaker.try_acquire(now, draw).map(plain),
+        }
+    }
+
+    /// Takes the outcome of a call.
+    pub fn record(&mut self, pass: Pass, ending: &Ending, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let Pass { permit, probe } = pass;
+        self.touched = true;
+        let result = match ending.class {
+            Class::Success => ProbeResult::Success,
+            Class::Failure => ProbeResult::Failure,
+            Class::Ignored => ProbeResult::Inconclusive,
+        };
+        let transition = self.breaker.record(permit, ending, now, draw).map(GateEffect::Transition);
+        let probe = probe.map(|probe| GateEffect::Probe(probe, result));
+        transition.into_iter().chain(probe).collect()
+    }
+
+    /// Gives a pass back: its call was dropped.
+    pub fn abandon(&mut self, pass: Pass) -> Vec<GateEffect> {
+        let Pass { permit, probe } = pass;
+        self.breaker.abandon(permit);
+        probe.map(|probe| GateEffect::Probe(probe, ProbeResult::Inconclusive)).into_iter().collect()
+    }
+
+    /// Takes a verdict, if it is newer than the held one, about the policy that runs, and still holds. Says whether it did.
+    pub fn apply_verdict(&mut self, verdict: Verdict, now: Timestamp) -> (bool, Vec<GateEffect>) {
+        if verdict.policy_revision != self.revision {
+            return (false, Vec::new());
+        }
+        let before = self.held.verdict_state();
+        let after = verdict.state;
+        if !self.held.apply(verdict, now) {
+            return (false, Vec::new());
+        }
+        // Calls were kept back, and the fleet has found the target well: all close together.
+        let recovered = after == FleetState::Released && before != FleetState::Released;
+        let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
+        (true, transition.map(GateEffect::Transition).into_iter().collect())
+    }
+
+    /// Takes leave for one probe, if it belongs to the held verdict.
+    pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> bool {
+        self.held.add_permit(permit, now)
+    }
+
+    /// Renews the lease of the held verdict.
+    pub fn renew(&mut self, term: u64, rev: u64, until: Timestamp) {
+        self.held.renew(term, rev, until);
+    }
+
+    /// Sets or ends the override.
+    pub fn set_override(&mut self, forced: Option<Override>) {
+        self.held.set_override(forced);
+    }
+
+    /// Takes a changed policy. A verdict about another revision is void: the own breaker goes on as after any verdict that ended
+    /// without a successor.
+    pub fn apply_spec(
+        &mut self,
+        spec: Arc<BreakerSpec>,
+        revision: Revision,
+        reset: bool,
+        now: Timestamp,
+        draw: Draw,
+    ) -> Vec<GateEffect> {
+        let mut effects = Vec::new();
+        if revision != self.revision {
+            self.revision = revision;
+            for permit in self.held.drop_permits() {
+                effects.push(GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive));
+            }
+            if self.held.drop_verdict() != FleetState::Released && !reset {
+                effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
+            }
+        }
+        if reset && *spec != **self.breaker.spec() {
+            effects.extend(self.breaker.reset(spec, now).map(GateEffect::Transition));
+        } else {
+            self.breaker.apply(spec);
+        }
+        effects
+    }
+
+    /// What goes to the fleet. Takes the count of refused calls.
+    pub fn report(&mut self, now: Timestamp) -> Report {
+        let rejected = std::mem::take(&mut self.rejected);
+        self.touched = false;
+        Report::new(self.breaker.state(), self.breaker.own_trip(), self.breaker.counts(now), rejected)
+    }
+
+    /// Whether a heartbeat should carry it: it had calls since the last report, or is not at rest.
+    #[must_use]
+    pub fn wants_report(&self) -> bool {
+        self.touched
+            || self.rejected > 0
+            || self.breaker.state() != LocalState::Closed
+            || self.held.verdict_state() != FleetState::Released
+    }
+
+    /// The process' own state.
+    #[must_use]
+    pub const fn local_state(&self) -> LocalState {
+        self.breaker.state()
+    }
+
+    /// What the fleet, or an operator, says.
+    #[must_use]
+    pub fn fleet_state(&self) -> FleetState {
+        match self.held.override_in_force() {
+            Some(Override { effect: Forced::Open, .. }) => FleetState::ForcedOpen,
+            Some(Override { effect: Forced::Closed, .. }) => FleetState::ForcedClosed,
+            None => self.held.verdict_state(),
+        }
+    }
+
+    /// The share of calls that passes, from 0 to 1. Probes are no traffic.
+    #[must_use]
+    pub fn admission(&self, now: Timestamp) -> f64 {
+        if self.breaker.spec().mode() == BreakerMode::Disabled {
+            return 1.0;
+        }
+        match self.fleet_state() {
+            FleetState::ForcedOpen => 0.0,
+            FleetState::ForcedClosed => 1.0,
+            FleetState::Released => self.breaker.admission(now),
+            FleetState::Open | FleetState::HalfOpen => {
+                if self.breaker.spec().mode() == BreakerMode::Shadow {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
+            FleetState::Ramp => {
+                let share = self.held.verdict().map_or(1.0, |verdict| f64::from(verdict.admit_permille) / 1000.0);
+                self.breaker.admission(now).min(share)
+            }
+        }
+    }
+
+    /// Until probes may pass, where calls are refused and that is known.
+    #[must_use]
+    pub fn half_open_in(&self, now: Timestamp) -> Option<Duration> {
+        match self.fleet_state() {
+            FleetState::Open => self.held.verdict()?.half_open_at.map(|at| now.until(at)),
+            FleetState::Released | FleetState::Ramp => self.breaker.half_open_in(now),
+            FleetState::HalfOpen | FleetState::ForcedOpen | FleetState::ForcedClosed => None,
+        }
+    }
+
+    /// The last outcome that counted as a failure here.
+    #[must_use]
+    pub const fn last_failure(&self) -> Option<Outcome> {
+        self.breaker.last_failure()
+    }
+}
+
+/// What an override does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Forced {
+    /// All calls are refused.
+    Open,
+    /// All calls pass.
+    Closed,
+}

@@ -1,0 +1,188 @@
+//! When the replicas' reports open the fleet.
+//!
+//! Two independent rules; `balanced` takes either. Both need two witnesses, so that one sick replica never stops the others.
+//!
+//! **Quorum**: `max(2, ⌈q · eligible⌉)` replicas have tripped on what they saw themselves (q = 30 % by default). Eligible is who has
+//! seen enough calls to be able to trip at all; idle replicas neither vote nor count.
+//!
+//! | eligible | 1 | 2 | 3 | 5 | 10 | 50 | 1000 |
+//! |---|---|---|---|---|---|---|---|
+//! | needed at q = 30 % | never | 2 | 2 | 2 | 3 | 15 | 300 |
+//!
+//! **Pooled**: the windows of all contributors are added, after
+//! - trimming the `min(⌈n / 10⌉, n − 2)` contributors with the worst failure share: never below two;
+//! - capping each contributor's weight at the larger of a quarter and 1/n of the calls;
+//!
+//! and the sum reaches the breaker's own failure rate with its own `minCalls`, and at least two contributors reach the rate by
+//! themselves. The last is what holds in small fleets, where trimming and capping can't: of two replicas, one that fails every call
+//! makes a pooled rate of 50 %.
+//!
+//! | contributors | 1 | 2 | 3 | 5 | 10 | 50 |
+//! |---|---|---|---|---|---|---|
+//! | trimmed | never decides | 0 | 1 | 1 | 1 | 5 |
+//! | share cap | - | 50 % | 33 % | 25 % | 25 % | 25 % |
+
+use std::time::Duration;
+
+use super::{
+    evidence::{Evidence, Member, MemberId, Members},
+    spec::{Coordination, CoordinationMode},
+};
+use crate::{
+    Timestamp,
+    breaker::{BreakerSpec, RateRule, WindowSpec},
+};
+
+/// Witnesses that any automatic decision needs, but for mode `any`.
+const MIN_WITNESSES: u64 = 2;
+/// Names in an evidence: enough to begin looking, few enough for a header.
+const MAX_NAMED: usize = 20;
+
+/// A rule that is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Met {
+    /// Enough replicas have tripped.
+    Quorum {
+        /// How many had to.
+        needed: u32,
+    },
+    /// The pooled windows reach the failure rate.
+    Pooled,
+    /// One replica's target itself answered with failures.
+    Any,
+}
+
+/// How long a report counts: as long as the window that it describes, and at least a few heartbeats.
+#[must_use]
+pub fn report_lifetime(spec: &BreakerSpec) -> Duration {
+    /// A few heartbeats.
+    const LEAST: Duration = Duration::from_secs(5);
+    /// A count window has no span; what came a minute ago is no longer "lately".
+    const COUNT_WINDOW: Duration = Duration::from_secs(60);
+    match spec.window() {
+        WindowSpec::Time(span) => span.max(LEAST),
+        WindowSpec::Count(_) => COUNT_WINDOW,
+    }
+}
+
+/// Whether a replica has a vote.
+#[must_use]
+pub fn is_eligible(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
+    counts(member, spec, now)
+        && (member.report.evident_calls() >= u64::from(spec.least_evidence()) || member.report.tripped())
+}
+
+fn counts(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
+    member.report.current && now.since(member.at) <= report_lifetime(spec)
+}
+
+/// Adds up what the replicas report, and says whether that opens the fleet.
+#[must_use]
+pub fn judge(
+    members: &Members,
+    spec: &BreakerSpec,
+    coordination: &Coordination,
+    now: Timestamp,
+) -> (Evidence, Option<Met>) {
+    let fresh: Vec<(&MemberId, &Member)> = members.iter().filter(|(_, member)| counts(member, spec, now)).collect();
+    let eligible = fresh.iter().filter(|(_, member)| is_eligible(member, spec, now)).count() as u64;
+    let open_voters = fresh.iter().filter(|(_, member)| member.report.tripped()).count() as u64;
+    let rate = spec.trip().failure_rate;
+    let pool = Pool::new(&fresh, rate);
+    let witnesses = |member: &Member| {
+        member.report.tripped()
+            || rate
+                .is_some_and(|rule| rule.share_reached(member.report.evident_failures(), member.report.evident_calls()))
+    };
+    let mut evidence = Evidence {
+        eligible: narrow(eligible),
+        open_voters: narrow(open_voters),
+        witnesses: narrow(pool.witnesses),
+        pooled_calls: pool.calls,
+        pooled_failures: pool.failures,
+        contributors: narrow(pool.contributors),
+        witness_instances: fresh
+            .iter()
+            .filter(|(_, member)| witnesses(member))
+            .map(|(id, _)| id.instance.clone())
+            .take(MAX_NAMED)
+            .collect(),
+        insufficient_witnesses: eligible < MIN_WITNESSES && pool.contributors < MIN_WITNESSES,
+        ..Evidence::default()
+    };
+    for (_, member) in &fresh {
+        evidence.causes.add(&member.report.causes);
+    }
+    let quorum = || {
+        let share = (eligible * u64::from(coordination.quorum_percent())).div_ceil(100);
+        let needed = share.max(MIN_WITNESSES);
+        (open_voters >= needed).then_some(Met::Quorum { needed: narrow(needed) })
+    };
+    let pooled = || pool.reaches(rate).then_some(Met::Pooled);
+    let met = match coordination.mode() {
+        CoordinationMode::Balanced => quorum().or_else(pooled),
+        CoordinationMode::Quorum => quorum(),
+        CoordinationMode::Pooled => pooled(),
+        CoordinationMode::Any => fresh.iter().any(|(_, member)| speaks_for_target(member)).then_some(Met::Any),
+        CoordinationMode::Local => None,
+    };
+    (evidence, met)
+}
+
+/// Mode `any`: the replica has tripped, and every failure in its window is an answer of the target itself. A replica with a bad
+/// network, clock or certificate sees timeouts and connect errors, and can't stop the others.
+fn speaks_for_target(member: &Member) -> bool {
+    let causes = member.report.causes;
+    let answered = causes.target_error + causes.target_overload;
+    member.report.tripped() && answered > 0 && causes.connect_error == 0 && causes.timeout == 0
+}
+
+/// The windows of all contributors, added.
+struct Pool {
+    contributors: u64,
+    witnesses: u64,
+    calls: u64,
+    failures: u64,
+}
+
+impl Pool {
+    fn new(fresh: &[(&MemberId, &Member)], rate: Option<RateRule>) -> Self {
+        let mut windows: Vec<(u64, u64)> = fresh
+            .iter()
+            .map(|(_, member)| (member.report.evident_calls(), member.report.evident_failures()))
+            .filter(|(calls, _)| *calls > 0)
+            .collect();
+        let contributors = windows.len() as u64;
+        let witnesses = windows
+            .iter()
+            .filter(|(calls, failures)| rate.is_some_and(|rule| rule.share_reached(*failures, *calls)))
+            .count() as u64;
+        // Worst share first; compared as products, so that nothing is rounded. Of equal shares the heavier goes.
+        windows.sort_by(|left, right| {
+            let (left_share, right_share) =
+                (u128::from(left.1) * u128::from(right.0), u128::from(right.1) * u128::from(left.0));
+            right_share.cmp(&left_share).then(right.0.cmp(&left.0))
+        });
+        let trim = contributors.div_ceil(10).min(contributors.saturating_sub(MIN_WITNESSES));
+        let kept = windows.split_off(usize::try_from(trim).unwrap_or(0));
+        let total: u64 = kept.iter().map(|(calls, _)| calls).sum();
+        let cap = (total / 4).max(total.div_ceil((kept.len() as u64).max(1))).max(1);
+        let (mut calls, mut failures) = (0, 0);
+        for (own_calls, own_failures) in kept {
+            let weight = own_calls.min(cap);
+            calls += weight;
+            failures += u64::try_from(u128::from(own_failures) * u128::from(weight) / u128::from(own_calls))
+                .unwrap_or(u64::MAX);
+        }
+        Self { contributors, witnesses, calls, failures }
+    }
+
+    fn reaches(&self, rate: Option<RateRule>) -> bool {
+        let enough = self.contributors >= MIN_WITNESSES && self.witnesses >= MIN_WITNESSES;
+        enough && rate.is_some_and(|rule| rule.reached(self.failures, self.calls))
+    }
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
