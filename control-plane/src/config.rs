@@ -13,8 +13,8 @@ pub struct ServeArgs {
     /// Folder of the database; made if it is missing
     #[arg(long, env = "FUSEBOX_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Keep the database in a temporary folder that is removed at the end
-    #[arg(long, env = "FUSEBOX_DEV", value_parser = FalseyValueParser::new(), conflicts_with = "data_dir")]
+    /// Keep the database in a temporary folder that is removed at the end, whatever --data-dir says
+    #[arg(long, env = "FUSEBOX_DEV", value_parser = FalseyValueParser::new())]
     pub dev: bool,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]

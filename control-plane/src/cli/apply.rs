@@ -11,6 +11,7 @@ use super::{
     Session,
     connect::Server,
     failure::{Class, Failure},
+    fetch,
     manifests::{FileArgs, Manifests},
     output::{self, Format, OutputArgs},
     render, wait,
@@ -232,6 +233,22 @@ pub(super) fn in_namespace(name: &str) -> String {
     }
 }
 
+/// Whom a change would reach.
+fn impact(policy: &v1::Policy, instances: &[v1::Instance]) -> String {
+    let namespace = render::namespace_of(&policy.name);
+    let reached: Vec<_> =
+        instances.iter().filter(|one| one.namespace == namespace && wait::concerns(policy, one)).collect();
+    let mut services: Vec<_> = reached.iter().map(|one| one.service.as_str()).collect();
+    services.sort_unstable();
+    services.dedup();
+    let label = render::label(&policy.name);
+    match reached.len() {
+        0 => format!("{label} reaches no connected replica"),
+        1 => format!("{label} reaches 1 connected replica of {}", services.join(", ")),
+        many => format!("{label} reaches {many} connected replicas of {}", services.join(", ")),
+    }
+}
+
 fn count(policies: usize) -> String {
     if policies == 1 { "1 policy differs".to_owned() } else { format!("{policies} policies differ") }
 }
@@ -277,6 +294,21 @@ mod tests {
         assert_eq!(line(&configured, true), "policy/service-b would be configured (now rev 41)");
         assert_eq!(line(&result(Action::Created, None, 1), false), "policy/service-b created (rev 1)");
         assert_eq!(line(&result(Action::Unchanged, Some(7), 7), false), "policy/service-b unchanged (rev 7)");
+    }
+
+    #[test]
+    fn the_impact_counts_replicas_of_the_callers_in_its_namespace() {
+        let replica = |namespace: &str, service: &str| v1::Instance {
+            namespace: namespace.to_owned(),
+            service: service.to_owned(),
+            ..v1::Instance::default()
+        };
+        let instances = [replica("default", "a"), replica("default", "b"), replica("other", "a")];
+        assert_eq!(impact(&policy("p", 0), &instances), "policy/p reaches 2 connected replicas of a, b");
+        let selector = v1::Selector { caller: "a".to_owned(), ..v1::Selector::default() };
+        let spec = v1::PolicySpec { r#match: Some(selector), ..v1::PolicySpec::default() };
+        let narrow = v1::Policy { spec: Some(spec), ..policy("p", 0) };
+        assert_eq!(impact(&narrow, &instances), "policy/p reaches 1 connected replica of a");
     }
 
     #[test]

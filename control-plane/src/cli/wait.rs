@@ -125,7 +125,8 @@ where
     }
 }
 
-fn concerns(policy: &v1::Policy, instance: &Instance) -> bool {
+/// Whether a replica must run the policy, going by its caller.
+pub(super) fn concerns(policy: &v1::Policy, instance: &Instance) -> bool {
     let caller = policy.spec.as_ref().and_then(|spec| spec.r#match.as_ref()).map(|selector| selector.caller.as_str());
     caller.is_none_or(|caller| caller.is_empty() || caller == instance.service)
 }
