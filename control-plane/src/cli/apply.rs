@@ -124,6 +124,10 @@ pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failur
         return Ok(());
     }
     if !args.quiet {
+        let instances = fetch::instances(&server, None).await?;
+        for (policy, _) in &different {
+            output::say(&impact(policy, &instances));
+        }
         output::say(&format!(
             "{}: to apply exactly this: {}",
             count(different.len()),
