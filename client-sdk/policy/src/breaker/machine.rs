@@ -153,7 +153,7 @@ pub struct Breaker {
     generation: u64,
     window: Window,
     consecutive_failures: u32,
-    /// Openings without a full close in between, the present one not counted.
+    /// Openings without a full close in between, the present one included.
     reopened: u32,
     /// Whether the present opening rests on what this process saw itself.
     own_trip: bool,
@@ -413,7 +413,7 @@ impl Breaker {
             self.consecutive_failures = 0;
         }
         if let State::Open { since, until } = &mut self.state {
-            *until = (*until).min(since.plus(spec.open_for(self.reopened, Draw::ZERO)));
+            *until = (*until).min(since.plus(spec.open_for(self.reopened.saturating_sub(1), Draw::ZERO)));
         }
         self.spec = spec;
     }

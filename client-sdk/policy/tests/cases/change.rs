@@ -1,0 +1,72 @@
+//! New settings for a breaker that is in use.
+
+use fusebox_policy::{
+    Draw, Revision,
+    breaker::{Breaker, BreakerInput, Cause, LocalState, WindowSpec},
+    condition::Class,
+    fleet::gate::{Gate, GateEffect},
+};
+
+use crate::{
+    breaker_closed::result,
+    driver::{at, breaker_input, breaker_spec, ms},
+};
+
+#[test]
+fn an_equal_definition_touches_nothing() {
+    let mut breaker = Breaker::new(breaker_spec(breaker_input(2)));
+    result(&mut breaker, Class::Failure, 0);
+    let before = breaker.clone();
+    breaker.apply(breaker_spec(breaker_input(2)));
+    assert_eq!(breaker, before);
+}
+
+#[test]
+fn new_thresholds_keep_statistics_and_are_judged_at_the_next_result() {
+    let mut breaker = Breaker::new(breaker_spec(breaker_input(10)));
+    for _ in 0..5 {
+        result(&mut breaker, Class::Failure, 0);
+    }
+    breaker.apply(breaker_spec(breaker_input(3)));
+    assert_eq!(breaker.state(), LocalState::Closed, "applying never trips");
+    assert!(result(&mut breaker, Class::Failure, 0).is_some());
+}
+
+#[test]
+fn an_open_breaker_keeps_the_lesser_of_old_and_new_remaining_time() {
+    for (delay, expected) in [(1000, 500), (60_000, 4500)] {
+        let mut breaker = Breaker::new(breaker_spec(breaker_input(1)));
+        result(&mut breaker, Class::Failure, 0);
+        breaker.apply(breaker_spec(BreakerInput { delay: ms(delay), ..breaker_input(1) }));
+        assert_eq!(breaker.half_open_in(at(500)), Some(ms(expected)));
+    }
+}
+
+#[test]
+fn another_window_keeps_the_state_and_starts_statistics_afresh() {
+    let mut breaker = Breaker::new(breaker_spec(breaker_input(3)));
+    result(&mut breaker, Class::Failure, 0);
+    breaker.apply(breaker_spec(BreakerInput { window: WindowSpec::Count(7), ..breaker_input(3) }));
+    assert_eq!(breaker.counts(at(0)).calls, 0);
+}
+
+#[test]
+fn a_running_call_reports_into_the_same_breaker_after_a_change() {
+    let mut breaker = Breaker::new(breaker_spec(breaker_input(2)));
+    let running = breaker.try_acquire(at(0), Draw::ZERO).unwrap();
+    breaker.apply(breaker_spec(breaker_input(1)));
+    let ending = crate::breaker_closed::ending(Class::Failure, ms(0));
+    assert!(breaker.record(running, &ending, at(0), Draw::ZERO).is_some());
+}
+
+#[test]
+fn reset_starts_fresh_when_the_definition_differs() {
+    let mut gate = Gate::new(breaker_spec(breaker_input(1)), Revision(1));
+    let (pass, _) = gate.try_acquire(at(0), Draw::ZERO);
+    gate.record(pass.unwrap(), &crate::breaker_closed::ending(Class::Failure, ms(0)), at(0), Draw::ZERO);
+    assert_eq!(gate.local_state(), LocalState::Open);
+    assert!(gate.apply_spec(breaker_spec(breaker_input(1)), Revision(2), true, at(0), Draw::ZERO).is_empty());
+    let effects = gate.apply_spec(breaker_spec(breaker_input(2)), Revision(3), true, at(0), Draw::ZERO);
+    assert!(matches!(&effects[..], [GateEffect::Transition(transition)] if transition.cause == Cause::PolicyChange));
+    assert_eq!(gate.local_state(), LocalState::Closed);
+}

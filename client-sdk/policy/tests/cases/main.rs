@@ -1,0 +1,14 @@
+//! Behaviour of the strategies, through the crate's public door. Each test's name is the behaviour.
+
+mod breaker_closed;
+mod breaker_half_open;
+mod breaker_open;
+mod change;
+mod driver;
+mod fallback;
+mod fleet_gate;
+mod fleet_rule;
+mod fleet_shared;
+mod properties;
+mod retry;
+mod timeout;
