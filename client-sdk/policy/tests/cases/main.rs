@@ -1,5 +1,7 @@
 //! Behaviour of the strategies, through the crate's public door. Each test's name is the behaviour.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+
 mod breaker_closed;
 mod breaker_half_open;
 mod breaker_open;
