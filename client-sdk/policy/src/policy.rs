@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Invalid, Namespace, PolicyName, Revision, fleet::Coordination, invalid::Faults, pipeline::PipelineSpec,
+    Invalid, Namespace, PolicyName, Revision,
+    fleet::{Coordination, CoordinationMode},
+    invalid::Faults,
+    pipeline::PipelineSpec,
     selector::Selector,
 };
 
@@ -33,6 +36,25 @@ pub struct Definition {
     pub coordination: Coordination,
     /// What a change does to live state.
     pub on_change: OnChange,
+}
+
+impl Definition {
+    /// Checks what its parts can't check by themselves.
+    ///
+    /// # Errors
+    /// A mode of coordination that the pipeline's breakers give nothing to decide on. Paths begin with `coordination`.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut faults = Faults::new();
+        let mut breakers = self.pipeline.breakers().peekable();
+        if self.coordination.mode() == CoordinationMode::Pooled && breakers.peek().is_some() {
+            faults.check(
+                breakers.all(|(_, spec)| spec.trip().failure_rate.is_some()),
+                "coordination.mode",
+                "pooled adds up failure rates: every circuit breaker of the pipeline needs trip.failureRate",
+            );
+        }
+        faults.finish()
+    }
 }
 
 /// What the change of a definition does to live state.
