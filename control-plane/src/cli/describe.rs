@@ -141,7 +141,13 @@ async fn breaker(server: &Server, breaker: &Breaker) -> Result<String, Failure> 
         ("Policy", format!("{} in {}, strategy {}", key.policy, key.namespace, key.strategy)),
         ("Zone", render::or_dash(&key.zone)),
         ("Mode", render::or_dash(&breaker.mode)),
-        ("Fleet", format!("{fleet} for {}", span::cell(breaker.since.as_ref()))),
+        (
+            "Fleet",
+            breaker
+                .since
+                .as_ref()
+                .map_or(fleet.to_owned(), |since| format!("{fleet} for {}", span::short(span::wire(since)))),
+        ),
         ("Reason", render::or_dash(&breaker.reason)),
         ("Verdict", format!("term {}, rev {}", breaker.term, breaker.rev)),
     ];
@@ -229,7 +235,7 @@ fn instance(instance: &Instance, breakers: &[Breaker]) -> String {
         ("Revision", format!("{}, wanted {}", instance.applied_revision, instance.wanted_revision)),
         ("Policies from", render::or_dash(&instance.policy_source)),
         ("Connected for", span::cell(instance.connected_for.as_ref())),
-        ("Last heard", format!("{} ago", span::cell(instance.last_seen.as_ref()))),
+        ("Silent for", span::cell(instance.last_seen.as_ref())),
     ];
     for one in &instance.rejected {
         facts.push(("Refused", format!("policy/{} rev {}: {}", one.policy, one.revision, one.reason)));

@@ -39,9 +39,10 @@ pub struct WaitArgs {
 enum Condition {
     /// Every connected replica that the policy concerns runs its present revision.
     Applied,
-    /// Calls are refused: by the fleet, or where it has decided nothing, by every replica.
+    /// Calls are refused: by the fleet, or where it has decided nothing, by every replica. An operator's word counts
+    /// when every replica has confirmed it.
     Open,
-    /// Calls pass: every replica's own breaker is closed and the fleet does not refuse.
+    /// Calls pass: every replica's own breaker is closed and the fleet does not refuse, or an operator lets all pass.
     Closed,
     /// The fleet has decided nothing: each replica's own breaker decides.
     Released,
@@ -181,6 +182,11 @@ fn some(names: &[&str]) -> String {
     text
 }
 
+/// Replicas that have yet to confirm an operator's word.
+fn unconfirmed(breaker: &Breaker) -> Vec<&str> {
+    breaker.r#override.iter().flat_map(|word| &word.unacknowledged).map(String::as_str).collect()
+}
+
 fn breaker_progress(breakers: &[Breaker], condition: Condition, name: &str) -> Progress {
     let holds = |breaker: &Breaker| {
         let locals_are = |word: &str| {
@@ -189,7 +195,8 @@ fn breaker_progress(breakers: &[Breaker], condition: Condition, name: &str) -> P
         };
         match (condition, render::fleet_word(breaker.fleet_state)) {
             (Condition::Released, fleet) => fleet == "released",
-            (Condition::Open, "open" | "forced_open") | (Condition::Closed, "forced_closed") => true,
+            (Condition::Open, "open") => true,
+            (Condition::Open, "forced_open") | (Condition::Closed, "forced_closed") => unconfirmed(breaker).is_empty(),
             (Condition::Open, "released") => locals_are("open"),
             (Condition::Closed, "released") => locals_are("closed"),
             (Condition::Open | Condition::Closed | Condition::Applied, _) => false,
@@ -205,12 +212,17 @@ fn breaker_progress(breakers: &[Breaker], condition: Condition, name: &str) -> P
                 let fleet = render::fleet_word(other.fleet_state);
                 let locals: Vec<_> = other.instances.iter().map(|one| render::local_word(one.local_state)).collect();
                 let zone = if key.zone.is_empty() { String::new() } else { format!(" in {}", key.zone) };
-                Progress::Waiting(format!(
+                let mut text = format!(
                     "the breaker of {} for {}{zone} is {fleet}, its replicas: {}",
                     key.caller,
                     key.target,
                     some(&locals)
-                ))
+                );
+                let unconfirmed = unconfirmed(other);
+                if !unconfirmed.is_empty() {
+                    text.push_str(&format!("; not confirmed by {}", some(&unconfirmed)));
+                }
+                Progress::Waiting(text)
             }
         },
     }
@@ -242,6 +254,18 @@ mod tests {
         assert!(is_done(&[breaker(FleetState::Released, &[Open, Open])], Condition::Open));
         assert!(!is_done(&[breaker(FleetState::HalfOpen, &[Open])], Condition::Open));
         assert!(is_done(&[breaker(FleetState::Released, &[Open])], Condition::Released));
+    }
+
+    #[test]
+    fn an_operators_word_counts_when_every_replica_has_confirmed_it() {
+        let mut forced = breaker(FleetState::ForcedOpen, &[LocalState::Closed]);
+        forced.r#override = Some(v1::Override { unacknowledged: vec!["a-3".to_owned()], ..v1::Override::default() });
+        let Progress::Waiting(why) = breaker_progress(&[forced.clone()], Condition::Open, "b") else {
+            panic!("it did not wait")
+        };
+        assert!(why.ends_with("not confirmed by a-3"), "{why}");
+        forced.r#override = Some(v1::Override::default());
+        assert!(is_done(&[forced], Condition::Open));
     }
 
     #[test]

@@ -72,7 +72,11 @@ async fn a_breaker_that_nobody_holds_is_not_found() {
 async fn describe_tells_state_evidence_replicas_and_events() {
     let server = Canned::start().await;
     let answer = ask(&server, "describe breaker/service-b").await.exits(0);
-    answer.prints("open for").prints("2 of 3 replicas with a vote are open").prints("a-3").prints("failure_rate");
+    answer
+        .prints("Fleet:         open")
+        .prints("2 of 3 replicas with a vote are open")
+        .prints("a-3")
+        .prints("failure_rate");
     ask(&server, "describe instance a-1").await.exits(0).prints("behind").prints("41, wanted 43");
 }
 
