@@ -4,11 +4,21 @@
 //! comments are the specification. The other modules turn wire messages into domain types (`TryFrom`, naming each bad
 //! field) and back (`From`). Past this crate no code interprets a wire message.
 
+mod breaker;
+mod condition;
+mod coordination;
+pub mod duration;
+mod fallback;
+mod key;
 pub mod manifest;
+mod policy;
+mod retry;
+mod timeout;
+
+pub use policy::parse_policy_name;
 
 /// `fusebox.v1`: what operators use.
-#[expect(missing_docs, reason = "generated; the .proto files hold the documentation of enum accessors and clients")]
-#[expect(clippy::all, reason = "generated")]
+#[expect(clippy::all, clippy::allow_attributes, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("fusebox.v1");
 }
@@ -16,7 +26,7 @@ pub mod v1 {
 /// `fusebox.sync`: what SDKs use.
 pub mod sync {
     /// Version 1 of the stream.
-    #[expect(missing_docs, reason = "generated; the .proto files hold the documentation")]
+    #[expect(clippy::allow_attributes, reason = "generated")]
     pub mod v1 {
         tonic::include_proto!("fusebox.sync.v1");
     }
