@@ -57,7 +57,7 @@ impl Gate {
     /// A closed breaker, of which the fleet has said nothing.
     #[must_use]
     pub fn new(spec: Arc<BreakerSpec>, revision: Revision) -> Self {
-        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: false }
+        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: true }
     }
 
     /// Revision of the policy that it runs.
@@ -251,7 +251,12 @@ impl Gate {
         Report::new(self.breaker.state(), self.breaker.own_trip(), self.breaker.counts(now), rejected)
     }
 
-    /// Whether a heartbeat should carry it: it had calls since the last report, or is not at rest.
+    /// Asks for a report even without calls: a server that has just been reached must learn who holds the breaker.
+    pub const fn announce(&mut self) {
+        self.touched = true;
+    }
+
+    /// Whether a heartbeat should carry it: it is new, had calls since the last report, or is not at rest.
     #[must_use]
     pub fn wants_report(&self) -> bool {
         self.touched

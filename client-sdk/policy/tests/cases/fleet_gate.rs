@@ -184,6 +184,8 @@ fn a_changed_policy_voids_the_verdict() {
 #[test]
 fn refusals_are_demand_until_they_are_reported() {
     let mut gate = gate();
+    assert!(gate.wants_report(), "a new one announces itself");
+    gate.report(at(0));
     assert!(!gate.wants_report());
     gate.apply_verdict(verdict(FleetState::Open, 1), at(0));
     refusal(&mut gate, at(0));
