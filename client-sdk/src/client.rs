@@ -1,0 +1,309 @@
+//! The cheap handle and its builder.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use fusebox_policy::{CallerName, InstanceId, Invalid, Namespace, Policy, PolicySet, Zone};
+use tokio::sync::{Notify, watch};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    clock::Clock,
+    error::SetupError,
+    link::{self, Dial, Link, Server, cache::CacheFile},
+    registry::{Caller, Registry},
+    status::Status,
+    target::Target,
+};
+
+/// As many as the control plane takes.
+const MAX_LABELS: usize = 32;
+
+/// A service's connection to its policies. Cheap to clone; one background task for all clones, which ends with the last.
+///
+/// Calls never wait for the control plane: without it they run under the policies last known.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// What all handles share.
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Clock,
+    instance: InstanceId,
+    ready: watch::Receiver<bool>,
+    has_server: bool,
+    #[cfg(feature = "reqwest")]
+    pub(crate) functions: parking_lot::RwLock<std::collections::HashMap<String, crate::reqwest::Function>>,
+    /// Dropped with the last handle, which ends the task.
+    _alive: watch::Sender<()>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let caller = self.registry.caller();
+        f.debug_struct("Client")
+            .field("namespace", &caller.namespace)
+            .field("service", &caller.service)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Begins the settings of a client for the service of this name.
+    pub fn builder(service: impl Into<String>) -> ClientBuilder {
+        ClientBuilder {
+            service: service.into(),
+            namespace: None,
+            instance: None,
+            zone: None,
+            labels: BTreeMap::new(),
+            control_plane: None,
+            cache_dir: None,
+            builtin: Vec::new(),
+            dial: Arc::new(Endpoint::connect_lazy),
+            fault: None,
+        }
+    }
+
+    /// The handle for calls to a service.
+    #[must_use]
+    pub fn target(&self, name: &str) -> Target {
+        Target::new(Arc::clone(&self.inner), name)
+    }
+
+    /// Waits until the control plane's policies are in force, at most this long, and says whether they are. Calls need not wait
+    /// for it. Without a control plane the answer is no, at once.
+    pub async fn wait_ready(&self, limit: Duration) -> bool {
+        if !self.inner.has_server {
+            return false;
+        }
+        let mut ready = self.inner.ready.clone();
+        matches!(tokio::time::timeout(limit, async { ready.wait_for(|ready| *ready).await.is_ok() }).await, Ok(true))
+    }
+
+    /// Registers the function that a policy's `fallback: { function: NAME }` asks for in HTTP calls. A later one of the same name
+    /// replaces the former.
+    #[cfg(feature = "reqwest")]
+    pub fn register_fallback<F, Fut>(&self, name: impl Into<String>, function: F)
+    where
+        F: Fn(crate::Failure) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<http::Response<bytes::Bytes>, crate::BoxError>> + Send + 'static,
+    {
+        let function: crate::reqwest::Function = Arc::new(move |failure| Box::pin(function(failure)));
+        self.inner.functions.write().insert(name.into(), function);
+    }
+
+    /// What this client is and runs at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let caller = self.inner.registry.caller();
+        let (connected, source, revision, rejected, policies, breakers) = self.inner.registry.show();
+        Status {
+            service: caller.service.clone(),
+            namespace: caller.namespace.clone(),
+            instance: self.inner.instance.clone(),
+            zone: caller.zone.clone(),
+            connected,
+            source,
+            revision,
+            rejected,
+            policies,
+            breakers,
+        }
+    }
+}
+
+/// The settings of a client.
+#[must_use]
+pub struct ClientBuilder {
+    service: String,
+    namespace: Option<String>,
+    instance: Option<String>,
+    zone: Option<String>,
+    labels: BTreeMap<String, String>,
+    control_plane: Option<String>,
+    cache_dir: Option<PathBuf>,
+    builtin: Vec<Policy>,
+    dial: Dial,
+    /// The first bad argument that could not be told at once.
+    fault: Option<SetupError>,
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("service", &self.service)
+            .field("namespace", &self.namespace)
+            .field("instance", &self.instance)
+            .field("zone", &self.zone)
+            .field("labels", &self.labels)
+            .field("control_plane", &self.control_plane)
+            .field("cache_dir", &self.cache_dir)
+            .field("builtin", &self.builtin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// The namespace whose policies apply. Default: `default`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The name of this replica, unique in the service. Default: the host's name, where it is known, and a random part.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = Some(instance.into());
+        self
+    }
+
+    /// The zone of this replica: replicas of one zone open together. Default: none.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Adds a label, for operators.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// The address of the control plane: `http://127.0.0.1:7443`. Default: none, and the client never connects.
+    pub fn control_plane(mut self, address: impl Into<String>) -> Self {
+        self.control_plane = Some(address.into());
+        self
+    }
+
+    /// The folder in which the last good policies are kept. Default: none, and nothing is kept.
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(dir.into());
+        self
+    }
+
+    /// A policy that protects calls to its target until the control plane, or the cache, has one for that target.
+    pub fn builtin_policy(mut self, policy: Policy) -> Self {
+        self.builtin.push(policy);
+        self
+    }
+
+    /// Built-in policies as manifests, in YAML or JSON; see [`ClientBuilder::builtin_policy`].
+    pub fn builtin_manifest(mut self, text: &str) -> Self {
+        match fusebox_proto::manifest::parse("built-in policy", text) {
+            Ok(documents) => self.builtin.extend(documents.into_iter().map(|document| document.policy)),
+            Err(error) => {
+                self.fault.get_or_insert(SetupError::BuiltinPolicy(Box::new(error)));
+            }
+        }
+        self
+    }
+
+    /// Replaces how connections are made, for simulated networks.
+    #[doc(hidden)]
+    pub fn dial_with(mut self, dial: impl Fn(&Endpoint) -> Channel + Send + Sync + 'static) -> Self {
+        self.dial = Arc::new(dial);
+        self
+    }
+
+    /// Starts the client and returns at once, whatever the network does.
+    ///
+    /// # Errors
+    /// Bad arguments, and a call outside of a tokio runtime.
+    pub fn start(self) -> Result<Client, SetupError> {
+        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, dial, fault } = self;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let name = |field| move |source: Invalid| SetupError::Name { field, source };
+        let service = CallerName::try_new(&service).map_err(name("service"))?;
+        let namespace = match namespace {
+            Some(namespace) => Namespace::try_new(&namespace).map_err(name("namespace"))?,
+            None => Namespace::default_namespace(),
+        };
+        let instance = InstanceId::try_new(&instance.unwrap_or_else(some_instance)).map_err(name("instance"))?;
+        let zone = zone.map(|zone| Zone::try_new(&zone)).transpose().map_err(name("zone"))?;
+        if labels.len() > MAX_LABELS {
+            return Err(SetupError::Labels { limit: MAX_LABELS, given: labels.len() });
+        }
+        let builtin = builtin_set(builtin)?;
+        let server = match control_plane {
+            Some(address) => {
+                let endpoint = endpoint(&address)?;
+                Some(Server { endpoint, dial, instance: instance.clone(), labels, incarnation: fastrand::u64(1..) })
+            }
+            None => None,
+        };
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| SetupError::NoRuntime)?;
+
+        let clock = Clock::start();
+        let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
+        let registry = Arc::new(Registry::new(Caller { namespace, service, zone }, clock, builtin));
+        let (ready_sender, ready) = watch::channel(false);
+        let (alive, alive_receiver) = watch::channel(());
+        let has_server = server.is_some();
+        let link = Link {
+            registry: Arc::clone(&registry),
+            clock,
+            server,
+            cache,
+            highest_term: Arc::new(AtomicU64::new(0)),
+            stale_cache: Arc::new(Notify::new()),
+            ready: ready_sender,
+            transitions: Arc::new(AtomicU64::new(0)),
+        };
+        link::restore(&link);
+        runtime.spawn(link::run(link, alive_receiver));
+        let inner = Inner {
+            registry,
+            clock,
+            instance,
+            ready,
+            has_server,
+            #[cfg(feature = "reqwest")]
+            functions: parking_lot::RwLock::default(),
+            _alive: alive,
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+fn some_instance() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|host| InstanceId::try_new(host).is_ok() && host.len() <= 64);
+    let random = fastrand::u32(..);
+    match host {
+        Some(host) => format!("{host}-{random:08x}"),
+        None => format!("instance-{random:08x}"),
+    }
+}
+
+fn builtin_set(policies: Vec<Policy>) -> Result<PolicySet, SetupError> {
+    let mut set = PolicySet::default();
+    for policy in policies {
+        set.check_tie(&policy).map_err(|source| SetupError::BuiltinTie { name: policy.name.clone(), source })?;
+        set.insert(Arc::new(policy));
+    }
+    Ok(set)
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, SetupError> {
+    let fault = |source: crate::BoxError| SetupError::ControlPlane { address: address.to_owned(), source };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| fault(error.into()))?;
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().authority().is_none() {
+        return Err(fault("it has no scheme and host".into()));
+    }
+    // A server that vanished without a word is noticed by pings (and by the missing answers to heartbeats).
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}

@@ -1,0 +1,40 @@
+//! The clock of a client: the only place that reads tokio's.
+//!
+//! Everything past this file works with [`Timestamp`]s, so that paused and simulated time reach the core unchanged. Wall
+//! time is read in two places only: for HTTP dates and for what the cache file says about overrides.
+
+use std::time::Duration;
+
+use fusebox_policy::Timestamp;
+use tokio::time::Instant;
+
+/// Far enough away to mean never, near enough that no timer overflows.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// Timestamps count from the start of the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+}
+
+impl Clock {
+    /// A clock whose origin is the present.
+    pub(crate) fn start() -> Self {
+        Self { epoch: Instant::now() }
+    }
+
+    /// The present.
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::after_origin(self.epoch.elapsed())
+    }
+
+    /// The moment of tokio's time line that a timestamp means.
+    pub(crate) fn instant(self, at: Timestamp) -> Instant {
+        self.epoch + at.since_origin().min(NEVER)
+    }
+
+    /// Sleeps until a point in time.
+    pub(crate) fn sleep_until(self, at: Timestamp) -> tokio::time::Sleep {
+        tokio::time::sleep_until(self.instant(at))
+    }
+}

@@ -1,0 +1,267 @@
+//! The last good policies on disk.
+//!
+//! Layout: 8 bytes magic, 4 bytes length (little endian), 32 bytes SHA-256 of the payload, the payload (protobuf). A file
+//! that is not exactly that, or is another service's, counts as none. Writing is atomic: temporary file, fsync, rename.
+//! Nothing here is on the path of a call.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use fusebox_policy::{CallerName, Namespace};
+use fusebox_proto::{sync::v1 as sync, v1};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8; 8] = b"FUSEBOX\x01";
+const HEAD: usize = 8 + 4 + 32;
+/// A full set of large policies is far below; what is above was not written by this code.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// What is kept.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Kept {
+    /// Whose it is.
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    /// Whose it is.
+    #[prost(string, tag = "2")]
+    pub(crate) service: String,
+    /// Id of the database that the policies are from.
+    #[prost(string, tag = "3")]
+    pub(crate) store_id: String,
+    /// Their revision.
+    #[prost(uint64, tag = "4")]
+    pub(crate) revision: u64,
+    /// The highest term ever seen.
+    #[prost(uint64, tag = "5")]
+    pub(crate) highest_term: u64,
+    /// The policies.
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) policies: Vec<v1::Policy>,
+    /// The overrides, with what was left of them at `saved_unix_ms`.
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) overrides: Vec<sync::Override>,
+    /// Wall time of writing.
+    #[prost(uint64, tag = "8")]
+    pub(crate) saved_unix_ms: u64,
+}
+
+impl Kept {
+    /// How long ago it was written, by the wall clock; zero if that has gone backwards.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_millis(unix_ms().saturating_sub(self.saved_unix_ms))
+    }
+}
+
+/// Wall time.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Why a file counts as none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CacheFault {
+    #[error("it can't be read")]
+    Read(#[source] io::Error),
+    #[error("it has {0} bytes, more than the {MAX_FILE} that are ever written")]
+    TooLarge(u64),
+    #[error("it does not begin as a policy cache of this version does")]
+    NotACache,
+    #[error("it is {found} bytes long and should be {wanted}")]
+    Length { found: usize, wanted: usize },
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("its content can't be decoded")]
+    Decode(#[source] prost::DecodeError),
+    #[error("it belongs to {namespace}/{service}")]
+    Foreign { namespace: String, service: String },
+}
+
+/// The file of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheFile {
+    path: PathBuf,
+    namespace: String,
+    service: String,
+}
+
+impl CacheFile {
+    pub(crate) fn new(dir: &Path, namespace: &Namespace, service: &CallerName) -> Self {
+        // Names may hold ':' and '/', which file systems don't like; '%' is in no name, so no two names meet.
+        let safe = service.as_str().replace('/', "%2f").replace(':', "%3a");
+        Self {
+            path: dir.join(format!("{namespace}.{safe}.policies")),
+            namespace: namespace.as_str().to_owned(),
+            service: service.as_str().to_owned(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is kept; `None` if there is no file.
+    pub(crate) fn load(&self) -> Result<Option<Kept>, CacheFault> {
+        let file = match fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CacheFault::Read(error)),
+        };
+        let size = file.metadata().map_err(CacheFault::Read)?.len();
+        if size > MAX_FILE {
+            return Err(CacheFault::TooLarge(size));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        // A file that grows while it is read is bounded too.
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(CacheFault::Read)?;
+        let kept = decode(&bytes)?;
+        if kept.namespace != self.namespace || kept.service != self.service {
+            return Err(CacheFault::Foreign { namespace: kept.namespace, service: kept.service });
+        }
+        Ok(Some(kept))
+    }
+
+    /// Writes the file anew. Blocks; not for the runtime's threads.
+    pub(crate) fn store(&self, mut kept: Kept) -> io::Result<()> {
+        kept.namespace.clone_from(&self.namespace);
+        kept.service.clone_from(&self.service);
+        let bytes = encode(&kept)?;
+        let dir = self.path.parent().unwrap_or_else(|| Path::new("."));
+        fs::create_dir_all(dir)?;
+        // Replicas of one machine may share the folder: each has its own temporary file.
+        let temporary = self.path.with_extension(format!("{}.{:x}.tmp", std::process::id(), fastrand::u32(..)));
+        let written = write_synced(&temporary, &bytes).and_then(|()| fs::rename(&temporary, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written?;
+        // The rename itself is durable only when the folder is.
+        #[cfg(unix)]
+        fs::File::open(dir)?.sync_all()?;
+        Ok(())
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn encode(kept: &Kept) -> io::Result<Vec<u8>> {
+    let payload = kept.encode_to_vec();
+    let length = u32::try_from(payload.len())
+        .ok()
+        .filter(|length| u64::from(*length) + HEAD as u64 <= MAX_FILE)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the policies are too large for the cache"))?;
+    let mut bytes = Vec::with_capacity(HEAD + payload.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&Sha256::digest(&payload));
+    bytes.extend_from_slice(&payload);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<Kept, CacheFault> {
+    let (head, payload) = bytes.split_at_checked(HEAD).ok_or(CacheFault::NotACache)?;
+    let (magic, rest) = head.split_at(MAGIC.len());
+    let (length, digest) = rest.split_at(4);
+    if magic != MAGIC {
+        return Err(CacheFault::NotACache);
+    }
+    let wanted = length.iter().rev().fold(0_usize, |sum, byte| (sum << 8) | usize::from(*byte));
+    if payload.len() != wanted {
+        return Err(CacheFault::Length { found: payload.len(), wanted });
+    }
+    if *Sha256::digest(payload) != *digest {
+        return Err(CacheFault::Checksum);
+    }
+    Kept::decode(payload).map_err(CacheFault::Decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(dir: &Path, service: &str) -> CacheFile {
+        CacheFile::new(dir, &Namespace::default_namespace(), &CallerName::try_new(service).unwrap())
+    }
+
+    fn kept() -> Kept {
+        Kept { store_id: "s".into(), revision: 7, highest_term: 3, ..Kept::default() }
+    }
+
+    #[test]
+    fn what_was_stored_is_loaded_and_only_the_owner_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), "team/a:1");
+        assert!(file.load().unwrap().is_none());
+        file.store(kept()).unwrap();
+        file.store(kept()).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().revision, 7);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_damaged_file_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), "service-a");
+        file.store(kept()).unwrap();
+        let good = fs::read(file.path()).unwrap();
+        let table: [(&str, Vec<u8>); 7] = [
+            ("empty", vec![]),
+            ("head only", good[..HEAD].to_vec()),
+            ("cut in the head", good[..10].to_vec()),
+            ("cut in the payload", good[..good.len() - 1].to_vec()),
+            ("longer", [good.clone(), vec![0]].concat()),
+            ("other version", {
+                let mut bytes = good.clone();
+                bytes[7] = 9;
+                bytes
+            }),
+            ("garbage", vec![0xff; 500]),
+        ];
+        for (what, bytes) in table {
+            fs::write(file.path(), bytes).unwrap();
+            assert!(file.load().is_err(), "{what}");
+        }
+        for index in 0..good.len() {
+            let mut flipped = good.clone();
+            flipped[index] ^= 1;
+            fs::write(file.path(), flipped).unwrap();
+            assert!(file.load().is_err(), "bit flipped in byte {index}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_service_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (file(dir.path(), "service-a"), file(dir.path(), "service-c"));
+        other.store(kept()).unwrap();
+        fs::copy(other.path(), own.path()).unwrap();
+        assert!(matches!(own.load(), Err(CacheFault::Foreign { .. })));
+    }
+
+    #[test]
+    fn an_oversized_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), "service-a");
+        fs::File::create(file.path()).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert!(matches!(file.load(), Err(CacheFault::TooLarge(_))));
+    }
+}

@@ -1,0 +1,187 @@
+//! The stream to the control plane, and what goes on without it.
+//!
+//! One task per client: it keeps the stream ([`worker`]), moves the breakers' clocks on, and writes the last good policies to disk
+//! ([`cache`]). No call waits for anything in here, and a panic in here reaches no caller: the task starts again.
+
+pub(crate) mod cache;
+mod receive;
+mod send;
+mod state;
+mod worker;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fusebox_policy::{InstanceId, Timestamp};
+use fusebox_proto::{duration, sync::v1 as sync, v1};
+use futures_util::FutureExt as _;
+use tokio::sync::{Notify, watch};
+use tonic::transport::{Channel, Endpoint};
+
+use self::cache::{CacheFile, Kept};
+use crate::{
+    clock::Clock,
+    registry::{Held, HeldOverride, Origin, Registry},
+};
+
+/// Makes a channel that connects when it is first used.
+pub(crate) type Dial = Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>;
+
+/// Everything that the task works with.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Clock,
+    pub(crate) server: Option<Server>,
+    pub(crate) cache: Option<CacheFile>,
+    pub(crate) highest_term: Arc<AtomicU64>,
+    /// The cache file should be written anew.
+    pub(crate) stale_cache: Arc<Notify>,
+    /// Whether a stream has brought its policies.
+    pub(crate) ready: watch::Sender<bool>,
+    /// Transitions told, in this process.
+    pub(crate) transitions: Arc<AtomicU64>,
+}
+
+/// Where the control plane is, and as whom to speak to it.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) dial: Dial,
+    pub(crate) instance: InstanceId,
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    pub(crate) incarnation: u64,
+}
+
+/// Before the task starts again after a panic.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// Runs until the last handle of the client is gone.
+pub(crate) async fn run(link: Link, mut alive: watch::Receiver<()>) {
+    let work = async {
+        loop {
+            let round = async {
+                tokio::join!(worker::keep_stream(&link), keep_time(&link), keep_cache(&link));
+            };
+            if AssertUnwindSafe(round).catch_unwind().await.is_err() {
+                link.registry.connected.store(false, Ordering::Relaxed);
+                tracing::error!(target: "fusebox", "the client's task panicked and starts again; calls go on");
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        // The sender is dropped with the last handle; nothing is ever sent.
+        _ = alive.changed() => {}
+    }
+    link.registry.connected.store(false, Ordering::Relaxed);
+}
+
+/// Leases, overrides and open times end on time, stream or no stream.
+async fn keep_time(link: &Link) {
+    loop {
+        let next = link.registry.tick();
+        let due = async {
+            match next {
+                Some(at) => link.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = link.registry.outbox.stirred() => {}
+        }
+    }
+}
+
+/// Writes what is held, when it has changed. A failure changes nothing but a line in the log.
+async fn keep_cache(link: &Link) {
+    let Some(file) = &link.cache else { return std::future::pending().await };
+    loop {
+        link.stale_cache.notified().await;
+        let kept = kept(link);
+        let writer = file.clone();
+        match tokio::task::spawn_blocking(move || writer.store(kept)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(
+                target: "fusebox", path = %file.path().display(), error = &error as &dyn std::error::Error,
+                "the policies could not be written to the cache"
+            ),
+            Err(error) => tracing::warn!(
+                target: "fusebox", error = &error as &dyn std::error::Error, "writing the cache was cut off"
+            ),
+        }
+    }
+}
+
+fn kept(link: &Link) -> Kept {
+    let Held { store_id, revision, policies, .. } = link.registry.held();
+    let now = link.clock.now();
+    Kept {
+        // The file fills in whose it is.
+        namespace: String::new(),
+        service: String::new(),
+        store_id,
+        revision: revision.0,
+        highest_term: link.highest_term.load(Ordering::Relaxed),
+        policies: policies.iter().map(|policy| v1::Policy::from(policy.as_ref())).collect(),
+        overrides: link.registry.overrides().iter().map(|own| override_to_wire(own, now)).collect(),
+        saved_unix_ms: cache::unix_ms(),
+    }
+}
+
+/// Puts in force what the cache file holds. Blocks for one short read, before the client has any call.
+pub(crate) fn restore(link: &Link) {
+    let Some(file) = &link.cache else { return };
+    let kept = match file.load() {
+        Ok(Some(kept)) => kept,
+        Ok(None) => return,
+        Err(fault) => {
+            tracing::warn!(
+                target: "fusebox", path = %file.path().display(), error = &fault as &dyn std::error::Error,
+                "the policy cache is ignored"
+            );
+            return;
+        }
+    };
+    let age = kept.age();
+    let now = link.clock.now();
+    let Kept { store_id, revision, highest_term, policies, overrides, .. } = kept;
+    link.highest_term.fetch_max(highest_term, Ordering::Relaxed);
+    let overrides = overrides
+        .into_iter()
+        .filter_map(|wire| receive::held_override(wire, now, age).ok())
+        .filter(|own| own.until > now)
+        .collect();
+    link.registry.set_overrides(overrides);
+    let (policies, rejected) = receive::check(policies, &link.registry.caller().namespace, &Default::default());
+    for refused in &rejected {
+        tracing::warn!(target: "fusebox", policy = refused.name, reason = refused.reason, "a policy of the cache is refused");
+    }
+    if policies.is_empty() && revision == 0 {
+        return;
+    }
+    let revision = fusebox_policy::Revision(revision);
+    link.registry.hold(Held { origin: Some(Origin::Disk), store_id, revision, policies, rejected });
+}
+
+fn override_to_wire(own: &HeldOverride, now: Timestamp) -> sync::Override {
+    sync::Override {
+        id: own.id,
+        selector: Some(v1::BreakerKey::from(&own.pattern)),
+        state: match own.effect {
+            fusebox_policy::fleet::gate::Forced::Open => v1::FleetState::ForcedOpen,
+            fusebox_policy::fleet::gate::Forced::Closed => v1::FleetState::ForcedClosed,
+        }
+        .into(),
+        remaining: Some(duration::to_wire(now.until(own.until))),
+        reason: own.reason.clone(),
+    }
+}

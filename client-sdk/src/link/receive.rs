@@ -1,0 +1,301 @@
+//! What comes down the stream, turned into domain types and put in force.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use fusebox_policy::{
+    Invalid, Namespace, Policy, PolicySet, Revision, Timestamp,
+    fleet::{
+        BreakerKey,
+        gate::Forced,
+        held::{Fence, HeldPermit, Verdict},
+        key::KeyPattern,
+        shared::{FleetState, ProbeResult},
+    },
+};
+use fusebox_proto::{duration, sync::v1 as sync, v1};
+
+use super::{
+    Link, send,
+    state::{Stream, Unusable, Welcome},
+};
+use crate::{
+    registry::{Held, HeldOverride, Origin},
+    status::RejectedPolicy,
+};
+
+/// A heartbeat faster than this is a mistake.
+const FASTEST_HEARTBEAT: Duration = Duration::from_millis(50);
+/// Slower than this, and a lost stream would be noticed too late.
+const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Checks each policy for itself; a refused one leaves its last good version in place.
+pub(super) fn check(
+    wire: Vec<v1::Policy>,
+    namespace: &Namespace,
+    last_good: &PolicySet,
+) -> (PolicySet, Vec<RejectedPolicy>) {
+    let mut set = PolicySet::default();
+    let mut rejected = Vec::new();
+    for wire in wire {
+        let (name, revision) = (wire.name.clone(), Revision(wire.revision));
+        let checked = Policy::try_from(wire).and_then(|policy| {
+            if policy.namespace != *namespace {
+                return Err(Invalid::new("name", format!("is not in namespace {namespace}")));
+            }
+            set.check_tie(&policy)?;
+            Ok(policy)
+        });
+        match checked {
+            Ok(policy) => set.insert(Arc::new(policy)),
+            Err(invalid) => {
+                if let Some(good) = last_good.iter().find(|own| own.resource_name() == name) {
+                    set.insert(Arc::clone(good));
+                }
+                rejected.push(RejectedPolicy { name, revision, reason: invalid.to_string() });
+            }
+        }
+    }
+    (set, rejected)
+}
+
+pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
+    let sync::Welcome { store_id, term, heartbeat_interval, lease, server_version: _ } = wire;
+    let heartbeat = heartbeat_interval
+        .ok_or_else(|| Invalid::new("heartbeat_interval", "is required"))
+        .and_then(duration::from_wire)?
+        .clamp(FASTEST_HEARTBEAT, SLOWEST_HEARTBEAT);
+    let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+    Ok(Welcome { store_id, term, heartbeat, lease })
+}
+
+impl Link {
+    /// A complete set.
+    pub(super) fn apply_snapshot(&self, store_id: &str, revision: u64, wire: Vec<v1::Policy>) -> sync::Ack {
+        let held = self.registry.held();
+        if wire.is_empty() && revision == 0 {
+            // A store into which nothing was ever written has nothing to say: what protects the calls stays. After any change its
+            // revision is above zero, and an empty set then means what it says.
+            self.registry.hold(Held { store_id: store_id.to_owned(), revision: Revision(0), ..held });
+            return sync::Ack { revision, rejected: Vec::new() };
+        }
+        let (policies, rejected) = check(wire, &self.registry.caller().namespace, &held.policies);
+        self.put_in_force(store_id, revision, policies, rejected)
+    }
+
+    /// What changed since the held set.
+    pub(super) fn apply_delta(&self, store_id: &str, delta: sync::Delta) -> Result<sync::Ack, Unusable> {
+        let sync::Delta { from_revision, revision, upserted, deleted } = delta;
+        let held = self.registry.held();
+        let same_store = held.store_id == store_id || held.store_id.is_empty();
+        if held.revision.0 != from_revision || (!same_store && from_revision != 0) {
+            let reason = format!("it is based on revision {from_revision}, but {} is held", held.revision);
+            return Err(Unusable { revision, reason });
+        }
+        if from_revision == revision && upserted.is_empty() && deleted.is_empty() && held.origin.is_none() {
+            return Ok(sync::Ack { revision, rejected: Vec::new() });
+        }
+        // Before the first change of a store there is nothing in it, whatever another store has left here.
+        let base = if from_revision == 0 && revision > 0 { PolicySet::default() } else { held.policies.clone() };
+        let named: Vec<String> = upserted.iter().map(|policy| policy.name.clone()).collect();
+        let gone = |name: &String| named.contains(name) || deleted.contains(name);
+        // What replaces and what goes is taken out first, so that two policies can exchange their selectors.
+        let rest: Vec<Arc<Policy>> =
+            base.iter().filter(|policy| !gone(&policy.resource_name())).map(Arc::clone).collect();
+        let (changed, mut rejected) = check(upserted, &self.registry.caller().namespace, &held.policies);
+        let mut policies = PolicySet::new(rest);
+        for policy in changed.iter() {
+            match policies.check_tie(policy) {
+                Ok(()) => policies.insert(Arc::clone(policy)),
+                Err(invalid) => {
+                    let name = policy.resource_name();
+                    if let Some(good) = held.policies.iter().find(|own| own.resource_name() == name) {
+                        policies.insert(Arc::clone(good));
+                    }
+                    rejected.push(RejectedPolicy { name, revision: policy.revision, reason: invalid.to_string() });
+                }
+            }
+        }
+        rejected.extend(held.rejected.iter().filter(|own| !gone(&own.name)).cloned());
+        Ok(self.put_in_force(store_id, revision, policies, rejected))
+    }
+
+    fn put_in_force(
+        &self,
+        store_id: &str,
+        revision: u64,
+        policies: PolicySet,
+        rejected: Vec<RejectedPolicy>,
+    ) -> sync::Ack {
+        for refused in &rejected {
+            tracing::warn!(
+                target: "fusebox", policy = refused.name, revision = refused.revision.0, reason = refused.reason,
+                "a policy is refused; its last good version stays"
+            );
+        }
+        tracing::info!(
+            target: "fusebox", revision, policies = policies.len(), rejected = rejected.len(), "policies applied"
+        );
+        let ack = sync::Ack {
+            revision,
+            rejected: rejected
+                .iter()
+                .map(|own| sync::PolicyRejection {
+                    name: own.name.clone(),
+                    revision: own.revision.0,
+                    reason: own.reason.clone(),
+                })
+                .collect(),
+        };
+        self.registry.hold(Held {
+            origin: Some(Origin::Stream),
+            store_id: store_id.to_owned(),
+            revision: Revision(revision),
+            policies,
+            rejected,
+        });
+        self.stale_cache.notify_one();
+        ack
+    }
+
+    /// A verdict of the fleet. The answer says that it is in force; there is none if it is not.
+    pub(super) fn apply_verdict(
+        &self,
+        stream: &Stream,
+        wire: sync::Verdict,
+    ) -> Result<Option<sync::VerdictAck>, Invalid> {
+        let sync::Verdict {
+            key,
+            term,
+            rev,
+            state,
+            admit_permille,
+            lease,
+            anchor_seq,
+            policy_revision,
+            reason,
+            half_open_in,
+        } = wire;
+        let now = self.clock.now();
+        let key = BreakerKey::try_from(key.ok_or_else(|| Invalid::new("key", "is required"))?)?;
+        let state = fleet_state(state)?;
+        if matches!(state, FleetState::ForcedOpen | FleetState::ForcedClosed) {
+            return Err(Invalid::new("state", "is an operator's and comes as an override"));
+        }
+        let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+        let half_open_at = half_open_in.map(duration::from_wire).transpose()?.map(|span| now.plus(span));
+        let expires = stream
+            .lease_end(anchor_seq, lease)
+            .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
+        self.saw_term(term);
+        let Some(cell) = self.registry.cell(&key) else { return Ok(None) };
+        let fence = Fence { term, rev };
+        let policy_revision = Revision(policy_revision);
+        let verdict = Verdict {
+            fence,
+            state,
+            admit_permille: admit_permille.min(1000),
+            expires,
+            policy_revision,
+            half_open_at,
+            reason: reason.clone(),
+        };
+        let before = cell.look(|gate| gate.fleet_state());
+        let applied = cell.with(|gate| gate.apply_verdict(verdict, now));
+        if !applied {
+            return Ok(None);
+        }
+        let after = cell.look(|gate| gate.fleet_state());
+        if before != after {
+            tracing::info!(
+                target: "fusebox", service = %key.target, policy = %key.policy, strategy = %key.strategy,
+                from = before.name(), to = after.name(), reason, "fleet state changed from {} to {}", before.name(), after.name()
+            );
+        }
+        self.registry.outbox.stir();
+        Ok(Some(sync::VerdictAck { key: Some(v1::BreakerKey::from(&key)), term, rev }))
+    }
+
+    /// Leave for a probe. The answer gives one back that is not for this process.
+    pub(super) fn add_permit(
+        &self,
+        stream: &Stream,
+        wire: sync::ProbePermit,
+    ) -> Result<Option<sync::ProbeOutcome>, Invalid> {
+        let sync::ProbePermit { key, id, term, rev, ttl, anchor_seq } = wire;
+        let key = BreakerKey::try_from(key.ok_or_else(|| Invalid::new("key", "is required"))?)?;
+        let ttl = ttl.ok_or_else(|| Invalid::new("ttl", "is required")).and_then(duration::from_wire)?;
+        let expires = stream
+            .lease_end(anchor_seq, ttl)
+            .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
+        let permit = HeldPermit { id, fence: Fence { term, rev }, expires };
+        let now = self.clock.now();
+        let taken =
+            self.registry.cell(&key).is_some_and(|cell| cell.with(|gate| (gate.add_permit(permit, now), vec![])));
+        self.registry.outbox.stir();
+        Ok((!taken).then(|| send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)))
+    }
+
+    /// Verdicts hold on.
+    pub(super) fn renew(&self, stream: &Stream, ack: sync::HeartbeatAck) -> Result<(), Invalid> {
+        let sync::HeartbeatAck { seq, term, rev, lease } = ack;
+        self.saw_term(term);
+        let lease = match (lease, &stream.welcome) {
+            (Some(lease), _) => duration::from_wire(lease)?,
+            (None, Some(welcome)) => welcome.lease,
+            (None, None) => return Err(Invalid::new("lease", "is required")),
+        };
+        let Some(until) = stream.lease_end(seq, lease) else { return Ok(()) };
+        for cell in self.registry.cells() {
+            cell.with(|gate| (gate.renew(term, rev, until), Vec::new()));
+        }
+        self.registry.outbox.stir();
+        Ok(())
+    }
+
+    /// All overrides.
+    pub(super) fn set_overrides(&self, wire: sync::OverrideSet) -> Result<sync::VerdictAck, Invalid> {
+        let sync::OverrideSet { version, term, overrides } = wire;
+        self.saw_term(term);
+        let now = self.clock.now();
+        let overrides = overrides
+            .into_iter()
+            .enumerate()
+            .map(|(index, wire)| {
+                held_override(wire, now, Duration::ZERO)
+                    .map_err(|invalid| invalid.under(&format!("overrides[{index}]")))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        tracing::info!(target: "fusebox", overrides = overrides.len(), "overrides applied");
+        self.registry.set_overrides(overrides);
+        self.stale_cache.notify_one();
+        Ok(sync::VerdictAck { key: None, term, rev: version })
+    }
+
+    pub(super) fn saw_term(&self, term: u64) {
+        if self.highest_term.fetch_max(term, Ordering::Relaxed) < term {
+            self.stale_cache.notify_one();
+        }
+    }
+}
+
+fn fleet_state(wire: i32) -> Result<FleetState, Invalid> {
+    v1::FleetState::try_from(wire)
+        .map_err(|_| Invalid::new("state", format!("{wire} is not known")))
+        .and_then(|state| FleetState::try_from(state).map_err(|invalid| invalid.under("state")))
+}
+
+/// An override whose rest was told `age` ago.
+pub(super) fn held_override(wire: sync::Override, now: Timestamp, age: Duration) -> Result<HeldOverride, Invalid> {
+    let sync::Override { id, selector, state, remaining, reason } = wire;
+    let pattern = KeyPattern::try_from(selector.ok_or_else(|| Invalid::new("selector", "is required"))?)
+        .map_err(|invalid| invalid.under("selector"))?;
+    let effect = match fleet_state(state)? {
+        FleetState::ForcedOpen => Forced::Open,
+        FleetState::ForcedClosed => Forced::Closed,
+        FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp => {
+            return Err(Invalid::new("state", "must be FORCED_OPEN or FORCED_CLOSED"));
+        }
+    };
+    let remaining = remaining.ok_or_else(|| Invalid::new("remaining", "is required")).and_then(duration::from_wire)?;
+    Ok(HeldOverride { id, pattern, effect, until: now.plus(remaining.saturating_sub(age)), reason })
+}

@@ -1,0 +1,377 @@
+//! Keeps the stream: dials, speaks, notices silence, waits, dials again.
+//!
+//! The read loop never waits for anything but the stream: what is to be sent lies in a list and goes when there is room.
+
+use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+
+use fusebox_policy::{Timestamp, fleet::BreakerKey};
+use fusebox_proto::{
+    duration,
+    sync::v1::{
+        self as sync, sync_request::Message as Up, sync_response::Message as Down,
+        sync_service_client::SyncServiceClient,
+    },
+    v1,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use super::{
+    Link, Server, receive, send,
+    state::{Stream, Unusable},
+};
+use crate::registry::Origin;
+
+/// Messages between this task and the connection: enough to fill a batch, few enough that states stay fresh.
+const UP_BUFFER: usize = 16;
+/// Messages that wait for room. A server that has not read so many is not one to wait for.
+const MAX_WAITING: usize = 4096;
+/// Largest message that is read; snapshots come in chunks.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// From dialling to Welcome.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// So many heartbeats of silence mean that nobody is there.
+const SILENT_HEARTBEATS: u32 = 3;
+/// A stream of this age shows that the server is well.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// The first waits of an outage stay short for so long: most outages are restarts.
+const QUICK_FOR: Duration = Duration::from_secs(10);
+const QUICK_CAP: Duration = Duration::from_secs(1);
+const FIRST_CAP: Duration = Duration::from_millis(250);
+const LAST_CAP: Duration = Duration::from_secs(30);
+/// After an answer that another try will hardly change.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// How long `GoAway` may keep this process away.
+const MAX_AWAY: Duration = Duration::from_secs(300);
+
+/// Why a stream ended, and what that means for the next.
+#[derive(Debug)]
+struct End {
+    why: String,
+    /// Not before this has passed.
+    at_least: Duration,
+    /// When it was welcomed.
+    welcomed: Option<Timestamp>,
+}
+
+/// Keeps a stream up for ever.
+pub(super) async fn keep_stream(link: &Link) {
+    let Some(server) = &link.server else { return std::future::pending().await };
+    let mut failures = 0_u32;
+    let mut down_since: Option<Timestamp> = None;
+    loop {
+        let end = Box::pin(one_stream(link, server)).await;
+        link.registry.connected.store(false, Ordering::Relaxed);
+        let now = link.clock.now();
+        if let Some(welcomed) = end.welcomed {
+            down_since = None;
+            if now.since(welcomed) >= HEALTHY_AFTER {
+                failures = 0;
+            }
+        }
+        let down_for = now.since(*down_since.get_or_insert(now));
+        let wait = backoff(failures, down_for, fastrand::f64()).max(end.at_least);
+        failures = failures.saturating_add(1);
+        let (why, wait_ms) = (end.why, wait.as_millis() as u64);
+        if end.welcomed.is_some() {
+            tracing::warn!(target: "fusebox", why, wait_ms, "disconnected from the control plane; policies stay in force");
+        } else {
+            tracing::debug!(target: "fusebox", why, wait_ms, "the control plane could not be reached");
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Full jitter below a cap that doubles; while an outage is young the cap stays low.
+fn backoff(failures: u32, down_for: Duration, draw: f64) -> Duration {
+    let doubled = FIRST_CAP.saturating_mul(1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX));
+    let cap = if down_for < QUICK_FOR { QUICK_CAP } else { LAST_CAP };
+    doubled.min(cap).mul_f64(draw)
+}
+
+struct Session<'a> {
+    link: &'a Link,
+    stream: Stream,
+    waiting: VecDeque<sync::SyncRequest>,
+    welcomed: Option<Timestamp>,
+    heartbeat_due: Option<Timestamp>,
+    transitions_due: Option<Timestamp>,
+    overrides_seen: (u64, u64),
+}
+
+async fn one_stream(link: &Link, server: &Server) -> End {
+    let unwelcome = |why: String, at_least| End { why, at_least, welcomed: None };
+    let mut client = SyncServiceClient::new((server.dial)(&server.endpoint)).max_decoding_message_size(MAX_MESSAGE);
+    let (up, outgoing) = mpsc::channel(UP_BUFFER);
+    link.registry.outbox.forget();
+    if up.try_send(send::request(Up::Hello(hello(link, server)))).is_err() {
+        return unwelcome("the stream has no room for its first message".to_owned(), Duration::ZERO);
+    }
+    let opened_at = link.clock.now();
+    let opening = tokio::time::timeout(HELLO_LIMIT, client.sync(ReceiverStream::new(outgoing)));
+    let mut incoming = match opening.await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return unwelcome(describe(&status), refused(status.code())),
+        Err(_) => return unwelcome("no answer in time".to_owned(), Duration::ZERO),
+    };
+    let mut session = Session {
+        link,
+        stream: Stream::new(opened_at),
+        waiting: VecDeque::new(),
+        welcomed: None,
+        heartbeat_due: None,
+        transitions_due: None,
+        overrides_seen: (0, 0),
+    };
+    loop {
+        let silent_at = session.silent_at();
+        let (why, at_least) = tokio::select! {
+            message = incoming.message() => match message {
+                Ok(Some(message)) => {
+                    session.stream.heard_at = link.clock.now();
+                    match session.heard(message) {
+                        Ok(()) => continue,
+                        Err(end) => end,
+                    }
+                }
+                Ok(None) => ("the server ended the stream".to_owned(), Duration::ZERO),
+                Err(status) => (describe(&status), refused(status.code())),
+            },
+            room = up.reserve(), if !session.waiting.is_empty() => match (room, session.waiting.pop_front()) {
+                (Ok(room), Some(message)) => {
+                    room.send(message);
+                    continue;
+                }
+                (Ok(_), None) => continue,
+                (Err(_), _) => ("the connection is gone".to_owned(), Duration::ZERO),
+            },
+            () = link.registry.outbox.filled(), if session.welcomed.is_some() => {
+                session.tell();
+                continue;
+            }
+            () = at(link, session.transitions_due) => {
+                session.tell();
+                continue;
+            }
+            () = at(link, session.heartbeat_due) => {
+                session.beat();
+                continue;
+            }
+            () = link.clock.sleep_until(silent_at) => ("the server is silent".to_owned(), Duration::ZERO),
+        };
+        return End { why, at_least, welcomed: session.welcomed };
+    }
+}
+
+async fn at(link: &Link, due: Option<Timestamp>) {
+    match due {
+        Some(due) => link.clock.sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn describe(status: &tonic::Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// These answers never take protection away; they only slow the next try.
+fn refused(code: Code) -> Duration {
+    if matches!(
+        code,
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented | Code::InvalidArgument
+    ) {
+        REFUSED_WAIT
+    } else {
+        Duration::ZERO
+    }
+}
+
+fn hello(link: &Link, server: &Server) -> sync::Hello {
+    let caller = link.registry.caller();
+    let held = link.registry.held();
+    let source = match held.origin {
+        Some(Origin::Stream) => "stream",
+        Some(Origin::Disk) => "disk",
+        None => link.registry.show().1.name(),
+    };
+    sync::Hello {
+        protocol: 1,
+        namespace: caller.namespace.to_string(),
+        service: caller.service.to_string(),
+        instance: server.instance.to_string(),
+        incarnation: server.incarnation,
+        zone: caller.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        labels: server.labels.clone(),
+        sdk_version: concat!("fusebox-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
+        store_id: held.store_id,
+        policy_revision: held.revision.0,
+        highest_term: link.highest_term.load(Ordering::Relaxed),
+        policy_source: source.to_owned(),
+    }
+}
+
+type Ending = (String, Duration);
+
+impl Session<'_> {
+    fn silent_at(&self) -> Timestamp {
+        let limit = self.stream.welcome.as_ref().map_or(HELLO_LIMIT, |welcome| welcome.heartbeat * SILENT_HEARTBEATS);
+        self.stream.heard_at.plus(limit)
+    }
+
+    fn say(&mut self, message: Up) {
+        self.waiting.push_back(send::request(message));
+    }
+
+    fn heard(&mut self, message: sync::SyncResponse) -> Result<(), Ending> {
+        if self.waiting.len() > MAX_WAITING {
+            return Err(("the server does not read".to_owned(), Duration::ZERO));
+        }
+        // A message of a newer server is unknown here and ignored.
+        let Some(message) = message.message else { return Ok(()) };
+        if let Down::Welcome(wire) = message {
+            let welcome =
+                receive::welcome(wire).map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
+            self.link.saw_term(welcome.term);
+            let now = self.link.clock.now();
+            self.welcomed = Some(now);
+            self.heartbeat_due = Some(now.plus(welcome.heartbeat));
+            tracing::info!(target: "fusebox", store_id = welcome.store_id, term = welcome.term, "connected to the control plane");
+            self.stream.welcome = Some(welcome);
+            self.link.registry.connected.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let Some(store_id) = self.stream.welcome.as_ref().map(|welcome| welcome.store_id.clone()) else {
+            return Err(("the server spoke before its welcome".to_owned(), REFUSED_WAIT));
+        };
+        match message {
+            Down::Welcome(_) => {}
+            Down::SnapshotBegin(begin) => self.stream.begin(begin),
+            Down::PolicyChunk(chunk) => {
+                if let Err(unusable) = self.stream.chunk(chunk) {
+                    self.refuse(unusable);
+                }
+            }
+            Down::SnapshotEnd(end) => {
+                let revision = end.revision;
+                match self.stream.end(end) {
+                    Ok(policies) => {
+                        let ack = self.link.apply_snapshot(&store_id, revision, policies);
+                        self.applied(ack);
+                    }
+                    Err(unusable) => self.refuse(unusable),
+                }
+            }
+            Down::Delta(delta) => match self.link.apply_delta(&store_id, delta) {
+                Ok(ack) => self.applied(ack),
+                Err(unusable) => self.refuse(unusable),
+            },
+            Down::Verdict(verdict) => match self.link.apply_verdict(&self.stream, verdict) {
+                Ok(ack) => self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack)))),
+                Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a verdict is ignored"),
+            },
+            Down::ProbePermit(permit) => match self.link.add_permit(&self.stream, permit) {
+                Ok(back) => self.waiting.extend(back.map(|back| send::request(Up::ProbeOutcome(back)))),
+                Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a probe permit is ignored"),
+            },
+            Down::Canvass(canvass) => self.canvass(canvass),
+            Down::HeartbeatAck(ack) => {
+                if let Err(invalid) = self.link.renew(&self.stream, ack) {
+                    tracing::warn!(target: "fusebox", reason = %invalid, "a heartbeat's answer is ignored");
+                }
+            }
+            Down::Overrides(set) => self.overrides(set),
+            Down::GoAway(away) => {
+                let sync::GoAway { delay, reason } = away;
+                let delay = delay.and_then(|delay| duration::from_wire(delay).ok()).unwrap_or_default();
+                return Err((format!("the server sends this process away: {reason}"), delay.min(MAX_AWAY)));
+            }
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, ack: sync::Ack) {
+        self.say(Up::Ack(ack));
+        self.link.ready.send_replace(true);
+        // The server learns at once which breakers there are.
+        self.beat_with(true);
+    }
+
+    fn refuse(&mut self, unusable: Unusable) {
+        let Unusable { revision, reason } = unusable;
+        tracing::warn!(target: "fusebox", revision, reason, "an update of the policies is refused; what is held stays");
+        self.say(Up::Nack(sync::Nack { revision, reason }));
+    }
+
+    fn overrides(&mut self, set: sync::OverrideSet) {
+        let fence = (set.term, set.version);
+        if fence < self.overrides_seen {
+            return;
+        }
+        match self.link.set_overrides(set) {
+            Ok(ack) => {
+                self.overrides_seen = fence;
+                self.say(Up::VerdictAck(ack));
+            }
+            Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a set of overrides is ignored"),
+        }
+    }
+
+    fn canvass(&mut self, canvass: sync::Canvass) {
+        let sync::Canvass { id, key } = canvass;
+        let now = self.link.clock.now();
+        let window = key
+            .and_then(|key| BreakerKey::try_from(key).ok())
+            .and_then(|key| self.link.registry.cell(&key))
+            .map(|cell| send::window(&cell, now));
+        self.say(Up::CanvassAnswer(sync::CanvassAnswer { id, window }));
+    }
+
+    /// Transitions and outcomes of probes, as far as they may be told now.
+    fn tell(&mut self) {
+        let (due, next) = self.link.registry.outbox.take_transitions(self.link.clock.now());
+        for told in due {
+            let seq = self.link.transitions.fetch_add(1, Ordering::Relaxed) + 1;
+            self.say(Up::Transition(send::transition(&told, seq)));
+        }
+        self.transitions_due = next;
+        for probed in self.link.registry.outbox.take_probes() {
+            self.say(Up::ProbeOutcome(send::probed(&probed)));
+        }
+    }
+
+    fn beat(&mut self) {
+        self.beat_with(false);
+    }
+
+    fn beat_with(&mut self, all: bool) {
+        let now = self.link.clock.now();
+        let windows = self
+            .link
+            .registry
+            .cells()
+            .iter()
+            .filter(|cell| all || cell.look(|gate| gate.wants_report()))
+            .map(|cell| send::window(cell, now))
+            .collect();
+        let dropped = self.link.registry.outbox.take_dropped().iter().map(v1::BreakerKey::from).collect();
+        let seq = self.stream.heartbeat(now);
+        self.say(Up::Heartbeat(sync::Heartbeat { seq, windows, dropped }));
+        self.heartbeat_due = self.stream.welcome.as_ref().map(|welcome| now.plus(welcome.heartbeat));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_ten_seconds_of_an_outage_are_tried_quickly_and_later_ones_slowly() {
+        let young = Duration::from_secs(9);
+        let old = Duration::from_secs(11);
+        assert!((0..100).all(|failures| backoff(failures, young, 0.999) <= QUICK_CAP));
+        assert!(backoff(0, old, 0.999) <= FIRST_CAP);
+        assert!(backoff(100, old, 0.999) > LAST_CAP / 2);
+        assert!((0..100).all(|failures| backoff(failures, old, 0.999) <= LAST_CAP));
+    }
+}

@@ -1,0 +1,331 @@
+//! From policies to what runs: which pipeline is for a call, and the live state that outlives a change of policy.
+//!
+//! Readers take a snapshot without a lock; one writer at a time swaps it. The rules of what survives a change are the core's
+//! ([`Gate::apply_spec`](fusebox_policy::fleet::gate::Gate::apply_spec)); this file finds which cell is meant.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+};
+
+use arc_swap::ArcSwap;
+use fusebox_policy::{
+    CallerName, Namespace, Policy, PolicySet, Revision, TargetName, Timestamp, Zone,
+    breaker::BreakerSpec,
+    fleet::{BreakerKey, gate::Forced, held::Override, key::KeyPattern},
+    pipeline::StrategySpec,
+    policy::OnChange,
+    retry::budget::Budget,
+};
+use parking_lot::Mutex;
+
+use crate::{
+    clock::Clock,
+    pipeline::{
+        Live, Stage,
+        cell::{Cell, draw},
+    },
+    report::Outbox,
+    status::{BreakerStatus, PolicySource, PolicyStatus, RejectedPolicy},
+};
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) namespace: Namespace,
+    pub(crate) service: CallerName,
+    pub(crate) zone: Option<Zone>,
+}
+
+/// The policies in force at one moment, ready for calls.
+#[derive(Debug, Default)]
+struct Table {
+    by_target: HashMap<TargetName, Vec<Arc<Live>>>,
+    version: Held,
+}
+
+/// What is held, and where it came from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) origin: Option<Origin>,
+    pub(crate) store_id: String,
+    pub(crate) revision: Revision,
+    pub(crate) policies: PolicySet,
+    pub(crate) rejected: Vec<RejectedPolicy>,
+}
+
+/// Where a set came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Stream,
+    Disk,
+}
+
+/// An override, as it is held for all breakers, present and to come.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldOverride {
+    pub(crate) id: u64,
+    pub(crate) pattern: KeyPattern,
+    pub(crate) effect: Forced,
+    pub(crate) until: Timestamp,
+    pub(crate) reason: String,
+}
+
+/// The live pipelines of a process.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    caller: Caller,
+    clock: Clock,
+    table: ArcSwap<Table>,
+    builtin: PolicySet,
+    overrides: Mutex<Vec<HeldOverride>>,
+    /// Held while the table is exchanged.
+    writer: Mutex<BTreeMap<TargetName, Arc<Mutex<Budget>>>>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) connected: std::sync::atomic::AtomicBool,
+}
+
+impl Registry {
+    pub(crate) fn new(caller: Caller, clock: Clock, builtin: PolicySet) -> Self {
+        let registry = Self {
+            caller,
+            clock,
+            table: ArcSwap::default(),
+            builtin,
+            overrides: Mutex::default(),
+            writer: Mutex::default(),
+            outbox: Arc::default(),
+            connected: std::sync::atomic::AtomicBool::new(false),
+        };
+        registry.hold(Held::default());
+        registry
+    }
+
+    pub(crate) const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The policy of a call, with its live state.
+    pub(crate) fn resolve(&self, target: &str, route: Option<&str>) -> Option<Arc<Live>> {
+        let table = self.table.load();
+        let candidates = table.by_target.get(target)?;
+        candidates
+            .iter()
+            .filter_map(|live| {
+                let selector = &live.policy.definition.selector;
+                Some((selector.matches(&self.caller.service, target, route)?, live))
+            })
+            .max_by(|(left, _), (right, _)| left.cmp(right))
+            .map(|(_, live)| Arc::clone(live))
+    }
+
+    /// What is held.
+    pub(crate) fn held(&self) -> Held {
+        self.table.load().version.clone()
+    }
+
+    /// Puts a whole set in force. Calls that run finish on the set that they began with.
+    pub(crate) fn hold(&self, held: Held) {
+        let mut budgets = self.writer.lock();
+        let now = self.clock.now();
+        let old = self.table.load_full();
+        let source = match held.origin {
+            Some(Origin::Stream) => PolicySource::Stream,
+            Some(Origin::Disk) => PolicySource::Disk,
+            None => PolicySource::None,
+        };
+        // A built-in policy protects a target until something is known about that target.
+        let known =
+            |target: &TargetName| held.policies.iter().any(|policy| policy.definition.selector.target() == target);
+        let chosen = held
+            .policies
+            .iter()
+            .map(|policy| (policy, source))
+            .chain(
+                self.builtin
+                    .iter()
+                    .filter(|policy| !known(policy.definition.selector.target()))
+                    .map(|policy| (policy, PolicySource::Builtin)),
+            )
+            .filter(|(policy, _)| policy.definition.selector.admits_caller(&self.caller.service));
+        let mut by_target: HashMap<TargetName, Vec<Arc<Live>>> = HashMap::new();
+        for (policy, source) in chosen {
+            let target = policy.definition.selector.target();
+            let before =
+                old.by_target.get(target).and_then(|lives| lives.iter().find(|live| live.policy.name == policy.name));
+            let live = match before {
+                Some(live) if live.policy == *policy && live.source == source => Arc::clone(live),
+                before => {
+                    let budget = budgets.entry(target.clone()).or_default();
+                    Arc::new(self.revive(policy, source, before.map(Arc::as_ref), budget, now))
+                }
+            };
+            by_target.entry(target.clone()).or_default().push(live);
+        }
+        budgets.retain(|target, _| by_target.contains_key(target));
+        let table = Table { by_target, version: held };
+        let kept: Vec<&Arc<Cell>> = table.cells().collect();
+        for cell in old.cells() {
+            if !kept.iter().any(|own| Arc::ptr_eq(own, cell)) && !kept.iter().any(|own| own.key() == cell.key()) {
+                self.outbox.dropped(cell.key().clone());
+            }
+        }
+        drop(kept);
+        self.table.store(Arc::new(table));
+        drop(budgets);
+        self.outbox.stir();
+    }
+
+    /// A policy with the cells of its former self.
+    fn revive(
+        &self,
+        policy: &Arc<Policy>,
+        source: PolicySource,
+        before: Option<&Live>,
+        budget: &Arc<Mutex<Budget>>,
+        now: Timestamp,
+    ) -> Live {
+        let reset = policy.definition.on_change == OnChange::Reset
+            && before.is_some_and(|live| live.policy.definition != policy.definition);
+        let stages = policy
+            .definition
+            .pipeline
+            .strategies()
+            .iter()
+            .map(|strategy| match strategy.spec() {
+                StrategySpec::CircuitBreaker(spec) => {
+                    let key = self.key(policy, strategy.name());
+                    let spec = Arc::new(spec.clone());
+                    let cell = before
+                        .and_then(|live| live.cells().find(|cell| *cell.key() == key))
+                        .map(|cell| {
+                            adapt(cell, &spec, policy.revision, reset, now);
+                            Arc::clone(cell)
+                        })
+                        .unwrap_or_else(|| self.fresh(key, spec, policy.revision));
+                    Stage::Breaker(cell)
+                }
+                StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::Fallback(_) => Stage::Stateless,
+            })
+            .collect();
+        Live { policy: Arc::clone(policy), source, stages, budget: Arc::clone(budget) }
+    }
+
+    fn key(&self, policy: &Policy, strategy: &fusebox_policy::StrategyName) -> BreakerKey {
+        BreakerKey {
+            namespace: self.caller.namespace.clone(),
+            caller: self.caller.service.clone(),
+            policy: policy.name.clone(),
+            strategy: strategy.clone(),
+            target: policy.definition.selector.target().clone(),
+            zone: None,
+        }
+        .in_scope(policy.definition.coordination.scope(), self.caller.zone.as_ref())
+    }
+
+    fn fresh(&self, key: BreakerKey, spec: Arc<BreakerSpec>, revision: Revision) -> Arc<Cell> {
+        let forced = self.override_for(&key);
+        let cell = Cell::new(key, spec, revision, Arc::clone(&self.outbox));
+        if forced.is_some() {
+            cell.with(|gate| (gate.set_override(forced), Vec::new()));
+        }
+        Arc::new(cell)
+    }
+
+    /// Every breaker in force.
+    pub(crate) fn cells(&self) -> Vec<Arc<Cell>> {
+        self.table.load().cells().cloned().collect()
+    }
+
+    /// The breaker of a key. The zone may be left out by those who speak to this process only.
+    pub(crate) fn cell(&self, key: &BreakerKey) -> Option<Arc<Cell>> {
+        self.table.load().cells().find(|cell| cell.key() == key).cloned()
+    }
+
+    /// Replaces all overrides.
+    pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>) {
+        *self.overrides.lock() = overrides;
+        for cell in self.cells() {
+            let forced = self.override_for(cell.key());
+            cell.with(|gate| (gate.set_override(forced), Vec::new()));
+        }
+        self.outbox.stir();
+    }
+
+    /// The overrides that have not ended.
+    pub(crate) fn overrides(&self) -> Vec<HeldOverride> {
+        let now = self.clock.now();
+        self.overrides.lock().iter().filter(|own| own.until > now).cloned().collect()
+    }
+
+    /// The override on a breaker; the newest, if several match.
+    fn override_for(&self, key: &BreakerKey) -> Option<Override> {
+        let now = self.clock.now();
+        self.overrides
+            .lock()
+            .iter()
+            .filter(|own| own.until > now && own.pattern.matches(key, self.caller.zone.as_ref()))
+            .max_by_key(|own| own.id)
+            .map(|own| Override { effect: own.effect, until: own.until, reason: own.reason.clone() })
+    }
+
+    /// Makes happen what is due in all breakers, and says when there is more to do.
+    pub(crate) fn tick(&self) -> Option<Timestamp> {
+        let now = self.clock.now();
+        self.cells().iter().filter_map(|cell| cell.tick(now)).min()
+    }
+
+    /// What there is to show: source, revision, refused policies, policies, breakers.
+    pub(crate) fn show(
+        &self,
+    ) -> (bool, PolicySource, Revision, Vec<RejectedPolicy>, Vec<PolicyStatus>, Vec<BreakerStatus>) {
+        let table = self.table.load_full();
+        let now = self.clock.now();
+        let mut lives: Vec<&Arc<Live>> = table.by_target.values().flatten().collect();
+        lives.sort_by(|left, right| left.policy.name.cmp(&right.policy.name));
+        let source = match table.version.origin {
+            Some(Origin::Stream) => PolicySource::Stream,
+            Some(Origin::Disk) => PolicySource::Disk,
+            None if lives.is_empty() => PolicySource::None,
+            None => PolicySource::Builtin,
+        };
+        let policies = lives
+            .iter()
+            .map(|live| PolicyStatus {
+                name: live.policy.name.clone(),
+                revision: live.policy.revision,
+                target: live.policy.definition.selector.target().clone(),
+                source: live.source,
+            })
+            .collect();
+        let breakers = lives.iter().flat_map(|live| live.cells()).map(|cell| shown(cell, now)).collect();
+        let connected = self.connected.load(Ordering::Relaxed);
+        (connected, source, table.version.revision, table.version.rejected.clone(), policies, breakers)
+    }
+}
+
+impl Table {
+    fn cells(&self) -> impl Iterator<Item = &Arc<Cell>> {
+        self.by_target.values().flatten().flat_map(|live| live.cells())
+    }
+}
+
+fn adapt(cell: &Cell, spec: &Arc<BreakerSpec>, revision: Revision, reset: bool, now: Timestamp) {
+    cell.with(|gate| ((), gate.apply_spec(Arc::clone(spec), revision, reset, now, draw())));
+}
+
+fn shown(cell: &Cell, now: Timestamp) -> BreakerStatus {
+    // What is due is shown without waiting for traffic.
+    cell.tick(now);
+    let key = cell.key();
+    cell.look(|gate| BreakerStatus {
+        policy: key.policy.clone(),
+        revision: gate.revision(),
+        strategy: key.strategy.clone(),
+        target: key.target.clone(),
+        local: gate.local_state(),
+        fleet: gate.fleet_state(),
+        admission: gate.admission(now),
+        half_open_in: gate.half_open_in(now),
+    })
+}

@@ -1,0 +1,115 @@
+//! What a client shows of itself.
+
+use std::{fmt, time::Duration};
+
+use fusebox_policy::{
+    CallerName, InstanceId, Namespace, PolicyName, Revision, StrategyName, TargetName, Zone, breaker::LocalState,
+};
+
+pub use fusebox_policy::fleet::shared::FleetState as FleetStateShown;
+
+/// Where the policies in force came from, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PolicySource {
+    /// The control plane.
+    Stream,
+    /// The last good ones on disk.
+    Disk,
+    /// Those given in code.
+    Builtin,
+    /// There are none: calls pass through.
+    None,
+}
+
+impl PolicySource {
+    /// In lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Disk => "disk",
+            Self::Builtin => "builtin",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for PolicySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A client at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The calling service.
+    pub service: CallerName,
+    /// The namespace of its policies.
+    pub namespace: Namespace,
+    /// This replica.
+    pub instance: InstanceId,
+    /// Its zone.
+    pub zone: Option<Zone>,
+    /// Whether the stream to the control plane is up.
+    pub connected: bool,
+    /// Where the policies came from.
+    pub source: PolicySource,
+    /// The store's revision that runs; zero for policies that no store has seen.
+    pub revision: Revision,
+    /// Policies that were refused; their last good version runs.
+    pub rejected: Vec<RejectedPolicy>,
+    /// The policies in force, by name.
+    pub policies: Vec<PolicyStatus>,
+    /// Every breaker of them, whether it has been called or not.
+    pub breakers: Vec<BreakerStatus>,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: PolicyName,
+    /// The revision that last changed it.
+    pub revision: Revision,
+    /// The service that is called.
+    pub target: TargetName,
+    /// Where it came from.
+    pub source: PolicySource,
+}
+
+/// A policy that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectedPolicy {
+    /// Its name, as the control plane wrote it.
+    pub name: String,
+    /// The refused revision.
+    pub revision: Revision,
+    /// Why.
+    pub reason: String,
+}
+
+/// One breaker of this process, and what the fleet says about it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The revision that last changed the policy.
+    pub revision: Revision,
+    /// The element of its pipeline.
+    pub strategy: StrategyName,
+    /// The service that is called.
+    pub target: TargetName,
+    /// The process' own state.
+    pub local: LocalState,
+    /// The fleet's.
+    pub fleet: FleetStateShown,
+    /// The share of calls that is admitted, from 0 to 1.
+    pub admission: f64,
+    /// Until probes are let through, where that is known.
+    pub half_open_in: Option<Duration>,
+}

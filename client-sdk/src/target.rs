@@ -1,0 +1,258 @@
+//! The handle for one callee.
+
+use std::sync::Arc;
+
+use fusebox_policy::{
+    Outcome, PolicyName, StrategyName,
+    fallback::FallbackWith,
+    outcome::{ErrorKind, Facts, NoFacts},
+    pipeline::StrategySpec,
+    retry::CallRules,
+};
+use futures_util::future::{MapErr, Ready, TryFutureExt as _, ready};
+
+use crate::{
+    client::Inner,
+    error::{BoxError, CallError, FallbackFault},
+    pipeline::{Failed, Live, Operation, drive},
+};
+
+/// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
+/// next call.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub(crate) client: Arc<Inner>,
+    pub(crate) name: Arc<str>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) idempotent: Option<bool>,
+}
+
+/// What a fallback is asked to stand for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The element of its pipeline.
+    pub strategy: StrategyName,
+    /// What is replaced.
+    pub outcome: Outcome,
+    /// The name of the function, where the policy names one.
+    pub function: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(live: &Live, stage: usize, outcome: Outcome) -> Self {
+        let function = match fallback_with(live, stage) {
+            Some(FallbackWith::Function(name)) => Some(name.clone()),
+            Some(
+                FallbackWith::Response(_) | FallbackWith::Error(_) | FallbackWith::Target(_) | FallbackWith::Stale(_),
+            )
+            | None => None,
+        };
+        Self { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), outcome, function }
+    }
+}
+
+pub(crate) fn fallback_with(live: &Live, stage: usize) -> Option<&FallbackWith> {
+    match live.pipeline().strategies().get(stage)?.spec() {
+        StrategySpec::Fallback(fallback) => Some(fallback.with()),
+        StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::CircuitBreaker(_) => None,
+    }
+}
+
+impl Target {
+    pub(crate) fn new(client: Arc<Inner>, name: &str) -> Self {
+        Self { client, name: name.into(), route: None, idempotent: None }
+    }
+
+    /// The name of the service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Names the route of the calls: `METHOD /path/template` or `package.Service/Method`. Policies for single routes apply only
+    /// to calls that name theirs. HTTP calls name theirs by themselves, from the request; give a template where paths hold ids.
+    #[must_use]
+    pub fn route(mut self, route: &str) -> Self {
+        self.route = Some(route.into());
+        self
+    }
+
+    /// Says whether another try does harm. Closures are taken as idempotent unless this says otherwise; HTTP requests by their
+    /// method and `Idempotency-Key`.
+    #[must_use]
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Runs `operation` under the policy of this target, once for each attempt.
+    ///
+    /// Without a policy it runs once, untouched. Dropping the future cancels the call: it counts for nothing, and everything that
+    /// it holds goes back.
+    ///
+    /// # Errors
+    /// The operation's own error, or what a strategy made of it.
+    pub async fn call<T, E, F, O>(&self, operation: O) -> Result<T, CallError<E>>
+    where
+        O: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.run(operation, NoFallback).await
+    }
+
+    /// Gives the calls a typed fallback: it runs where the policy has a fallback strategy, whatever that answers with; but
+    /// `error` stays an error.
+    #[must_use]
+    pub fn fallback_with<T, B, Fut>(&self, function: B) -> WithFallback<Asked<B>>
+    where
+        B: FnMut(Failure) -> Fut + Clone,
+        Fut: Future<Output = Result<T, BoxError>>,
+    {
+        WithFallback { target: self.clone(), fallback: Asked(function) }
+    }
+
+    /// Gives the calls a value for where the policy has a fallback strategy.
+    #[must_use]
+    pub fn or_value<T: Clone>(&self, value: T) -> WithFallback<Fixed<T>> {
+        WithFallback { target: self.clone(), fallback: Fixed(value) }
+    }
+
+    async fn run<T, E, F, O, B>(&self, operation: O, fallback: B) -> Result<T, CallError<E>>
+    where
+        O: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+        B: TypedFallback<T>,
+    {
+        let mut operation = Closure { operation, fallback };
+        match self.client.registry.resolve(&self.name, self.route.as_deref()) {
+            Some(live) => {
+                let rules = CallRules { idempotent: self.idempotent.unwrap_or(true), replayable: true };
+                drive(self.client.clock, live, rules, &mut operation).await.result
+            }
+            None => (operation.operation)().await.map_err(CallError::Inner),
+        }
+    }
+}
+
+/// A target whose calls have a typed fallback.
+#[derive(Clone, Debug)]
+pub struct WithFallback<B> {
+    target: Target,
+    fallback: B,
+}
+
+impl<B> WithFallback<B> {
+    /// As [`Target::call`].
+    ///
+    /// # Errors
+    /// The operation's own error, or what a strategy made of it.
+    pub async fn call<T, E, F, O>(&self, operation: O) -> Result<T, CallError<E>>
+    where
+        O: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+        B: TypedFallback<T> + Clone,
+    {
+        self.target.run(operation, self.fallback.clone()).await
+    }
+}
+
+/// What stands in for a failed call.
+pub trait TypedFallback<T>: sealed::Sealed {
+    /// Its answer.
+    type Answer: Future<Output = Result<T, FallbackFault>>;
+    /// Asks for it.
+    fn answer(&mut self, failure: Failure, kind: &'static str) -> Self::Answer;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::NoFallback {}
+    impl<T> Sealed for super::Fixed<T> {}
+    impl<B> Sealed for super::Asked<B> {}
+}
+
+/// Nothing does.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFallback;
+
+/// A value does.
+#[derive(Clone, Debug)]
+pub struct Fixed<T>(T);
+
+/// A function does.
+#[derive(Clone, Debug)]
+pub struct Asked<B>(B);
+
+impl<T> TypedFallback<T> for NoFallback {
+    type Answer = Ready<Result<T, FallbackFault>>;
+
+    fn answer(&mut self, failure: Failure, kind: &'static str) -> Self::Answer {
+        ready(Err(failure.function.map_or(FallbackFault::NoTypedValue(kind), FallbackFault::UnknownFunction)))
+    }
+}
+
+impl<T: Clone> TypedFallback<T> for Fixed<T> {
+    type Answer = Ready<Result<T, FallbackFault>>;
+
+    fn answer(&mut self, _failure: Failure, _kind: &'static str) -> Self::Answer {
+        ready(Ok(self.0.clone()))
+    }
+}
+
+impl<T, B, Fut> TypedFallback<T> for Asked<B>
+where
+    B: FnMut(Failure) -> Fut,
+    Fut: Future<Output = Result<T, BoxError>>,
+{
+    type Answer = MapErr<Fut, fn(BoxError) -> FallbackFault>;
+
+    fn answer(&mut self, failure: Failure, _kind: &'static str) -> Self::Answer {
+        (self.0)(failure).map_err(FallbackFault::Failed)
+    }
+}
+
+struct Closure<O, B> {
+    operation: O,
+    fallback: B,
+}
+
+impl<T, E, F, O, B> Operation for Closure<O, B>
+where
+    O: FnMut() -> F,
+    F: Future<Output = Result<T, E>>,
+    B: TypedFallback<T>,
+{
+    type Value = T;
+    type Error = E;
+    type Attempt = F;
+    type Fallback = futures_util::future::Either<Ready<Result<T, FallbackFault>>, B::Answer>;
+
+    fn attempt(&mut self, _remaining: Option<std::time::Duration>) -> F {
+        (self.operation)()
+    }
+
+    fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Self::Fallback {
+        let kind = match fallback_with(live, stage) {
+            Some(FallbackWith::Error(text)) => {
+                return futures_util::future::Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
+            }
+            Some(FallbackWith::Response(_)) => "static response",
+            Some(FallbackWith::Function(_)) => "function",
+            Some(FallbackWith::Target(_)) => "other target",
+            Some(FallbackWith::Stale(_)) => "last good response",
+            None => "fallback",
+        };
+        futures_util::future::Either::Right(self.fallback.answer(Failure::new(live, stage, after), kind))
+    }
+
+    fn judge<R>(&self, result: &Result<T, Failed<E>>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R {
+        let outcome = match result {
+            Ok(_) => Outcome::OK,
+            Err(Failed::Inner(_) | Failed::Fallback(_)) => Outcome::Error(ErrorKind::Other),
+        };
+        act(outcome, &NoFacts)
+    }
+}
