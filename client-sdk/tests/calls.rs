@@ -1,4 +1,5 @@
 //! Any operation under a policy, through `Target::call`, on paused time.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
 use std::{
     convert::Infallible,
@@ -140,9 +141,8 @@ async fn a_panic_of_the_operation_gives_its_permit_back() {
     }
     tokio::time::advance(Duration::from_secs(5)).await;
     let probing = target.clone();
-    let panicked = tokio::spawn(async move {
-        probing.call(|| async { if probe() { Err("unreachable") } else { Ok(()) } }).await
-    });
+    let panicked =
+        tokio::spawn(async move { probing.call(|| async { if probe() { Err("unreachable") } else { Ok(()) } }).await });
     assert!(panicked.await.unwrap_err().is_panic());
     target.call(&mut operation).await.unwrap();
 }

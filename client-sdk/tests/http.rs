@@ -1,4 +1,5 @@
 //! HTTP calls under a policy, against a real server on a port of its own.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
 use std::{
     collections::VecDeque,
@@ -151,12 +152,13 @@ async fn a_post_that_never_left_is_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    let error = http(&client("    - retry: { maxAttempts: 2, backoff: { fixed: { delay: 1ms } }, onExhausted: error }\n"))
-        .post(&url)
-        .body("order")
-        .send()
-        .await
-        .unwrap_err();
+    let error =
+        http(&client("    - retry: { maxAttempts: 2, backoff: { fixed: { delay: 1ms } }, onExhausted: error }\n"))
+            .post(&url)
+            .body("order")
+            .send()
+            .await
+            .unwrap_err();
     assert!(matches!(error, CallError::RetriesExhausted { attempts: 2, .. }), "{error:?}");
 }
 
@@ -245,7 +247,8 @@ async fn another_target_answers_the_same_request() {
 
 #[tokio::test]
 async fn the_last_good_response_answers_while_it_is_young() {
-    let good = || -> Answer { Box::new(|| Response::builder().header("x-kept", "yes").body(Body::from("news")).unwrap()) };
+    let good =
+        || -> Answer { Box::new(|| Response::builder().header("x-kept", "yes").body(Body::from("news")).unwrap()) };
     let (_server, url) = Server::start(vec![status(503), good(), status(503), status(503)]).await;
     let http = http(&client("    - fallback: { stale: { maxAge: 60s } }\n"));
     assert!(http.get(&url).send().await.is_err(), "nothing is kept yet");

@@ -1,0 +1,226 @@
+//! How a client obeys the fleet, and stops obeying.
+
+use std::time::Duration;
+
+use fusebox::{CallError, Client, FleetStateShown, LocalState, RejectionReason};
+use fusebox_proto::{
+    duration::to_wire,
+    sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
+    v1,
+};
+
+use super::{
+    fake::{Fake, LEASE, Session, key, policy, shown},
+    policies::{BREAKER, fail},
+};
+
+async fn connected() -> (Fake, Client, Session) {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(5).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    (fake, client, session)
+}
+
+fn verdict(term: u64, rev: u64, state: v1::FleetState, anchor_seq: u64) -> Down {
+    Down::Verdict(sync::Verdict {
+        key: Some(key()),
+        term,
+        rev,
+        state: state.into(),
+        admit_permille: 0,
+        lease: Some(to_wire(LEASE)),
+        anchor_seq,
+        policy_revision: 1,
+        reason: "3 of 3 replicas are open".to_owned(),
+        half_open_in: Some(to_wire(Duration::from_secs(2))),
+    })
+}
+
+async fn call(client: &Client) -> Result<(), CallError<&'static str>> {
+    client.target("service-b").call(|| async { Ok(()) }).await
+}
+
+fn fleet(client: &Client) -> FleetStateShown {
+    client.status().breakers[0].fleet
+}
+
+/// Keeps the stream alive for a while: each heartbeat is answered.
+async fn answer(session: &mut Session, heartbeats: usize, term: u64, rev: u64) {
+    for _ in 0..heartbeats {
+        let seq = session.heartbeat().await.seq;
+        session.say(Down::HeartbeatAck(sync::HeartbeatAck { seq, term, rev, lease: Some(to_wire(LEASE)) })).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_is_told_at_once_and_a_heartbeat_carries_the_evidence() {
+    let (_fake, client, mut session) = connected().await;
+    fail(&client, 2).await;
+    let told = session
+        .until("a transition", |message| if let Up::Transition(transition) = message { Some(transition) } else { None })
+        .await;
+    let window = told.window.clone().unwrap();
+    assert_eq!((told.cause.as_str(), told.seq), ("consecutive_failures", 1));
+    assert_eq!((window.local_state(), told.from()), (v1::LocalState::Open, v1::LocalState::Closed));
+    assert!(window.own_trip);
+    assert_eq!((window.calls, window.failures, window.causes.unwrap().target_error), (2, 2, 2));
+
+    assert!(matches!(call(&client).await, Err(CallError::Rejected(_))));
+    let heartbeat = session
+        .until("a heartbeat with demand", |message| {
+            if let Up::Heartbeat(heartbeat) = message
+                && heartbeat.windows.iter().any(|window| window.rejected == 1)
+            {
+                Some(heartbeat)
+            } else {
+                None
+            }
+        })
+        .await;
+    assert_eq!(heartbeat.windows.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canvass_is_answered_for_breakers_that_are_held_and_for_others_too() {
+    let (_fake, _client, mut session) = connected().await;
+    let mut elsewhere = key();
+    elsewhere.policy = "elsewhere".to_owned();
+    for (id, key, held) in [(1, key(), true), (2, elsewhere, false)] {
+        session.say(Down::Canvass(sync::Canvass { id, key: Some(key) })).await;
+        let answer = session
+            .until("an answer", |message| if let Up::CanvassAnswer(answer) = message { Some(answer) } else { None })
+            .await;
+        assert_eq!((answer.id, answer.window.is_some()), (id, held));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_without_traffic_opens_with_the_fleet_and_closes_with_it() {
+    let (_fake, client, mut session) = connected().await;
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    let ack = session.acknowledged().await;
+    assert_eq!((ack.key, ack.term, ack.rev), (Some(key()), 5, 1));
+    let status = client.status();
+    assert_eq!((status.breakers[0].fleet, status.breakers[0].local), (FleetStateShown::Open, LocalState::Closed));
+    assert_eq!(status.breakers[0].admission, 0.0);
+    let CallError::Rejected(rejection) = call(&client).await.unwrap_err() else { panic!("not refused") };
+    assert!(matches!(rejection.reason, RejectionReason::FleetOpen { retry_after: Some(_) }), "{rejection}");
+
+    session.say(verdict(5, 2, v1::FleetState::Released, 1)).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::Released);
+    call(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_verdict_or_one_about_another_revision_changes_nothing() {
+    let (_fake, client, mut session) = connected().await;
+    session.say(verdict(5, 3, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    session.say(verdict(5, 2, v1::FleetState::Released, 1)).await;
+    session.say(verdict(4, 9, v1::FleetState::Released, 1)).await;
+    session.say(verdict(5, 3, v1::FleetState::Released, 1)).await;
+    let Down::Verdict(other) = verdict(5, 9, v1::FleetState::Released, 1) else { unreachable!() };
+    session.say(Down::Verdict(sync::Verdict { policy_revision: 2, ..other.clone() })).await;
+    session.say(Down::Verdict(sync::Verdict { anchor_seq: 99, ..other.clone() })).await;
+    session.say(Down::Verdict(sync::Verdict { key: None, ..other.clone() })).await;
+    session.say(Down::Verdict(sync::Verdict { state: 77, ..other })).await;
+    session.say(Down::Canvass(sync::Canvass { id: 1, key: None })).await;
+    // The answer comes after all that was said before.
+    session.until("an answer", |message| matches!(message, Up::CanvassAnswer(_)).then_some(())).await;
+    assert_eq!(fleet(&client), FleetStateShown::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_by_answers_and_ends_without_them() {
+    let (_fake, client, mut session) = connected().await;
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    answer(&mut session, 10, 5, 1).await;
+    assert_eq!(fleet(&client), FleetStateShown::Open, "ten seconds later");
+    drop(session);
+    let status =
+        shown(&client, "the end of the lease", |status| status.breakers[0].fleet == FleetStateShown::Released).await;
+    assert_eq!(status.breakers[0].local, LocalState::Open, "as if it had just opened itself");
+    shown(&client, "its own probing", |status| status.breakers[0].local == LocalState::HalfOpen).await;
+    call(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_fleet_lets_one_call_pass_for_each_permit() {
+    let (_fake, client, mut session) = connected().await;
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.say(verdict(5, 2, v1::FleetState::HalfOpen, 1)).await;
+    session.acknowledged().await;
+    session.acknowledged().await;
+    let refused = call(&client).await.unwrap_err();
+    let CallError::Rejected(rejection) = refused else { panic!("{refused:?}") };
+    assert_eq!(rejection.reason, RejectionReason::FleetHalfOpen);
+
+    let permit = |id, rev| {
+        let ttl = Some(to_wire(Duration::from_secs(1)));
+        Down::ProbePermit(sync::ProbePermit { key: Some(key()), id, term: 5, rev, ttl, anchor_seq: 1 })
+    };
+    let outcome =
+        |message| if let Up::ProbeOutcome(outcome) = message { Some((outcome.id, outcome.result())) } else { None };
+    use sync::probe_outcome::Result::{Inconclusive, Success};
+    session.say(permit(7, 1)).await;
+    assert_eq!(session.until("the permit back", outcome).await, (7, Inconclusive), "of an older verdict");
+    session.say(permit(8, 2)).await;
+    session.say(Down::Canvass(sync::Canvass { id: 1, key: None })).await;
+    session.until("an answer", |message| matches!(message, Up::CanvassAnswer(_)).then_some(())).await;
+    call(&client).await.unwrap();
+    assert!(call(&client).await.unwrap_err().is_rejection(), "one permit, one call");
+    assert_eq!(session.until("the outcome", outcome).await, (8, Success));
+    // Unused, it is void after its time, and says so.
+    session.say(permit(9, 2)).await;
+    assert_eq!(session.until("the end of the permit", outcome).await, (9, Inconclusive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut fake = Fake::start();
+    let client = fake.client().cache_dir(dir.path()).start().unwrap();
+    let mut session = fake.welcomed(5).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    let selector = v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() };
+    let forced = |state: v1::FleetState, version| {
+        Down::Overrides(sync::OverrideSet {
+            version,
+            term: 5,
+            overrides: vec![sync::Override {
+                id: version,
+                selector: Some(selector.clone()),
+                state: state.into(),
+                remaining: Some(to_wire(Duration::from_secs(600))),
+                reason: "drill".to_owned(),
+            }],
+        })
+    };
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    session.say(forced(v1::FleetState::ForcedClosed, 1)).await;
+    assert_eq!(session.acknowledged().await, sync::VerdictAck { key: None, term: 5, rev: 1 });
+    assert_eq!(fleet(&client), FleetStateShown::ForcedClosed);
+    call(&client).await.unwrap();
+
+    session.say(forced(v1::FleetState::ForcedOpen, 2)).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::ForcedOpen);
+    // The file is written by a thread, to which paused time means nothing.
+    let file = dir.path().join("default.service-a.policies");
+    while !std::fs::read(&file).is_ok_and(|bytes| bytes.windows(5).any(|part| part == b"drill")) {
+        tokio::task::yield_now().await;
+    }
+    fake.up.store(false, std::sync::atomic::Ordering::Relaxed);
+    drop(session);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(fleet(&client), FleetStateShown::ForcedOpen, "no stream needed");
+    let restarted = fake.client().cache_dir(dir.path()).start().unwrap();
+    assert_eq!(fleet(&restarted), FleetStateShown::ForcedOpen, "nor the old process");
+    tokio::time::advance(Duration::from_secs(600)).await;
+    assert_eq!(fleet(&client), FleetStateShown::Released, "it ends by itself");
+    call(&client).await.unwrap();
+}
