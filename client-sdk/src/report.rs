@@ -144,7 +144,7 @@ pub(crate) fn tell(outbox: &Outbox, key: &BreakerKey, origin: &Origin, effects: 
                 let Transition { from, to, cause, counts } = transition;
                 tracing::info!(
                     target: "fusebox",
-                    service = %key.target,
+                    target = %key.target,
                     policy = %key.policy,
                     strategy = %key.strategy,
                     from = from.name(),

@@ -207,7 +207,7 @@ impl Link {
         let after = cell.look(|gate| gate.fleet_state());
         if before != after {
             tracing::info!(
-                target: "fusebox", service = %key.target, policy = %key.policy, strategy = %key.strategy,
+                target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy,
                 from = before.name(), to = after.name(), reason, "fleet state changed from {} to {}", before.name(), after.name()
             );
         }

@@ -62,6 +62,7 @@ pub(crate) enum Failed<E> {
 
 /// What a call came to.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "reqwest"), expect(dead_code, reason = "only responses have room to tell these"))]
 pub(crate) struct Driven<V, E> {
     pub(crate) result: Result<V, CallError<E>>,
     pub(crate) attempts: u32,

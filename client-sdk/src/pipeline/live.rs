@@ -7,7 +7,7 @@ use fusebox_policy::{
     breaker::Ending,
     fleet::gate::Pass,
     names::StrategyName,
-    outcome::{Outcome, Rejection, RejectionReason},
+    outcome::{Rejection, RejectionReason},
     pipeline::{Cells, Event, PipelineSpec, StrategySpec},
     retry::budget::{Budget, BudgetSpec},
 };
@@ -118,28 +118,23 @@ impl Cells for Live {
                         std::time::Duration::ZERO
                     }
                 };
-                tracing::info!(target: "fusebox", %service, %policy, %strategy, limit_ms = millis(limit), "timed out");
+                tracing::info!(target: "fusebox", target = %service, %policy, %strategy, limit_ms = millis(limit), "timed out");
             }
             Event::RetryScheduled { retry, delay, after, .. } => tracing::info!(
-                target: "fusebox", %service, %policy, %strategy, attempt = retry, delay_ms = millis(delay), cause = %after,
+                target: "fusebox", target = %service, %policy, %strategy, attempt = retry, delay_ms = millis(delay), cause = %after,
                 "retry {retry} after {delay:?}"
             ),
             Event::RetryStopped { stop, attempts, .. } => tracing::debug!(
-                target: "fusebox", %service, %policy, %strategy, attempts, stop = ?stop, "retry stopped"
+                target: "fusebox", target = %service, %policy, %strategy, attempts, stop = ?stop, "retry stopped"
             ),
             Event::FallbackExecuted { after, .. } => {
-                tracing::info!(target: "fusebox", %service, %policy, %strategy, cause = %after, "fallback executed");
+                tracing::info!(target: "fusebox", target = %service, %policy, %strategy, cause = %after, "fallback executed");
             }
             Event::Rejected { reason, .. } => {
-                tracing::debug!(target: "fusebox", %service, %policy, %strategy, reason = %reason, "rejected");
+                tracing::debug!(target: "fusebox", target = %service, %policy, %strategy, reason = %reason, "rejected");
             }
         }
     }
-}
-
-/// What replaced an outcome, in words: `policy/strategy; reason`.
-pub(crate) fn replaced_text(live: &Live, stage: usize, after: Outcome) -> String {
-    format!("{}/{}; {after}", live.policy.name, live.strategy(stage))
 }
 
 fn millis(span: std::time::Duration) -> u64 {

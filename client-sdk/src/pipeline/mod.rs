@@ -8,4 +8,4 @@ mod driver;
 mod live;
 
 pub(crate) use driver::{Failed, Operation, drive};
-pub(crate) use live::{Live, Stage, replaced_text};
+pub(crate) use live::{Live, Stage};

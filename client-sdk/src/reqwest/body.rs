@@ -8,7 +8,7 @@ use http_body_util::BodyDataStream;
 use reqwest::ResponseBuilderExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::BoxError;
+use crate::{clock::Clock, error::BoxError};
 
 /// So much of a body is read inside an attempt. What is longer goes on as a stream, under the same limit.
 const MAX_IN_ATTEMPT: usize = 1024 * 1024;
@@ -31,10 +31,11 @@ struct BodyTimeout;
 
 /// Waits for the answer and puts its body under the rule.
 pub(super) async fn under(
+    clock: Clock,
     rule: Rule,
     sent: impl Future<Output = Result<reqwest::Response, reqwest::Error>>,
 ) -> Result<reqwest::Response, reqwest::Error> {
-    let begun = Instant::now();
+    let begun = clock.now();
     let mut response = sent.await?;
     let (limit, in_attempt) = match rule {
         Rule::Free => return Ok(response),
@@ -50,8 +51,7 @@ pub(super) async fn under(
         size += chunk.len();
         read.push(chunk);
     }
-    // Far away instead of an overflow.
-    let end = begun.checked_add(limit).unwrap_or_else(|| begun + Duration::from_secs(86_400 * 365));
+    let end = clock.instant(begun.plus(limit));
     Ok(rebuild(response, move |rest| reqwest::Body::wrap_stream(limited(read, rest, end))))
 }
 

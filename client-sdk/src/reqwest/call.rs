@@ -118,7 +118,7 @@ impl Operation for HttpCall<'_> {
                 return Box::pin(async move { client.get("").send().await });
             }
         };
-        Box::pin(async move { body::under(rule, sent).await })
+        Box::pin(body::under(self.http.target.client.clock, rule, sent))
     }
 
     fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Fallback {

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use self::{call::HttpCall, stale::StaleStore};
 use crate::{
     error::{BoxError, CallError},
-    pipeline::{Live, drive, replaced_text},
+    pipeline::{Live, drive},
     target::{Failure, Target},
 };
 
@@ -147,7 +147,7 @@ impl HttpClient {
         };
         if !replayable && has_retry(&live) {
             tracing::debug!(
-                target: "fusebox", service = %self.target.name, policy = %live.policy.name, route,
+                target: "fusebox", target = %self.target.name, policy = %live.policy.name, route,
                 "the body can't be sent again: one attempt"
             );
         }
@@ -171,7 +171,7 @@ impl HttpClient {
 
 fn mark_replaced(response: &mut reqwest::Response, live: &Live, stage: usize, outcome: Outcome) {
     // Names and outcomes are plain ASCII; if that ever changes, the extension still tells.
-    if let Ok(text) = HeaderValue::from_str(&replaced_text(live, stage, outcome)) {
+    if let Ok(text) = HeaderValue::from_str(&format!("{}/{}; {outcome}", live.policy.name, live.strategy(stage))) {
         response.headers_mut().insert(HeaderName::from_static(FALLBACK_HEADER), text);
     }
     response.extensions_mut().insert(Replaced {
