@@ -1,4 +1,4 @@
-//! Settings of the server, from flags and the environment.
+//! Settings of the server, from flags and the environment, checked before a port is bound.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -7,15 +7,18 @@ use clap::{Args, ValueEnum, builder::FalseyValueParser};
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Address to serve gRPC on; port 0 takes a free one
+    /// Address to serve on; port 0 takes a free one
     #[arg(long, env = "FUSEBOX_LISTEN", default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Folder of the database; made if it is missing
+    /// Folder of the database; made if it is missing. Default: $XDG_DATA_HOME/fusebox or ~/.local/share/fusebox
     #[arg(long, env = "FUSEBOX_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Keep the database in a temporary folder that is removed at the end, whatever --data-dir says
     #[arg(long, env = "FUSEBOX_DEV", value_parser = FalseyValueParser::new())]
     pub dev: bool,
+    /// Serve on an address that others can reach, although nobody is asked who they are
+    #[arg(long, env = "FUSEBOX_INSECURE", value_parser = FalseyValueParser::new())]
+    pub insecure: bool,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -29,4 +32,87 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Checked settings of the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the data is; `None` for a temporary folder.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Settings that can't be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Everybody could change policies.
+    #[error(
+        "--listen {0} can be reached by others, and this server does not ask anybody who they are: \
+         listen on a loopback address, or say --insecure"
+    )]
+    Exposed(SocketAddr),
+    /// There is no home to put a folder in.
+    #[error("there is no home folder to keep the data in: say --data-dir, or --dev for a temporary one")]
+    NoHome,
+}
+
+impl Config {
+    /// Checks the options. `home` and `xdg_data_home` are what the environment says.
+    ///
+    /// # Errors
+    /// What can't be, and what to say instead.
+    pub fn new(args: &ServeArgs, xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<Self, ConfigError> {
+        if !args.listen.ip().is_loopback() && !args.insecure {
+            return Err(ConfigError::Exposed(args.listen));
+        }
+        let data_dir = if args.dev {
+            None
+        } else if let Some(folder) = &args.data_dir {
+            Some(folder.clone())
+        } else {
+            let base = xdg_data_home
+                .filter(|folder| folder.is_absolute())
+                .or_else(|| home.map(|home| home.join(".local/share")))
+                .ok_or(ConfigError::NoHome)?;
+            Some(base.join("fusebox"))
+        };
+        Ok(Self { listen: args.listen, data_dir })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(listen: &str) -> ServeArgs {
+        ServeArgs {
+            listen: listen.parse().unwrap(),
+            data_dir: None,
+            dev: false,
+            insecure: false,
+            log_format: LogFormat::Text,
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach_is_refused_unless_insisted_on() {
+        let home = Some(PathBuf::from("/h"));
+        assert!(matches!(Config::new(&args("0.0.0.0:1"), None, home.clone()), Err(ConfigError::Exposed(_))));
+        let insisted = ServeArgs { insecure: true, ..args("0.0.0.0:1") };
+        assert!(Config::new(&insisted, None, home).is_ok());
+    }
+
+    #[test]
+    fn data_goes_where_it_is_told_else_into_the_home() {
+        let folder = |args: &ServeArgs, xdg: Option<&str>| {
+            Config::new(args, xdg.map(PathBuf::from), Some(PathBuf::from("/h"))).unwrap().data_dir
+        };
+        let plain = args("127.0.0.1:0");
+        assert_eq!(folder(&plain, None), Some(PathBuf::from("/h/.local/share/fusebox")));
+        assert_eq!(folder(&plain, Some("/x")), Some(PathBuf::from("/x/fusebox")));
+        let told = ServeArgs { data_dir: Some(PathBuf::from("d")), ..plain.clone() };
+        assert_eq!(folder(&told, None), Some(PathBuf::from("d")));
+        assert_eq!(folder(&ServeArgs { dev: true, ..told }, None), None);
+    }
 }

@@ -1,1 +1,36 @@
-//! Placeholder.
+//! The Fusebox control plane, and the operator's command line.
+//!
+//! [`serve`] wires a server together; [`cli`] is everything an operator types. The services in [`grpc`] call use cases
+//! ([`policies`], [`fleet`]), which keep their state in a [`store`] and show it through the [`hub`]; [`sessions`] talk to the SDKs.
+
+pub mod cli;
+pub mod config;
+pub mod grpc;
+pub mod hub;
+pub mod policies;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+/// Runs the program `fusebox` on its arguments, the program's name first.
+pub async fn run_from(args: Vec<OsString>) -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and clap knows where each goes.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command {
+        cli::Command::Serve(args) => {
+            let _ = args;
+            ExitCode::SUCCESS
+        }
+        _ => Box::pin(cli::run(cli)).await,
+    }
+}

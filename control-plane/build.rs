@@ -1,0 +1,5 @@
+//! Notices a new migration.
+
+fn main() {
+    println!("cargo:rerun-if-changed=../migrations");
+}

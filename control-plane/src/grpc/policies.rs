@@ -1,0 +1,413 @@
+//! `fusebox.v1.PolicyService`.
+
+use std::{pin::Pin, sync::Arc};
+
+use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults};
+use fusebox_proto::{
+    parse_policy_name,
+    v1::{self, policy_service_server::PolicyService},
+};
+use futures_util::{Stream, stream};
+use tonic::{Request, Response, Status};
+
+use super::{author, status};
+use crate::{
+    hub::{Change as HubChange, Snapshot},
+    policies::Policies,
+    shutdown::Shutdown,
+    store::{Action, Applied, Change, Expect, RevisionAction, StoreError, StoredPolicy, StoredRevision, timestamp},
+};
+
+/// Pages are of this size when nothing is said, and never larger than the other.
+const PAGE: (i32, i32) = (100, 1000);
+/// Policies in one ApplyPolicies.
+const MOST_APPLIED: usize = 1000;
+/// Longest message of a change.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// The service.
+#[derive(Debug)]
+pub struct PolicyApi {
+    policies: Policies,
+    shutdown: Shutdown,
+}
+
+impl PolicyApi {
+    /// Over the use cases.
+    #[must_use]
+    pub const fn new(policies: Policies, shutdown: Shutdown) -> Self {
+        Self { policies, shutdown }
+    }
+
+    async fn write(
+        &self,
+        changes: Vec<Change>,
+        author: String,
+        message: String,
+        validate_only: bool,
+    ) -> Result<Applied, StoreError> {
+        self.policies.apply(changes, author, message, validate_only).await
+    }
+}
+
+fn bad(invalid: Invalid) -> Status {
+    status::invalid(&invalid)
+}
+
+fn check_message(message: &str) -> Result<(), Status> {
+    if message.len() > LONGEST_MESSAGE {
+        return Err(status::invalid_field("message", &format!("must be at most {LONGEST_MESSAGE} bytes")));
+    }
+    Ok(())
+}
+
+fn parent(text: &str) -> Result<Option<Namespace>, Status> {
+    let wrong = || status::invalid_field("parent", "must be namespaces/{namespace}, or namespaces/- for all");
+    match text.strip_prefix("namespaces/").ok_or_else(wrong)? {
+        "-" => Ok(None),
+        name => Namespace::try_new(name).map(Some).map_err(|invalid| bad(invalid.under("parent"))),
+    }
+}
+
+fn policy_name(text: &str) -> Result<(Namespace, PolicyName), Status> {
+    parse_policy_name(text).map_err(|invalid| bad(invalid.under("name")))
+}
+
+fn page_size(asked: i32) -> Result<usize, Status> {
+    match asked {
+        0 => Ok(PAGE.0 as usize),
+        1.. => Ok(asked.min(PAGE.1) as usize),
+        _ => Err(status::invalid_field("page_size", "must not be negative")),
+    }
+}
+
+fn optional(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn single(applied: Applied) -> Result<Response<v1::Policy>, Status> {
+    let after = applied.results.into_iter().next().and_then(|result| result.after);
+    after
+        .map(|stored| Response::new(stored.wire.clone()))
+        .ok_or_else(|| status::unavailable("the change left nothing to show"))
+}
+
+fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
+    namespace.is_none_or(|namespace| stored.policy.namespace == *namespace)
+}
+
+type Watch = Pin<Box<dyn Stream<Item = Result<v1::WatchPoliciesResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PolicyService for PolicyApi {
+    async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
+        let author = author(&request);
+        let v1::CreatePolicyRequest { parent: namespace, policy_id, policy, validate_only, message } =
+            request.into_inner();
+        check_message(&message)?;
+        let namespace = parent(&namespace)?
+            .ok_or_else(|| status::invalid_field("parent", "must name one namespace to create in"))?;
+        let id = PolicyName::try_new(&policy_id).map_err(|invalid| bad(invalid.under("policy_id")))?;
+        let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
+        let name = format!("namespaces/{namespace}/policies/{id}");
+        let policy = Policy::try_from(v1::Policy { name, ..wire }).map_err(bad)?;
+        let change = Change::Put { policy: Box::new(policy), expect: Expect::Absent, rollback: false };
+        single(self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?)
+    }
+
+    async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
+        let v1::GetPolicyRequest { name } = request.into_inner();
+        policy_name(&name)?;
+        let snapshot = self.policies.hub().current();
+        let stored = snapshot.get(&name).ok_or_else(|| status::not_found("policy", &name))?;
+        Ok(Response::new(stored.wire.clone()))
+    }
+
+    /// The token names the last policy of a page and the revision of the first one. When that has changed in between, the reader is told to
+    /// begin again rather than shown a mixture.
+    async fn list_policies(
+        &self,
+        request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        let v1::ListPoliciesRequest { parent: namespace, page_size: size, page_token } = request.into_inner();
+        let namespace = parent(&namespace)?;
+        let size = page_size(size)?;
+        let snapshot = self.policies.hub().current();
+        let after = match optional(page_token) {
+            None => None,
+            Some(token) => {
+                let (revision, name) = token
+                    .split_once(':')
+                    .and_then(|(revision, name)| Some((revision.parse::<u64>().ok()?, name.to_owned())))
+                    .ok_or_else(|| status::invalid_field("page_token", "is not one of this method"))?;
+                if revision != snapshot.revision.0 {
+                    return Err(status::aborted("policies have changed between two pages: begin again"));
+                }
+                Some(name)
+            }
+        };
+        let mut rest = snapshot
+            .policies
+            .iter()
+            .filter(|stored| shows(stored, namespace.as_ref()))
+            .filter(|stored| after.as_ref().is_none_or(|after| stored.wire.name > *after));
+        let policies: Vec<v1::Policy> = rest.by_ref().take(size).map(|stored| stored.wire.clone()).collect();
+        let next_page_token = match (rest.next(), policies.last()) {
+            (Some(_), Some(last)) => format!("{}:{}", snapshot.revision, last.name),
+            (_, _) => String::new(),
+        };
+        Ok(Response::new(v1::ListPoliciesResponse { policies, next_page_token, revision: snapshot.revision.0 }))
+    }
+
+    async fn update_policy(&self, request: Request<v1::UpdatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
+        let author = author(&request);
+        let v1::UpdatePolicyRequest { policy, update_mask, allow_missing, validate_only, message } =
+            request.into_inner();
+        check_message(&message)?;
+        let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
+        policy_name(&wire.name)
+            .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
+        let mut etag = optional(wire.etag.clone());
+        let snapshot = self.policies.hub().current();
+        let present = snapshot.get(&wire.name);
+        let wire = match (present, update_mask) {
+            (Some(stored), Some(mask)) if !mask.paths.is_empty() && mask.paths != ["*"] => {
+                // What the mask leaves out is taken from what was read just now: a change in between must not be lost.
+                etag = etag.or_else(|| Some(stored.etag().to_owned()));
+                masked(stored.wire.clone(), wire, &mask.paths)?
+            }
+            (_, _) => wire,
+        };
+        let policy = Policy::try_from(wire).map_err(bad)?;
+        let expect = if allow_missing { Expect::Any(etag) } else { Expect::Present(etag) };
+        let change = Change::Put { policy: Box::new(policy), expect, rollback: false };
+        single(self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?)
+    }
+
+    async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Result<Response<()>, Status> {
+        let author = author(&request);
+        let v1::DeletePolicyRequest { name, etag, allow_missing, validate_only, message } = request.into_inner();
+        check_message(&message)?;
+        let (namespace, name) = policy_name(&name)?;
+        let change = Change::Delete { namespace, name, etag: optional(etag), allow_missing };
+        self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?;
+        Ok(Response::new(()))
+    }
+
+    async fn apply_policies(
+        &self,
+        request: Request<v1::ApplyPoliciesRequest>,
+    ) -> Result<Response<v1::ApplyPoliciesResponse>, Status> {
+        let author = author(&request);
+        let v1::ApplyPoliciesRequest { policies, validate_only, message } = request.into_inner();
+        check_message(&message)?;
+        if policies.is_empty() || policies.len() > MOST_APPLIED {
+            let reason = format!("must be from 1 to {MOST_APPLIED}, are {}", policies.len());
+            return Err(status::invalid_field("policies", &reason));
+        }
+        let mut faults = Faults::new();
+        let mut changes = Vec::with_capacity(policies.len());
+        let mut names: Vec<String> = Vec::with_capacity(policies.len());
+        for (index, wire) in policies.into_iter().enumerate() {
+            let at = format!("policies[{index}]");
+            if names.contains(&wire.name) {
+                faults.push(format!("{at}.name"), format!("\"{}\" is there twice", wire.name));
+            }
+            names.push(wire.name.clone());
+            let etag = optional(wire.etag.clone());
+            if let Some(policy) = faults.take(&at, Policy::try_from(wire)) {
+                changes.push(Change::Put { policy: Box::new(policy), expect: Expect::Any(etag), rollback: false });
+            }
+        }
+        faults.finish().map_err(bad)?;
+        let applied = self.write(changes, author, message, validate_only).await.map_err(|error| match error {
+            StoreError::Contradiction(index, invalid) => bad(invalid.under(&format!("policies[{index}]"))),
+            other => status::store(&other),
+        })?;
+        let results = applied
+            .results
+            .into_iter()
+            .map(|result| {
+                let action = match result.action {
+                    Action::Created => v1::applied_policy::Action::Created,
+                    Action::Configured => v1::applied_policy::Action::Configured,
+                    Action::Unchanged | Action::Deleted => v1::applied_policy::Action::Unchanged,
+                };
+                v1::AppliedPolicy {
+                    action: action.into(),
+                    policy: result.after.map(|stored| stored.wire.clone()),
+                    previous: result.before.map(|stored| stored.wire.clone()),
+                }
+            })
+            .collect();
+        Ok(Response::new(v1::ApplyPoliciesResponse { results, revision: applied.revision.0 }))
+    }
+
+    async fn list_policy_revisions(
+        &self,
+        request: Request<v1::ListPolicyRevisionsRequest>,
+    ) -> Result<Response<v1::ListPolicyRevisionsResponse>, Status> {
+        let v1::ListPolicyRevisionsRequest { name: full_name, page_size: size, page_token } = request.into_inner();
+        let (namespace, name) = policy_name(&full_name)?;
+        let size = page_size(size)?;
+        let before = match optional(page_token) {
+            None => None,
+            Some(token) => Some(Revision(
+                token.parse().map_err(|_| status::invalid_field("page_token", "is not one of this method"))?,
+            )),
+        };
+        let limit = u32::try_from(size + 1).unwrap_or(u32::MAX);
+        let mut stored =
+            self.policies.revisions(namespace, name, before, limit).await.map_err(|error| status::store(&error))?;
+        if stored.is_empty() && before.is_none() {
+            return Err(status::not_found("policy", &full_name));
+        }
+        let more = stored.len() > size;
+        stored.truncate(size);
+        let next_page_token = match stored.last() {
+            Some(last) if more => last.revision.to_string(),
+            Some(_) | None => String::new(),
+        };
+        let revisions = stored.into_iter().map(revision).collect();
+        Ok(Response::new(v1::ListPolicyRevisionsResponse { revisions, next_page_token }))
+    }
+
+    async fn rollback_policy(
+        &self,
+        request: Request<v1::RollbackPolicyRequest>,
+    ) -> Result<Response<v1::Policy>, Status> {
+        let author = author(&request);
+        let v1::RollbackPolicyRequest { name, revision, etag, message } = request.into_inner();
+        check_message(&message)?;
+        let (namespace, name) = policy_name(&name)?;
+        let revision = (revision != 0).then_some(Revision(revision));
+        let applied = self
+            .policies
+            .rollback(namespace, name, revision, optional(etag), author, message)
+            .await
+            .map_err(|error| status::rollback(&error))?;
+        single(applied)
+    }
+
+    type WatchPoliciesStream = Watch;
+
+    async fn watch_policies(
+        &self,
+        request: Request<v1::WatchPoliciesRequest>,
+    ) -> Result<Response<Self::WatchPoliciesStream>, Status> {
+        let v1::WatchPoliciesRequest { parent: namespace } = request.into_inner();
+        let follow = Follow {
+            namespace: parent(&namespace)?,
+            cell: self.policies.hub().subscribe(),
+            shutdown: self.shutdown.clone(),
+            told: None,
+            pending: Vec::new(),
+            over: false,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(follow, |mut follow| async {
+            let event = follow.next().await?;
+            Some((event, follow))
+        }))))
+    }
+}
+
+/// One reader's place in the changes.
+struct Follow {
+    namespace: Option<Namespace>,
+    cell: tokio::sync::watch::Receiver<Arc<Snapshot>>,
+    shutdown: Shutdown,
+    told: Option<Revision>,
+    /// Newest last: taken from the end.
+    pending: Vec<v1::watch_policies_response::Event>,
+    over: bool,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Result<v1::WatchPoliciesResponse, Status>> {
+        loop {
+            if let Some(event) = self.pending.pop() {
+                return Some(Ok(v1::WatchPoliciesResponse { event: Some(event) }));
+            }
+            if self.over {
+                return None;
+            }
+            if self.told.is_some() {
+                let begun = self.shutdown.begun();
+                tokio::select! {
+                    changed = self.cell.changed() => if changed.is_err() { return None },
+                    () = begun => {
+                        self.over = true;
+                        return Some(Err(status::unavailable("the server is shutting down")));
+                    }
+                }
+            }
+            let snapshot = Arc::clone(&self.cell.borrow_and_update());
+            self.take(&snapshot);
+        }
+    }
+
+    fn take(&mut self, snapshot: &Snapshot) {
+        use v1::watch_policies_response::Event;
+        let namespace = self.namespace.as_ref();
+        let upserts = |stored: &Arc<StoredPolicy>| Event::Upserted(stored.wire.clone());
+        let all = || snapshot.policies.iter().filter(|stored| shows(stored, namespace)).map(upserts).collect();
+        let mut events: Vec<Event> = match self.told.map(|told| snapshot.delta_from(told)) {
+            // A reader that has fallen out of the log is told everything anew; what is gone it learns from the bookmark's set.
+            None | Some(None) => all(),
+            Some(Some(changes)) => changes
+                .iter()
+                .filter_map(|change| match change {
+                    HubChange::Upserted(stored) => shows(stored, namespace).then(|| upserts(stored)),
+                    HubChange::Deleted(stored) => {
+                        shows(stored, namespace).then(|| Event::Deleted(stored.wire.name.clone()))
+                    }
+                })
+                .collect(),
+        };
+        events.push(Event::Bookmark(snapshot.revision.0));
+        events.reverse();
+        self.pending = events;
+        self.told = Some(snapshot.revision);
+    }
+}
+
+fn masked(mut stored: v1::Policy, new: v1::Policy, paths: &[String]) -> Result<v1::Policy, Status> {
+    let new_spec = new.spec.unwrap_or_default();
+    for path in paths {
+        let spec = stored.spec.get_or_insert_default();
+        match path.as_str() {
+            "labels" => stored.labels.clone_from(&new.labels),
+            "spec" => *spec = new_spec.clone(),
+            "spec.match" => spec.r#match.clone_from(&new_spec.r#match),
+            "spec.pipeline" => spec.pipeline.clone_from(&new_spec.pipeline),
+            "spec.coordination" => spec.coordination = new_spec.coordination,
+            "spec.on_change" => spec.on_change = new_spec.on_change,
+            _ => {
+                let reason = format!(
+                    "{path:?} can not be updated: use labels, spec, spec.match, spec.pipeline, spec.coordination, spec.on_change or *"
+                );
+                return Err(status::invalid_field("update_mask", &reason));
+            }
+        }
+    }
+    Ok(stored)
+}
+
+fn revision(stored: StoredRevision) -> v1::PolicyRevision {
+    let StoredRevision { revision, action, policy, author, message, at } = stored;
+    let action = match action {
+        RevisionAction::Create => v1::policy_revision::Action::Create,
+        RevisionAction::Update => v1::policy_revision::Action::Update,
+        RevisionAction::Delete => v1::policy_revision::Action::Delete,
+        RevisionAction::Rollback => v1::policy_revision::Action::Rollback,
+    };
+    v1::PolicyRevision {
+        name: format!("{}/revisions/{revision}", policy.resource_name()),
+        revision: revision.0,
+        action: action.into(),
+        snapshot: Some(v1::Policy::from(&policy)),
+        create_time: Some(timestamp(at)),
+        author,
+        message,
+    }
+}

@@ -1,0 +1,136 @@
+//! The one place where errors become gRPC statuses.
+//!
+//! Every error carries `ErrorInfo` with a reason that programs can switch on; bad input carries one violation per field as well.
+
+use std::{collections::HashMap, time::Duration};
+
+use fusebox_policy::Invalid;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{policies::RollbackError, store::StoreError};
+
+/// Whose reasons these are.
+const DOMAIN: &str = "fusebox";
+/// Violations in one answer: they travel in a header.
+const MOST_VIOLATIONS: usize = 20;
+/// When to try again what failed for a passing cause.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+fn with(code: Code, message: impl Into<String>, reason: &str, metadata: &[(&str, &str)]) -> Status {
+    let metadata: HashMap<String, String> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, metadata);
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+        details.set_retry_info(Some(TRY_AGAIN));
+    }
+    Status::with_error_details(code, message, details)
+}
+
+/// Bad fields, with their paths.
+#[must_use]
+pub fn invalid(invalid: &Invalid) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("POLICY_INVALID", DOMAIN, HashMap::new());
+    let violations = invalid.violations();
+    for violation in violations.iter().take(MOST_VIOLATIONS) {
+        details.add_bad_request_violation(&violation.field, &violation.reason);
+    }
+    if let Some(more) = violations.len().checked_sub(MOST_VIOLATIONS).filter(|more| *more > 0) {
+        details.add_bad_request_violation("", format!("and {more} more"));
+    }
+    let message = match violations {
+        [one] => one.to_string(),
+        [first, ..] => format!("{first} (and {} more)", violations.len() - 1),
+        [] => "invalid".to_owned(),
+    };
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// One bad field.
+#[must_use]
+pub fn invalid_field(field: &str, reason: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("FIELD_INVALID", DOMAIN, HashMap::new());
+    details.add_bad_request_violation(field, reason);
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {reason}"), details)
+}
+
+/// Something is not there.
+#[must_use]
+pub fn not_found(kind: &str, name: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    let reason = format!("{}_NOT_FOUND", kind.to_uppercase());
+    details.set_error_info(reason, DOMAIN, HashMap::from([("name".to_owned(), name.to_owned())]));
+    details.set_resource_info(kind, name, "", "");
+    Status::with_error_details(Code::NotFound, format!("there is no {kind} {name}"), details)
+}
+
+/// A passing trouble of the server.
+#[must_use]
+pub fn unavailable(reason: &str) -> Status {
+    with(Code::Unavailable, reason, "UNAVAILABLE", &[])
+}
+
+/// The state of things does not allow it.
+#[must_use]
+pub fn failed_precondition(reason: &str) -> Status {
+    with(Code::FailedPrecondition, reason, "FAILED_PRECONDITION", &[])
+}
+
+/// Too much of something.
+#[must_use]
+pub fn resource_exhausted(reason: &str) -> Status {
+    with(Code::ResourceExhausted, reason, "RESOURCE_EXHAUSTED", &[])
+}
+
+/// Given up in favour of somebody else.
+#[must_use]
+pub fn aborted(reason: &str) -> Status {
+    with(Code::Aborted, reason, "ABORTED", &[])
+}
+
+/// A store's error.
+#[must_use]
+pub fn store(error: &StoreError) -> Status {
+    match error {
+        StoreError::AlreadyExists(name) => {
+            let mut details = ErrorDetails::new();
+            details.set_error_info("POLICY_EXISTS", DOMAIN, HashMap::from([("name".to_owned(), name.clone())]));
+            details.set_resource_info("policy", name, "", "");
+            Status::with_error_details(Code::AlreadyExists, error.to_string(), details)
+        }
+        StoreError::NotFound(name) => not_found("policy", name),
+        StoreError::EtagMismatch { name, current } => {
+            let metadata = [("name", name.as_str()), ("current_etag", current.as_str())];
+            with(Code::Aborted, error.to_string(), "ETAG_MISMATCH", &metadata)
+        }
+        StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
+        StoreError::Corrupt { .. } | StoreError::NewerSchema => {
+            tracing::error!(error = %error, "the store is broken");
+            with(Code::Internal, error.to_string(), "STORE_CORRUPT", &[])
+        }
+        StoreError::InUse(_) | StoreError::Database(_) | StoreError::Folder { .. } => {
+            tracing::error!(error = %error, source = ?std::error::Error::source(error), "the store failed");
+            with(
+                Code::Unavailable,
+                "the store failed: nothing was changed, what is in force goes on",
+                "STORE_FAILED",
+                &[],
+            )
+        }
+    }
+}
+
+/// A rollback's error.
+#[must_use]
+pub fn rollback(error: &RollbackError) -> Status {
+    match error {
+        RollbackError::Store(error) => store(error),
+        RollbackError::NoSuchRevision { name, revision } => {
+            not_found("revision", &format!("{name}/revisions/{revision}"))
+        }
+        RollbackError::NothingEarlier(_) | RollbackError::Deletion { .. } => failed_precondition(&error.to_string()),
+    }
+}

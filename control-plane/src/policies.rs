@@ -1,0 +1,156 @@
+//! What can be done with policies: the one writer. Committed first, then published.
+
+use std::time::SystemTime;
+
+use fusebox_policy::{Namespace, PolicyName, Revision};
+
+use crate::{
+    hub::Hub,
+    store::{Applied, Change, Expect, Note, RevisionAction, StoreError, StoreHandle, StoredRevision},
+};
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct Policies {
+    store: StoreHandle,
+    hub: Hub,
+}
+
+impl std::fmt::Debug for Policies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policies").finish_non_exhaustive()
+    }
+}
+
+/// Why a rollback is not possible.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    /// The policy never had this revision.
+    #[error("policy {name} has no revision {revision}")]
+    NoSuchRevision {
+        /// The policy.
+        name: String,
+        /// The revision asked for.
+        revision: u64,
+    },
+    /// There is nothing before the present one.
+    #[error("policy {0} has no earlier revision")]
+    NothingEarlier(String),
+    /// That revision is the deletion.
+    #[error("revision {revision} of policy {name} is its deletion: delete it instead")]
+    Deletion {
+        /// The policy.
+        name: String,
+        /// The revision asked for.
+        revision: u64,
+    },
+    /// The store's word.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Policies {
+    /// Over a store and the hub that shows it.
+    #[must_use]
+    pub fn new(store: StoreHandle, hub: Hub) -> Self {
+        Self { store, hub }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub const fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Makes changes, all or none.
+    ///
+    /// # Errors
+    /// Why none was made.
+    pub async fn apply(
+        &self,
+        changes: Vec<Change>,
+        author: String,
+        message: String,
+        validate_only: bool,
+    ) -> Result<Applied, StoreError> {
+        let note = Note { author, message, at: SystemTime::now() };
+        let applied = self.store.apply(changes, note.clone(), validate_only).await?;
+        if !validate_only {
+            self.hub.publish(&applied);
+            for result in &applied.results {
+                if let Some(stored) = result.after.as_ref().or(result.before.as_ref()) {
+                    tracing::info!(
+                        event.name = "policy.changed",
+                        policy = stored.wire.name,
+                        action = ?result.action,
+                        revision = applied.revision.0,
+                        author = note.author,
+                        message = note.message,
+                        "policy changed"
+                    );
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The revisions of a policy, newest first.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Result<Vec<StoredRevision>, StoreError> {
+        self.store.revisions(namespace, name, before, limit).await
+    }
+
+    /// Writes the content of an older revision as a new one; with `None`, of the one before the present.
+    ///
+    /// # Errors
+    /// There is no such revision, or the store's word.
+    pub async fn rollback(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        revision: Option<Revision>,
+        etag: Option<String>,
+        author: String,
+        message: String,
+    ) -> Result<Applied, RollbackError> {
+        let full_name = format!("namespaces/{namespace}/policies/{name}");
+        let older = match revision {
+            Some(Revision(number)) => {
+                let before = Revision(number.saturating_add(1));
+                let found = self.revisions(namespace, name, Some(before), 1).await?.pop();
+                found
+                    .filter(|stored| stored.revision.0 == number)
+                    .ok_or(RollbackError::NoSuchRevision { name: full_name.clone(), revision: number })?
+            }
+            None => {
+                let mut newest = self.revisions(namespace, name, None, 2).await?;
+                match newest.as_slice() {
+                    [] => return Err(StoreError::NotFound(full_name).into()),
+                    // After a deletion the row of the deletion itself holds what was in force before it.
+                    [last, ..] if last.action == RevisionAction::Delete => {}
+                    [_] => return Err(RollbackError::NothingEarlier(full_name)),
+                    [..] => {
+                        newest.remove(0);
+                    }
+                }
+                let mut older = newest.remove(0);
+                older.action = RevisionAction::Rollback;
+                older
+            }
+        };
+        if older.action == RevisionAction::Delete {
+            return Err(RollbackError::Deletion { name: full_name, revision: older.revision.0 });
+        }
+        let message = if message.is_empty() { format!("roll back to revision {}", older.revision) } else { message };
+        let change = Change::Put { policy: Box::new(older.policy), expect: Expect::Any(etag), rollback: true };
+        Ok(self.apply(vec![change], author, message, false).await?)
+    }
+}

@@ -1,0 +1,219 @@
+//! Wires a server together, and takes it apart again.
+
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use axum::{http::StatusCode, routing::get};
+use fusebox_proto::{
+    sync::v1::sync_service_server::SyncServiceServer,
+    v1::{
+        breaker_service_server::BreakerServiceServer, fleet_service_server::FleetServiceServer,
+        policy_service_server::PolicyServiceServer,
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+
+use crate::{
+    config::{Config, ConfigError, ServeArgs},
+    fleet::Fleet,
+    grpc::{breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi},
+    hub::{self, Hub},
+    policies::Policies,
+    shutdown::Shutdown,
+    store::{StoreError, StoreHandle, sqlite::SqliteStore},
+    telemetry,
+};
+
+/// Why a server can't start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The port.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The temporary folder.
+    #[error("cannot make a temporary folder: {0}")]
+    Temporary(#[source] io::Error),
+    /// The descriptor of the services.
+    #[error("cannot describe the services")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// The transport.
+    #[error("the server failed")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+/// How long open streams may take to end. A connection that never speaks would take for ever.
+const DRAIN: Duration = Duration::from_secs(10);
+/// PINGs find peers that have vanished without a word.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// An SDK needs one stream and a command line a few.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// Resets that the server provokes itself, before it takes the peer for an attacker ("MadeYouReset"); tonic has no limit by default.
+const LOCAL_RESETS: usize = 256;
+/// Largest message of an operator: a thousand policies.
+const OPERATOR_MESSAGE: usize = 8 << 20;
+/// Largest message of an SDK.
+const SDK_MESSAGE: usize = 1 << 20;
+
+/// Runs `fusebox serve`.
+pub async fn main(args: &ServeArgs) -> ExitCode {
+    telemetry::install(args.log_format);
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("error: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(inner) = cause {
+                anstream::eprintln!("  because: {inner}");
+                cause = inner.source();
+            }
+            // Settings that can't be are a wrong use of the command; the rest is a failure.
+            ExitCode::from(if matches!(error, ServeError::Config(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+async fn run(args: &ServeArgs) -> Result<(), ServeError> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let config = Config::new(args, folder("XDG_DATA_HOME"), folder("HOME"))?;
+    let temporary = match &config.data_dir {
+        None => Some(tempfile::Builder::new().prefix("fusebox-").tempdir().map_err(ServeError::Temporary)?),
+        Some(_) => None,
+    };
+    let data = match (&config.data_dir, &temporary) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => folder.path().to_owned(),
+        (None, None) => return Err(ServeError::Config(ConfigError::NoHome)),
+    };
+    let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    anstream::eprintln!("fusebox {}", env!("CARGO_PKG_VERSION"));
+    anstream::eprintln!("data in {}{}", data.display(), if temporary.is_some() { " (temporary)" } else { "" });
+    anstream::eprintln!("listening on http://{address}");
+    let shutdown = Shutdown::new();
+    tokio::spawn(end_on_signal(shutdown.clone()));
+    serve(TcpListenerStream::new(listener), store, shutdown).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The first signal begins the end, the second ends at once.
+async fn end_on_signal(shutdown: Shutdown) {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGTERM");
+            return;
+        }
+    };
+    for round in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        if round == 0 {
+            tracing::info!("shutting down: open streams have {} s", DRAIN.as_secs());
+            shutdown.begin();
+        }
+    }
+    std::process::exit(1);
+}
+
+/// Serves connections until the end begins, then lets open streams end, within a bound.
+///
+/// # Errors
+/// The store can't be read, or the transport failed.
+pub async fn serve<S, IO>(incoming: S, store: StoreHandle, shutdown: Shutdown) -> Result<(), ServeError>
+where
+    S: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+{
+    let hub = Hub::start(&store).await?;
+    let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
+    let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
+    let policies = Policies::new(Arc::clone(&store), hub.clone());
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies, shutdown.clone()))
+        .max_decoding_message_size(OPERATOR_MESSAGE);
+    let breaker_api =
+        BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
+    let fleet_api =
+        FleetServiceServer::new(FleetApi::new(fleet.clone(), hub.clone(), Arc::clone(&store), shutdown.clone()));
+    let version = env!("CARGO_PKG_VERSION");
+    let sync_api = SyncServiceServer::new(SyncApi::new(fleet, hub, shutdown.clone(), version))
+        .max_decoding_message_size(SDK_MESSAGE);
+    health_reporter.set_serving::<PolicyServiceServer<PolicyApi>>().await;
+    health_reporter.set_serving::<BreakerServiceServer<BreakerApi>>().await;
+    health_reporter.set_serving::<FleetServiceServer<FleetApi>>().await;
+    health_reporter.set_serving::<SyncServiceServer<SyncApi>>().await;
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(fusebox_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let ready = shutdown.clone();
+    let router = Routes::new(policy_api)
+        .add_service(breaker_api)
+        .add_service(fleet_api)
+        .add_service(sync_api)
+        .add_service(health)
+        .add_service(describe().build_v1().map_err(ServeError::Reflection)?)
+        .add_service(describe().build_v1alpha().map_err(ServeError::Reflection)?)
+        .into_axum_router()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready.has_begun() {
+                    (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+                } else {
+                    (StatusCode::OK, "ok\n")
+                }
+            }),
+        );
+    let begun = shutdown.begun();
+    let server = Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_max_header_list_size(16 * 1024)
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(incoming, begun);
+    let bound = async {
+        shutdown.begun().await;
+        health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(ServeError::Transport)?,
+        () = bound => tracing::warn!("some connections did not end in time: cut"),
+    }
+    // A transport that ends by itself takes everything else with it.
+    shutdown.begin();
+    reconciler.abort();
+    Ok(())
+}

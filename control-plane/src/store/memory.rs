@@ -1,0 +1,132 @@
+//! A store in memory: for simulations, where no other thread may hold up the virtual clock, and for tests. It keeps the same promises
+//! as long as the process lives.
+
+use std::{sync::Mutex, time::SystemTime};
+
+use fusebox_policy::{Namespace, PolicyName, Revision};
+use futures_util::future::{FutureExt, ready};
+
+use super::{
+    Answer, Applied, Change, Loaded, NewOverride, Note, Store, StoreError, StoredOverride, StoredRevision,
+    StoredTransition, TransitionFilter, plan::State,
+};
+
+/// Everything, behind one lock that no await crosses.
+#[derive(Debug)]
+pub struct MemoryStore {
+    store_id: String,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: State,
+    revisions: Vec<StoredRevision>,
+    term: u64,
+    overrides: Vec<StoredOverride>,
+    last_override: u64,
+    transitions: Vec<StoredTransition>,
+}
+
+impl MemoryStore {
+    /// Empty.
+    #[must_use]
+    pub fn new(store_id: &str) -> Self {
+        Self { store_id: store_id.to_owned(), inner: Mutex::default() }
+    }
+
+    fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Answer<'_, T> {
+        let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ready(work(&mut inner)).boxed()
+    }
+}
+
+impl Store for MemoryStore {
+    fn store_id(&self) -> &str {
+        &self.store_id
+    }
+
+    fn load(&self) -> Answer<'_, Loaded> {
+        self.with(|inner| Ok(inner.state.loaded()))
+    }
+
+    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+        self.with(|inner| {
+            let plan = inner.state.plan(changes, &note)?;
+            if !validate_only {
+                inner.state = plan.after;
+                inner.revisions.extend(plan.revisions);
+            }
+            Ok(plan.applied)
+        })
+    }
+
+    fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredRevision>> {
+        self.with(|inner| {
+            let own = |stored: &&StoredRevision| {
+                stored.policy.namespace == namespace
+                    && stored.policy.name == name
+                    && before.is_none_or(|before| stored.revision < before)
+            };
+            Ok(inner.revisions.iter().rev().filter(own).take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
+        self.with(|inner| {
+            inner.term = (inner.term + 1).max(at_least);
+            Ok(inner.term)
+        })
+    }
+
+    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+        self.with(|inner| {
+            inner.last_override += 1;
+            let NewOverride { pattern, state, reason, author, created, expires } = new;
+            let stored = StoredOverride { id: inner.last_override, pattern, state, reason, author, created, expires };
+            inner.overrides.push(stored.clone());
+            Ok(stored)
+        })
+    }
+
+    fn end_overrides(&self, ids: Vec<u64>, _reason: String, _at: SystemTime) -> Answer<'_, ()> {
+        self.with(|inner| {
+            inner.overrides.retain(|stored| !ids.contains(&stored.id));
+            Ok(())
+        })
+    }
+
+    fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
+        self.with(|inner| Ok(inner.overrides.clone()))
+    }
+
+    fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
+        self.with(|inner| {
+            let mut ids = Vec::with_capacity(transitions.len());
+            for mut transition in transitions {
+                transition.id = inner.transitions.len() as u64 + 1;
+                ids.push(transition.id);
+                inner.transitions.push(transition);
+            }
+            Ok(ids)
+        })
+    }
+
+    fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
+        self.with(|inner| {
+            let TransitionFilter { target, caller, before, limit } = filter;
+            let fits = |stored: &&StoredTransition| {
+                target.as_ref().is_none_or(|target| stored.key.target.as_str() == target)
+                    && caller.as_ref().is_none_or(|caller| stored.key.caller.as_str() == caller)
+                    && before.is_none_or(|before| stored.id < before)
+            };
+            Ok(inner.transitions.iter().rev().filter(fits).take(limit as usize).cloned().collect())
+        })
+    }
+}

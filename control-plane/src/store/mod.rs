@@ -1,0 +1,329 @@
+//! Durable policies and their history, overrides, transitions, and the server's term.
+//!
+//! [`Store`] is the contract; [`memory`] and [`sqlite`] keep it, and one suite holds both to it. One method is one transaction and
+//! one use case. What may be written is decided in `plan`, once for all stores.
+
+pub mod memory;
+mod plan;
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::{sync::Arc, time::SystemTime};
+
+use fusebox_policy::{
+    InstanceId, Invalid, Namespace, Policy, PolicyName, Revision,
+    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
+};
+use fusebox_proto::v1;
+use futures_util::future::BoxFuture;
+pub(crate) use plan::to_timestamp as timestamp;
+
+/// A store that services share.
+pub type StoreHandle = Arc<dyn Store>;
+
+/// What every method answers with.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Durable state of the control plane.
+///
+/// Guarantees: what a method has answered with success is committed and survives the end of the process; a method that fails has
+/// changed nothing; revisions, terms and ids only grow, over the whole store.
+pub trait Store: Send + Sync + 'static {
+    /// Random id of the data, made when it was created. A restored copy has the same.
+    fn store_id(&self) -> &str;
+
+    /// Everything in force, as of one revision.
+    fn load(&self) -> Answer<'_, Loaded>;
+
+    /// Makes changes, all or none. Each policy that differs gets a revision of its own. With `validate_only` nothing is written, and
+    /// the answer is what it would have been.
+    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied>;
+
+    /// The revisions of one policy, newest first; of those before `before`, if given.
+    fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredRevision>>;
+
+    /// A term that is greater than every earlier one and at least `at_least`. Committed before it is returned.
+    fn next_term(&self, at_least: u64) -> Answer<'_, u64>;
+
+    /// Adds an override.
+    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride>;
+
+    /// Ends overrides before or at their time. Unknown and ended ones are left alone.
+    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()>;
+
+    /// The overrides that have not been ended. Whether one has expired is for the reader to see.
+    fn overrides(&self) -> Answer<'_, Vec<StoredOverride>>;
+
+    /// Adds to the log of transitions; answers with the ids given, in the same order.
+    fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>>;
+
+    /// Reads the log, newest first.
+    fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>>;
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A policy of this name is there already.
+    #[error("policy {0} exists already")]
+    AlreadyExists(String),
+    /// There is no policy of this name.
+    #[error("there is no policy {0}")]
+    NotFound(String),
+    /// It has been changed since it was read.
+    #[error("policy {name} has been changed by somebody else: its etag is {current} now")]
+    EtagMismatch {
+        /// The policy.
+        name: String,
+        /// The etag that it has.
+        current: String,
+    },
+    /// It contradicts another policy. The number is the index of the change.
+    #[error("{1}")]
+    Contradiction(usize, Invalid),
+    /// Stored data can't be read as what it should be.
+    #[error("stored data is corrupt: {table} {key}: {reason}")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+        /// Which row.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The data was written by a later version of this program.
+    #[error("the database is of a newer version of fusebox than this one: run that, or restore a backup")]
+    NewerSchema,
+    /// Another process has it open.
+    #[error("another fusebox serves from {0}: end it first, or choose another --data-dir")]
+    InUse(String),
+    /// The disk, or the database on it, did not do its part.
+    #[error("the database failed")]
+    Database(#[source] sqlx::Error),
+    /// The data folder could not be used.
+    #[error("cannot use the data folder {path}")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Everything in force.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The newest revision.
+    pub revision: Revision,
+    /// Ordered by namespace and name.
+    pub policies: Vec<Arc<StoredPolicy>>,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPolicy {
+    /// The policy.
+    pub policy: Policy,
+    /// The same for the wire, complete with etag and times.
+    pub wire: v1::Policy,
+}
+
+impl StoredPolicy {
+    /// What a conditional change must name.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.wire.etag
+    }
+}
+
+/// A change of one policy.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Define it so.
+    Put {
+        /// The definition; its revision is ignored.
+        policy: Box<Policy>,
+        /// What must be so before.
+        expect: Expect,
+        /// Whether the definition was taken from an older revision.
+        rollback: bool,
+    },
+    /// Take it out of force. Its revisions stay.
+    Delete {
+        /// Its namespace.
+        namespace: Namespace,
+        /// Its name.
+        name: PolicyName,
+        /// Only if it has this etag.
+        etag: Option<String>,
+        /// It is well if there is none.
+        allow_missing: bool,
+    },
+}
+
+/// What must be so before a policy is defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// There is none.
+    Absent,
+    /// There is one; with this etag, if given.
+    Present(Option<String>),
+    /// Either; if an etag is given, there is one and it has it.
+    Any(Option<String>),
+}
+
+/// Who changes something, why, and when.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Who, as far as the server knows.
+    pub author: String,
+    /// Why, as given.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// What came of changes.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// One per change, in the same order.
+    pub results: Vec<ChangeResult>,
+    /// The newest revision afterwards.
+    pub revision: Revision,
+}
+
+/// What came of one change.
+#[derive(Clone, Debug)]
+pub struct ChangeResult {
+    /// What was done.
+    pub action: Action,
+    /// The policy before.
+    pub before: Option<Arc<StoredPolicy>>,
+    /// The policy afterwards.
+    pub after: Option<Arc<StoredPolicy>>,
+}
+
+/// What was done with a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// There was none.
+    Created,
+    /// It was changed.
+    Configured,
+    /// It was so already; no revision was written.
+    Unchanged,
+    /// It is no longer in force.
+    Deleted,
+}
+
+/// What kind of change a revision is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevisionAction {
+    /// A definition where there was none.
+    Create,
+    /// Another definition.
+    Update,
+    /// The end.
+    Delete,
+    /// An older definition, written anew.
+    Rollback,
+}
+
+/// One change in the history of a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRevision {
+    /// Its number.
+    pub revision: Revision,
+    /// What was done.
+    pub action: RevisionAction,
+    /// The policy as of it; for a deletion, as it was before.
+    pub policy: Policy,
+    /// Who.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// An override that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOverride {
+    /// Which breakers.
+    pub pattern: KeyPattern,
+    /// What it does.
+    pub state: Forced,
+    /// Why.
+    pub reason: String,
+    /// Who, as far as the server knows.
+    pub author: String,
+    /// When it was set.
+    pub created: SystemTime,
+    /// When it ends by itself.
+    pub expires: SystemTime,
+}
+
+/// An override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredOverride {
+    /// Its number.
+    pub id: u64,
+    /// Which breakers.
+    pub pattern: KeyPattern,
+    /// What it does.
+    pub state: Forced,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub author: String,
+    /// When it was set.
+    pub created: SystemTime,
+    /// When it ends by itself.
+    pub expires: SystemTime,
+}
+
+/// A change of one breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTransition {
+    /// Its number; given by the store.
+    pub id: u64,
+    /// Which breaker.
+    pub key: BreakerKey,
+    /// The replica; `None` for a decision of the fleet.
+    pub instance: Option<InstanceId>,
+    /// State before.
+    pub from: String,
+    /// State after.
+    pub to: String,
+    /// Why, in one word.
+    pub cause: String,
+    /// Numbers in words.
+    pub detail: String,
+    /// When the server learned of it.
+    pub at: SystemTime,
+    /// Calls in the window.
+    pub window_calls: u64,
+    /// Failures in the window.
+    pub window_failures: u64,
+}
+
+/// Which transitions to read.
+#[derive(Clone, Debug, Default)]
+pub struct TransitionFilter {
+    /// Only of this target.
+    pub target: Option<String>,
+    /// Only of this caller.
+    pub caller: Option<String>,
+    /// Only with a smaller number.
+    pub before: Option<u64>,
+    /// At most this many.
+    pub limit: u32,
+}

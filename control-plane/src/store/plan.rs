@@ -1,0 +1,183 @@
+//! What a set of changes does to what is in force. No I/O: the same for every store.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fusebox_policy::{Namespace, Policy, PolicyName, PolicySet, Revision};
+use fusebox_proto::v1;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Action, Applied, Change, ChangeResult, Expect, Loaded, Note, RevisionAction, StoreError, StoredPolicy,
+    StoredRevision,
+};
+
+/// Name of a policy in the whole store.
+pub(super) type Key = (Namespace, PolicyName);
+
+/// What is in force.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) revision: Revision,
+    pub(super) policies: BTreeMap<Key, Arc<StoredPolicy>>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) applied: Applied,
+    pub(super) revisions: Vec<StoredRevision>,
+    pub(super) after: State,
+}
+
+impl State {
+    pub(super) fn loaded(&self) -> Loaded {
+        Loaded { revision: self.revision, policies: self.policies.values().cloned().collect() }
+    }
+
+    /// Works out what the changes do, or why they may not be made.
+    pub(super) fn plan(&self, changes: Vec<Change>, note: &Note) -> Result<Plan, StoreError> {
+        let mut after = self.clone();
+        let mut results = Vec::with_capacity(changes.len());
+        let mut revisions = Vec::new();
+        for change in changes {
+            results.push(after.change(change, note, &mut revisions)?);
+        }
+        // Ties are judged on what would be in force, so that two policies can swap their selectors in one go.
+        let set = PolicySet::new(after.policies.values().map(|stored| Arc::new(stored.policy.clone())));
+        for (index, result) in results.iter().enumerate() {
+            if let (Action::Created | Action::Configured, Some(stored)) = (result.action, &result.after) {
+                set.check_tie(&stored.policy).map_err(|invalid| StoreError::Contradiction(index, invalid))?;
+            }
+        }
+        Ok(Plan { applied: Applied { results, revision: after.revision }, revisions, after })
+    }
+
+    fn change(
+        &mut self,
+        change: Change,
+        note: &Note,
+        revisions: &mut Vec<StoredRevision>,
+    ) -> Result<ChangeResult, StoreError> {
+        match change {
+            Change::Put { policy, expect, rollback } => self.put(*policy, &expect, rollback, note, revisions),
+            Change::Delete { namespace, name, etag, allow_missing } => {
+                let full_name = format!("namespaces/{namespace}/policies/{name}");
+                let Some(before) = self.policies.get(&(namespace.clone(), name.clone())).cloned() else {
+                    return if allow_missing {
+                        Ok(ChangeResult { action: Action::Unchanged, before: None, after: None })
+                    } else {
+                        Err(StoreError::NotFound(full_name))
+                    };
+                };
+                check_etag(&before, etag.as_deref())?;
+                self.policies.remove(&(namespace, name));
+                self.revision = Revision(self.revision.0 + 1);
+                revisions.push(revision(self.revision, RevisionAction::Delete, before.policy.clone(), note));
+                Ok(ChangeResult { action: Action::Deleted, before: Some(before), after: None })
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        mut policy: Policy,
+        expect: &Expect,
+        rollback: bool,
+        note: &Note,
+        revisions: &mut Vec<StoredRevision>,
+    ) -> Result<ChangeResult, StoreError> {
+        let key = (policy.namespace.clone(), policy.name.clone());
+        let before = self.policies.get(&key).cloned();
+        match (expect, &before) {
+            (Expect::Absent, Some(_)) => return Err(StoreError::AlreadyExists(policy.resource_name())),
+            (Expect::Present(_) | Expect::Any(Some(_)), None) => {
+                return Err(StoreError::NotFound(policy.resource_name()));
+            }
+            (Expect::Present(etag) | Expect::Any(etag), Some(stored)) => check_etag(stored, etag.as_deref())?,
+            (Expect::Absent | Expect::Any(None), None) => {}
+        }
+        if let Some(stored) = &before
+            && stored.policy.definition == policy.definition
+            && stored.policy.labels == policy.labels
+        {
+            return Ok(ChangeResult { action: Action::Unchanged, before: before.clone(), after: before });
+        }
+        self.revision = Revision(self.revision.0 + 1);
+        policy.revision = self.revision;
+        let created = before.as_ref().and_then(|stored| stored.wire.create_time).map_or(note.at, from_timestamp);
+        let (action, kind) = match (&before, rollback) {
+            (_, true) => {
+                (if before.is_some() { Action::Configured } else { Action::Created }, RevisionAction::Rollback)
+            }
+            (Some(_), false) => (Action::Configured, RevisionAction::Update),
+            (None, false) => (Action::Created, RevisionAction::Create),
+        };
+        revisions.push(revision(self.revision, kind, policy.clone(), note));
+        let stored = Arc::new(stored(policy, created, note.at));
+        self.policies.insert(key, Arc::clone(&stored));
+        Ok(ChangeResult { action, before, after: Some(stored) })
+    }
+}
+
+fn revision(revision: Revision, action: RevisionAction, policy: Policy, note: &Note) -> StoredRevision {
+    let Note { author, message, at } = note.clone();
+    StoredRevision { revision, action, policy, author, message, at }
+}
+
+fn check_etag(stored: &StoredPolicy, wanted: Option<&str>) -> Result<(), StoreError> {
+    match wanted {
+        Some(etag) if etag != stored.etag() => {
+            Err(StoreError::EtagMismatch { name: stored.policy.resource_name(), current: stored.etag().to_owned() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A policy with everything that the wire shows of it.
+pub(super) fn stored(policy: Policy, created: SystemTime, updated: SystemTime) -> StoredPolicy {
+    let mut wire = v1::Policy::from(&policy);
+    wire.etag = etag(&encode(&policy));
+    wire.create_time = Some(to_timestamp(created));
+    wire.update_time = Some(to_timestamp(updated));
+    StoredPolicy { policy, wire }
+}
+
+/// The bytes that are kept: the wire form without what the store adds.
+pub(super) fn encode(policy: &Policy) -> Vec<u8> {
+    v1::Policy::from(policy).encode_to_vec()
+}
+
+pub(super) fn digest(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).to_vec()
+}
+
+/// The bytes hold the revision, so that a policy that was changed there and back has another etag.
+fn etag(bytes: &[u8]) -> String {
+    digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn to_timestamp(time: SystemTime) -> prost_types::Timestamp {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    prost_types::Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since.subsec_micros() * 1000).unwrap_or(0),
+    }
+}
+
+fn from_timestamp(time: prost_types::Timestamp) -> SystemTime {
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(seconds, u32::try_from(time.nanos).unwrap_or(0))
+}
+
+pub(super) fn to_micros(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_micros(micros: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}

@@ -1,0 +1,299 @@
+//! The store of a single control plane: one SQLite file in WAL mode.
+//!
+//! Every acknowledged write is fsynced (`synchronous = FULL`: with NORMAL a power cut loses acknowledged commits). There is one writer
+//! connection, so that nobody waits in SQLite's lock queue, and a few readers. What is in force is mirrored in memory under the writer's
+//! lock: one process owns the folder, and a file lock says so.
+
+mod rows;
+
+use std::{
+    fs::{File, OpenOptions},
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fusebox_policy::{Namespace, PolicyName, Revision};
+use futures_util::future::FutureExt;
+use sqlx::{
+    Row, Sqlite, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::Mutex;
+
+use super::{
+    Answer, Applied, Change, Loaded, NewOverride, Note, RevisionAction, Store, StoreError, StoredOverride,
+    StoredRevision, StoredTransition, TransitionFilter,
+    plan::{self, Plan, State},
+};
+
+/// The migrations, in order. Their texts never change after a release: sqlx compares checksums.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql"))];
+
+/// Readers that can work beside the writer.
+const READERS: u32 = 4;
+
+/// One SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    store_id: String,
+    writer: SqlitePool,
+    reader: SqlitePool,
+    /// What is in force. Locked for the length of a write, so that a plan is never made on what is about to change.
+    state: Arc<Mutex<State>>,
+    /// Held as long as the store lives.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens, or creates, the database in a folder.
+    ///
+    /// # Errors
+    /// The folder can't be used, another process uses it, or what is in it can't be read.
+    pub async fn open(folder: &Path) -> Result<Self, StoreError> {
+        let lock = lock(folder)?;
+        let file = folder.join("fusebox.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5))
+            // A checkpoint cuts the log back to this, so that a burst does not keep its disk for ever.
+            .pragma("journal_size_limit", (64 << 20).to_string());
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(StoreError::Database)?;
+        migrate(&writer).await?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(StoreError::Database)?;
+        let store_id = identify(&writer).await?;
+        let state = rows::load_state(&reader).await?;
+        Ok(Self { store_id, writer, reader, state: Arc::new(Mutex::new(state)), _lock: lock })
+    }
+
+    /// Runs a write in a task of its own: a caller that goes away must not cut it in half.
+    async fn write<T, F, W>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Transaction<'static, Sqlite>) -> W + Send + 'static,
+        W: Future<Output = Result<(Transaction<'static, Sqlite>, T), StoreError>> + Send,
+    {
+        let pool = self.writer.clone();
+        let task = tokio::spawn(async move {
+            let transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Database)?;
+            let (transaction, value) = work(transaction).await?;
+            transaction.commit().await.map_err(StoreError::Database)?;
+            Ok(value)
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let failed = |source| StoreError::Folder { path: folder.display().to_string(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("fusebox.lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.display().to_string())),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, name, sql)| {
+            let sql = sqlx::SqlSafeStr::into_sql_str(*sql);
+            Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations).run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionTooNew(..) => {
+            StoreError::NewerSchema
+        }
+        sqlx::migrate::MigrateError::Execute(error) => StoreError::Database(error),
+        other => StoreError::Corrupt { table: "_sqlx_migrations", key: "-".to_owned(), reason: other.to_string() },
+    })
+}
+
+/// Reads the id of the data; makes one for new data.
+async fn identify(pool: &SqlitePool) -> Result<String, StoreError> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|error| StoreError::Folder {
+        path: "the system's random source".to_owned(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    sqlx::query("INSERT INTO server (id, store_id, term, revision) VALUES (1, $1, 0, 0) ON CONFLICT (id) DO NOTHING")
+        .bind(fresh)
+        .execute(pool)
+        .await
+        .map_err(StoreError::Database)?;
+    let row =
+        sqlx::query("SELECT store_id FROM server WHERE id = 1").fetch_one(pool).await.map_err(StoreError::Database)?;
+    row.try_get("store_id").map_err(StoreError::Database)
+}
+
+impl Store for SqliteStore {
+    fn store_id(&self) -> &str {
+        &self.store_id
+    }
+
+    fn load(&self) -> Answer<'_, Loaded> {
+        async { Ok(self.state.lock().await.loaded()) }.boxed()
+    }
+
+    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+        async move {
+            let mut state = Arc::clone(&self.state).lock_owned().await;
+            let Plan { applied, revisions, after } = state.plan(changes, &note)?;
+            if validate_only || revisions.is_empty() {
+                return Ok(applied);
+            }
+            let pool = self.writer.clone();
+            // The lock goes with the task: what is in force changes with the commit, whatever becomes of the caller.
+            let task = tokio::spawn(async move {
+                let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Database)?;
+                rows::write_revisions(&mut transaction, &revisions, &after).await?;
+                transaction.commit().await.map_err(StoreError::Database)?;
+                *state = after;
+                Ok(applied)
+            });
+            task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+        }
+        .boxed()
+    }
+
+    fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredRevision>> {
+        async move {
+            let before = before.map_or(i64::MAX, |revision| rows::narrow(revision.0));
+            let rows = sqlx::query(
+                "SELECT revision, action, definition, sha256, author, message, at_us FROM policy_revisions \
+                 WHERE namespace = $1 AND name = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4",
+            )
+            .bind(namespace.as_str())
+            .bind(name.as_str())
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await
+            .map_err(StoreError::Database)?;
+            rows.iter().map(rows::revision).collect()
+        }
+        .boxed()
+    }
+
+    fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
+        self.write(move |mut transaction| async move {
+            let row = sqlx::query("UPDATE server SET term = max(term + 1, $1) WHERE id = 1 RETURNING term")
+                .bind(rows::narrow(at_least))
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(StoreError::Database)?;
+            let term: i64 = row.try_get("term").map_err(StoreError::Database)?;
+            Ok((transaction, rows::widen(term)))
+        })
+        .boxed()
+    }
+
+    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+        self.write(move |mut transaction| async move {
+            let stored = rows::insert_override(&mut transaction, new).await?;
+            Ok((transaction, stored))
+        })
+        .boxed()
+    }
+
+    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
+        self.write(move |mut transaction| async move {
+            for id in ids {
+                sqlx::query("UPDATE overrides SET ended_us = $1, end_reason = $2 WHERE id = $3 AND ended_us IS NULL")
+                    .bind(plan::to_micros(at))
+                    .bind(reason.as_str())
+                    .bind(rows::narrow(id))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(StoreError::Database)?;
+            }
+            Ok((transaction, ()))
+        })
+        .boxed()
+    }
+
+    fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
+        async move {
+            let rows = sqlx::query("SELECT * FROM overrides WHERE ended_us IS NULL ORDER BY id")
+                .fetch_all(&self.reader)
+                .await
+                .map_err(StoreError::Database)?;
+            rows.iter().map(rows::stored_override).collect()
+        }
+        .boxed()
+    }
+
+    fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
+        self.write(move |mut transaction| async move {
+            let mut ids = Vec::with_capacity(transitions.len());
+            for stored in &transitions {
+                ids.push(rows::insert_transition(&mut transaction, stored).await?);
+            }
+            Ok((transaction, ids))
+        })
+        .boxed()
+    }
+
+    fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
+        async move {
+            let TransitionFilter { target, caller, before, limit } = filter;
+            let rows = sqlx::query(
+                "SELECT * FROM transitions WHERE ($1 = '' OR target = $1) AND ($2 = '' OR caller = $2) AND id < $3 \
+                 ORDER BY id DESC LIMIT $4",
+            )
+            .bind(target.unwrap_or_default())
+            .bind(caller.unwrap_or_default())
+            .bind(before.map_or(i64::MAX, rows::narrow))
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await
+            .map_err(StoreError::Database)?;
+            rows.iter().map(rows::transition).collect()
+        }
+        .boxed()
+    }
+}
+
+impl FromStr for RevisionAction {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "create" => Ok(Self::Create),
+            "update" => Ok(Self::Update),
+            "delete" => Ok(Self::Delete),
+            "rollback" => Ok(Self::Rollback),
+            _ => Err(()),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Rows <-> domain. What can't be read is an error that names table and row, never a default.
+
+use std::sync::Arc;
+
+use fusebox_policy::{
+    CallerName, InstanceId, Invalid, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName, Zone,
+    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
+};
+use fusebox_proto::v1;
+use prost::Message;
+use sqlx::{Row, Sqlite, SqlitePool, Transaction, sqlite::SqliteRow};
+
+use crate::store::{
+    NewOverride, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
+    plan::{self, State},
+};
+
+pub(super) fn narrow(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn widen(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
+    row: &'r SqliteRow,
+    column: &str,
+) -> Result<T, StoreError> {
+    row.try_get(column).map_err(StoreError::Database)
+}
+
+fn corrupt(table: &'static str, key: impl ToString, reason: impl ToString) -> StoreError {
+    StoreError::Corrupt { table, key: key.to_string(), reason: reason.to_string() }
+}
+
+fn decode(table: &'static str, key: &str, row: &SqliteRow) -> Result<Policy, StoreError> {
+    let bytes: Vec<u8> = get(row, "definition")?;
+    let digest: Vec<u8> = get(row, "sha256")?;
+    if plan::digest(&bytes) != digest {
+        return Err(corrupt(table, key, "the digest differs"));
+    }
+    let wire = v1::Policy::decode(bytes.as_slice()).map_err(|error| corrupt(table, key, error))?;
+    Policy::try_from(wire).map_err(|invalid| corrupt(table, key, invalid))
+}
+
+pub(super) async fn load_state(pool: &SqlitePool) -> Result<State, StoreError> {
+    let mut transaction = pool.begin().await.map_err(StoreError::Database)?;
+    let server = sqlx::query("SELECT revision FROM server WHERE id = 1")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(StoreError::Database)?;
+    let rows = sqlx::query("SELECT namespace, name, definition, sha256, created_us, updated_us FROM policies")
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(StoreError::Database)?;
+    let mut state = State { revision: Revision(widen(get(&server, "revision")?)), ..State::default() };
+    for row in &rows {
+        let key = format!("{}/{}", get::<String>(row, "namespace")?, get::<String>(row, "name")?);
+        let policy = decode("policies", &key, row)?;
+        let created = plan::from_micros(get(row, "created_us")?);
+        let updated = plan::from_micros(get(row, "updated_us")?);
+        let name = (policy.namespace.clone(), policy.name.clone());
+        state.policies.insert(name, Arc::new(plan::stored(policy, created, updated)));
+    }
+    Ok(state)
+}
+
+/// Writes revisions, and brings the tables of what is in force up to them.
+pub(super) async fn write_revisions(
+    transaction: &mut Transaction<'static, Sqlite>,
+    revisions: &[StoredRevision],
+    after: &State,
+) -> Result<(), StoreError> {
+    for stored in revisions {
+        let StoredRevision { revision, action, policy, author, message, at } = stored;
+        let bytes = plan::encode(policy);
+        let digest = plan::digest(&bytes);
+        let action_name = match action {
+            RevisionAction::Create => "create",
+            RevisionAction::Update => "update",
+            RevisionAction::Delete => "delete",
+            RevisionAction::Rollback => "rollback",
+        };
+        sqlx::query(
+            "INSERT INTO policy_revisions (revision, namespace, name, action, definition, sha256, author, message, at_us) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(narrow(revision.0))
+        .bind(policy.namespace.as_str())
+        .bind(policy.name.as_str())
+        .bind(action_name)
+        .bind(bytes.as_slice())
+        .bind(digest.as_slice())
+        .bind(author.as_str())
+        .bind(message.as_str())
+        .bind(plan::to_micros(*at))
+        .execute(&mut **transaction)
+        .await
+        .map_err(StoreError::Database)?;
+        let key = (policy.namespace.clone(), policy.name.clone());
+        let query = if after.policies.contains_key(&key) {
+            sqlx::query(
+                "INSERT INTO policies (namespace, name, revision, definition, sha256, created_us, updated_us) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (namespace, name) DO UPDATE SET \
+                 revision = excluded.revision, definition = excluded.definition, sha256 = excluded.sha256, \
+                 updated_us = excluded.updated_us",
+            )
+            .bind(policy.namespace.as_str())
+            .bind(policy.name.as_str())
+            .bind(narrow(revision.0))
+            .bind(bytes.as_slice())
+            .bind(digest.as_slice())
+            .bind(plan::to_micros(*at))
+        } else {
+            sqlx::query("DELETE FROM policies WHERE namespace = $1 AND name = $2")
+                .bind(policy.namespace.as_str())
+                .bind(policy.name.as_str())
+        };
+        query.execute(&mut **transaction).await.map_err(StoreError::Database)?;
+    }
+    sqlx::query("UPDATE server SET revision = $1 WHERE id = 1")
+        .bind(narrow(after.revision.0))
+        .execute(&mut **transaction)
+        .await
+        .map_err(StoreError::Database)?;
+    Ok(())
+}
+
+pub(super) fn revision(row: &SqliteRow) -> Result<StoredRevision, StoreError> {
+    let number: i64 = get(row, "revision")?;
+    let action: String = get(row, "action")?;
+    let action = action.parse().map_err(|()| corrupt("policy_revisions", number, format!("action {action:?}")))?;
+    Ok(StoredRevision {
+        revision: Revision(widen(number)),
+        action,
+        policy: decode("policy_revisions", &number.to_string(), row)?,
+        author: get(row, "author")?,
+        message: get(row, "message")?,
+        at: plan::from_micros(get(row, "at_us")?),
+    })
+}
+
+fn part<T>(
+    row: &SqliteRow,
+    table: &'static str,
+    id: i64,
+    column: &str,
+    parse: fn(&str) -> Result<T, Invalid>,
+) -> Result<Option<T>, StoreError> {
+    let text: String = get(row, column)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    parse(&text).map(Some).map_err(|invalid| corrupt(table, id, format!("{column}: {invalid}")))
+}
+
+fn text<T: ToString>(part: Option<&T>) -> String {
+    part.map(ToString::to_string).unwrap_or_default()
+}
+
+pub(super) async fn insert_override(
+    transaction: &mut Transaction<'static, Sqlite>,
+    new: NewOverride,
+) -> Result<StoredOverride, StoreError> {
+    let NewOverride { pattern, state, reason, author, created, expires } = new;
+    let effect = match state {
+        Forced::Open => "open",
+        Forced::Closed => "closed",
+    };
+    let row = sqlx::query(
+        "INSERT INTO overrides (namespace, caller, policy, strategy, target, zone, effect, reason, author, created_us, expires_us) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+    )
+    .bind(text(pattern.namespace.as_ref()))
+    .bind(text(pattern.caller.as_ref()))
+    .bind(text(pattern.policy.as_ref()))
+    .bind(text(pattern.strategy.as_ref()))
+    .bind(pattern.target.as_str())
+    .bind(text(pattern.zone.as_ref()))
+    .bind(effect)
+    .bind(reason.as_str())
+    .bind(author.as_str())
+    .bind(plan::to_micros(created))
+    .bind(plan::to_micros(expires))
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(StoreError::Database)?;
+    let id = widen(get(&row, "id")?);
+    Ok(StoredOverride { id, pattern, state, reason, author, created, expires })
+}
+
+pub(super) fn stored_override(row: &SqliteRow) -> Result<StoredOverride, StoreError> {
+    const TABLE: &str = "overrides";
+    let id: i64 = get(row, "id")?;
+    let effect: String = get(row, "effect")?;
+    let state = match effect.as_str() {
+        "open" => Forced::Open,
+        "closed" => Forced::Closed,
+        _ => return Err(corrupt(TABLE, id, format!("effect {effect:?}"))),
+    };
+    let target = part(row, TABLE, id, "target", TargetName::try_new)?;
+    Ok(StoredOverride {
+        id: widen(id),
+        pattern: KeyPattern {
+            namespace: part(row, TABLE, id, "namespace", Namespace::try_new)?,
+            caller: part(row, TABLE, id, "caller", CallerName::try_new)?,
+            policy: part(row, TABLE, id, "policy", PolicyName::try_new)?,
+            strategy: part(row, TABLE, id, "strategy", StrategyName::try_new)?,
+            target: target.ok_or_else(|| corrupt(TABLE, id, "no target"))?,
+            zone: part(row, TABLE, id, "zone", Zone::try_new)?,
+        },
+        state,
+        reason: get(row, "reason")?,
+        author: get(row, "author")?,
+        created: plan::from_micros(get(row, "created_us")?),
+        expires: plan::from_micros(get(row, "expires_us")?),
+    })
+}
+
+pub(super) async fn insert_transition(
+    transaction: &mut Transaction<'static, Sqlite>,
+    transition: &StoredTransition,
+) -> Result<u64, StoreError> {
+    let StoredTransition { id: _, key, instance, from, to, cause, detail, at, window_calls, window_failures } =
+        transition;
+    let row = sqlx::query(
+        "INSERT INTO transitions (namespace, caller, policy, strategy, target, zone, instance, from_state, to_state, cause, \
+         detail, at_us, window_calls, window_failures) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+    )
+    .bind(key.namespace.as_str())
+    .bind(key.caller.as_str())
+    .bind(key.policy.as_str())
+    .bind(key.strategy.as_str())
+    .bind(key.target.as_str())
+    .bind(text(key.zone.as_ref()))
+    .bind(text(instance.as_ref()))
+    .bind(from.as_str())
+    .bind(to.as_str())
+    .bind(cause.as_str())
+    .bind(detail.as_str())
+    .bind(plan::to_micros(*at))
+    .bind(narrow(*window_calls))
+    .bind(narrow(*window_failures))
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(StoreError::Database)?;
+    Ok(widen(get(&row, "id")?))
+}
+
+pub(super) fn transition(row: &SqliteRow) -> Result<StoredTransition, StoreError> {
+    const TABLE: &str = "transitions";
+    let id: i64 = get(row, "id")?;
+    let missing = |column: &str| corrupt(TABLE, id, format!("no {column}"));
+    Ok(StoredTransition {
+        id: widen(id),
+        key: BreakerKey {
+            namespace: part(row, TABLE, id, "namespace", Namespace::try_new)?.ok_or_else(|| missing("namespace"))?,
+            caller: part(row, TABLE, id, "caller", CallerName::try_new)?.ok_or_else(|| missing("caller"))?,
+            policy: part(row, TABLE, id, "policy", PolicyName::try_new)?.ok_or_else(|| missing("policy"))?,
+            strategy: part(row, TABLE, id, "strategy", StrategyName::try_new)?.ok_or_else(|| missing("strategy"))?,
+            target: part(row, TABLE, id, "target", TargetName::try_new)?.ok_or_else(|| missing("target"))?,
+            zone: part(row, TABLE, id, "zone", Zone::try_new)?,
+        },
+        instance: part(row, TABLE, id, "instance", InstanceId::try_new)?,
+        from: get(row, "from_state")?,
+        to: get(row, "to_state")?,
+        cause: get(row, "cause")?,
+        detail: get(row, "detail")?,
+        at: plan::from_micros(get(row, "at_us")?),
+        window_calls: widen(get(row, "window_calls")?),
+        window_failures: widen(get(row, "window_failures")?),
+    })
+}

@@ -1,0 +1,231 @@
+//! What every store must do, run against each of them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fusebox_policy::{
+    CallerName, InstanceId, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName,
+    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
+};
+use fusebox_proto::manifest;
+
+use super::{
+    Action, Change, Expect, NewOverride, Note, RevisionAction, Store, StoreError, StoredTransition, TransitionFilter,
+    memory::MemoryStore, sqlite::SqliteStore,
+};
+
+fn policy(name: &str, target: &str, duration: &str) -> Policy {
+    let text = format!(
+        "apiVersion: fusebox/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  match: {{ target: {target} }}\n  \
+         pipeline: [{{ timeout: {duration} }}]\n"
+    );
+    manifest::parse("test", &text).unwrap().remove(0).policy
+}
+
+fn put(policy: Policy, expect: Expect) -> Change {
+    Change::Put { policy: Box::new(policy), expect, rollback: false }
+}
+
+fn delete(name: &str, etag: Option<String>) -> Change {
+    let namespace = Namespace::default_namespace();
+    Change::Delete { namespace, name: PolicyName::try_new(name).unwrap(), etag, allow_missing: false }
+}
+
+fn note() -> Note {
+    Note { author: "tester".to_owned(), message: "why".to_owned(), at: moment(1) }
+}
+
+/// Whole microseconds, as stores keep them.
+fn moment(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+async fn revisions_grow_and_unchanged_definitions_write_none(store: &dyn Store) {
+    let first = store.apply(vec![put(policy("a", "ta", "1s"), Expect::Absent)], note(), false).await.unwrap();
+    assert_eq!((first.revision, first.results[0].action), (Revision(1), Action::Created));
+    let again = store.apply(vec![put(policy("a", "ta", "1s"), Expect::Any(None))], note(), false).await.unwrap();
+    assert_eq!((again.revision, again.results[0].action), (Revision(1), Action::Unchanged));
+    let changed = store.apply(vec![put(policy("a", "ta", "2s"), Expect::Any(None))], note(), false).await.unwrap();
+    assert_eq!((changed.revision, changed.results[0].action), (Revision(2), Action::Configured));
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.revision, Revision(2));
+    assert_eq!(loaded.policies[0].policy.revision, Revision(2));
+    assert_eq!(loaded.policies[0].policy.definition, policy("a", "ta", "2s").definition);
+}
+
+async fn expectations_are_checked_in_the_same_step(store: &dyn Store) {
+    let result = store.apply(vec![put(policy("a", "ta", "3s"), Expect::Absent)], note(), false).await;
+    assert!(matches!(result, Err(StoreError::AlreadyExists(_))));
+    let result = store.apply(vec![put(policy("none", "tn", "3s"), Expect::Present(None))], note(), false).await;
+    assert!(matches!(result, Err(StoreError::NotFound(_))));
+    let stale = Some("stale".to_owned());
+    let result = store.apply(vec![put(policy("a", "ta", "3s"), Expect::Any(stale.clone()))], note(), false).await;
+    let Err(StoreError::EtagMismatch { current, .. }) = result else { panic!("a stale etag must be refused") };
+    assert!(matches!(store.apply(vec![delete("a", stale)], note(), false).await, Err(StoreError::EtagMismatch { .. })));
+    let fresh = put(policy("a", "ta", "3s"), Expect::Present(Some(current)));
+    assert_eq!(store.apply(vec![fresh], note(), false).await.unwrap().revision, Revision(3));
+}
+
+async fn several_changes_are_made_all_or_none(store: &dyn Store) {
+    let before = store.load().await.unwrap().revision;
+    let changes = vec![put(policy("b", "tb", "1s"), Expect::Absent), put(policy("a", "ta", "9s"), Expect::Absent)];
+    assert!(store.apply(changes, note(), false).await.is_err());
+    assert_eq!(store.load().await.unwrap().revision, before);
+    let changes = vec![put(policy("b", "tb", "1s"), Expect::Absent), put(policy("c", "tc", "1s"), Expect::Absent)];
+    let tried = store.apply(changes.clone(), note(), true).await.unwrap();
+    assert_eq!(store.load().await.unwrap().revision, before, "validate_only writes nothing");
+    let done = store.apply(changes, note(), false).await.unwrap();
+    assert_eq!(tried.revision, done.revision);
+    assert_eq!(done.revision, Revision(before.0 + 2), "each policy has a revision of its own");
+}
+
+async fn two_policies_for_the_same_calls_are_refused(store: &dyn Store) {
+    let result = store.apply(vec![put(policy("rival", "ta", "1s"), Expect::Absent)], note(), false).await;
+    let Err(StoreError::Contradiction(0, invalid)) = result else { panic!("a tie must be refused") };
+    assert_eq!(invalid.violations()[0].field, "spec.match");
+}
+
+async fn history_outlives_deletion(store: &dyn Store) {
+    store.apply(vec![delete("a", None)], note(), false).await.unwrap();
+    assert!(matches!(store.apply(vec![delete("a", None)], note(), false).await, Err(StoreError::NotFound(_))));
+    let name = PolicyName::try_new("a").unwrap();
+    let all = store.revisions(Namespace::default_namespace(), name.clone(), None, 100).await.unwrap();
+    let actions: Vec<_> = all.iter().map(|stored| stored.action).collect();
+    assert_eq!(
+        actions,
+        [RevisionAction::Delete, RevisionAction::Update, RevisionAction::Update, RevisionAction::Create]
+    );
+    assert_eq!((all[0].author.as_str(), all[0].message.as_str(), all[0].at), ("tester", "why", moment(1)));
+    assert!(all.is_sorted_by(|newer, older| newer.revision > older.revision));
+    let page = store.revisions(Namespace::default_namespace(), name, Some(all[0].revision), 2).await.unwrap();
+    assert_eq!(page, all[1..3]);
+}
+
+async fn terms_only_grow(store: &dyn Store) {
+    let first = store.next_term(0).await.unwrap();
+    let second = store.next_term(0).await.unwrap();
+    let raised = store.next_term(second + 100).await.unwrap();
+    assert!(first < second);
+    assert_eq!(raised, second + 100);
+    assert!(store.next_term(0).await.unwrap() > raised);
+}
+
+async fn overrides_stay_until_they_are_ended(store: &dyn Store) {
+    let pattern = KeyPattern {
+        namespace: None,
+        caller: None,
+        policy: None,
+        strategy: None,
+        target: TargetName::try_new("tb").unwrap(),
+        zone: None,
+    };
+    let new = NewOverride {
+        pattern,
+        state: Forced::Open,
+        reason: "drill".to_owned(),
+        author: "tester".to_owned(),
+        created: moment(0),
+        expires: moment(60),
+    };
+    let first = store.put_override(new.clone()).await.unwrap();
+    let second = store.put_override(NewOverride { state: Forced::Closed, ..new }).await.unwrap();
+    assert!(first.id < second.id);
+    assert_eq!(store.overrides().await.unwrap(), [first.clone(), second.clone()]);
+    store.end_overrides(vec![first.id, 999], "over".to_owned(), moment(5)).await.unwrap();
+    assert_eq!(store.overrides().await.unwrap(), [second]);
+}
+
+async fn transitions_are_read_newest_first_and_filtered(store: &dyn Store) {
+    let transition = |caller: &str, instance: Option<&str>| StoredTransition {
+        id: 0,
+        key: BreakerKey {
+            namespace: Namespace::default_namespace(),
+            caller: CallerName::try_new(caller).unwrap(),
+            policy: PolicyName::try_new("b").unwrap(),
+            strategy: StrategyName::try_new("circuit-breaker").unwrap(),
+            target: TargetName::try_new("tb").unwrap(),
+            zone: None,
+        },
+        instance: instance.map(|instance| InstanceId::try_new(instance).unwrap()),
+        from: "closed".to_owned(),
+        to: "open".to_owned(),
+        cause: "consecutive_failures".to_owned(),
+        detail: "5 of 5".to_owned(),
+        at: moment(3),
+        window_calls: 5,
+        window_failures: 5,
+    };
+    let ids = store
+        .append_transitions(vec![transition("x", Some("x-1")), transition("y", None), transition("x", Some("x-2"))])
+        .await
+        .unwrap();
+    assert!(ids.is_sorted_by(|left, right| left < right));
+    let read = |filter: TransitionFilter| async move { store.transitions(filter).await.unwrap() };
+    let all = read(TransitionFilter { limit: 10, ..TransitionFilter::default() }).await;
+    assert_eq!(all.iter().map(|stored| stored.id).rev().collect::<Vec<_>>(), ids);
+    assert_eq!(all[2], StoredTransition { id: ids[0], ..transition("x", Some("x-1")) });
+    let own = TransitionFilter { caller: Some("x".to_owned()), before: Some(ids[2]), limit: 10, target: None };
+    assert_eq!(read(own).await.len(), 1);
+    let other = TransitionFilter { target: Some("else".to_owned()), limit: 10, ..TransitionFilter::default() };
+    assert!(read(other).await.is_empty());
+}
+
+async fn all(store: Arc<dyn Store>) {
+    let store = store.as_ref();
+    revisions_grow_and_unchanged_definitions_write_none(store).await;
+    expectations_are_checked_in_the_same_step(store).await;
+    several_changes_are_made_all_or_none(store).await;
+    two_policies_for_the_same_calls_are_refused(store).await;
+    history_outlives_deletion(store).await;
+    terms_only_grow(store).await;
+    overrides_stay_until_they_are_ended(store).await;
+    transitions_are_read_newest_first_and_filtered(store).await;
+}
+
+#[tokio::test]
+async fn the_store_in_memory_keeps_the_contract() {
+    all(Arc::new(MemoryStore::new("memory"))).await;
+}
+
+#[tokio::test]
+async fn the_sqlite_store_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    all(Arc::new(SqliteStore::open(folder.path()).await.unwrap())).await;
+}
+
+#[tokio::test]
+async fn everything_is_there_after_the_database_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (id, term, before) = {
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        store.apply(vec![put(policy("a", "ta", "1s"), Expect::Absent)], note(), false).await.unwrap();
+        (store.store_id().to_owned(), store.next_term(7).await.unwrap(), store.load().await.unwrap())
+    };
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    assert_eq!(store.store_id(), id);
+    assert_eq!(store.load().await.unwrap().policies, before.policies);
+    assert!(store.next_term(0).await.unwrap() > term);
+}
+
+#[tokio::test]
+async fn a_folder_serves_one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = SqliteStore::open(folder.path()).await.unwrap();
+    assert!(matches!(SqliteStore::open(folder.path()).await, Err(StoreError::InUse(_))));
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_noticed_when_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        store.apply(vec![put(policy("a", "ta", "1s"), Expect::Absent)], note(), false).await.unwrap();
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("fusebox.db"));
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("UPDATE policies SET definition = zeroblob(length(definition))").execute(&pool).await.unwrap();
+    pool.close().await;
+    assert!(matches!(SqliteStore::open(folder.path()).await, Err(StoreError::Corrupt { table: "policies", .. })));
+}
