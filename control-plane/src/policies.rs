@@ -6,7 +6,7 @@ use fusebox_policy::{Namespace, PolicyName, Revision};
 
 use crate::{
     hub::Hub,
-    store::{Applied, Change, Expect, Note, RevisionAction, StoreError, StoreHandle, StoredRevision},
+    store::{Action, Applied, Change, Expect, Note, RevisionAction, StoreError, StoreHandle, StoredRevision},
 };
 
 /// A cheap handle.
@@ -77,7 +77,7 @@ impl Policies {
         let applied = self.store.apply(changes, note.clone(), validate_only).await?;
         if !validate_only {
             self.hub.publish(&applied);
-            for result in &applied.results {
+            for result in applied.results.iter().filter(|result| result.action != Action::Unchanged) {
                 if let Some(stored) = result.after.as_ref().or(result.before.as_ref()) {
                     tracing::info!(
                         event.name = "policy.changed",
@@ -122,35 +122,41 @@ impl Policies {
         message: String,
     ) -> Result<Applied, RollbackError> {
         let full_name = format!("namespaces/{namespace}/policies/{name}");
-        let older = match revision {
+        let (older, reason, expect) = match revision {
             Some(Revision(number)) => {
                 let before = Revision(number.saturating_add(1));
                 let found = self.revisions(namespace, name, Some(before), 1).await?.pop();
-                found
+                let older = found
                     .filter(|stored| stored.revision.0 == number)
-                    .ok_or(RollbackError::NoSuchRevision { name: full_name.clone(), revision: number })?
+                    .ok_or(RollbackError::NoSuchRevision { name: full_name.clone(), revision: number })?;
+                if older.action == RevisionAction::Delete {
+                    return Err(RollbackError::Deletion { name: full_name, revision: number });
+                }
+                (older, format!("roll back to revision {number}"), Expect::Any(etag))
             }
             None => {
-                let mut newest = self.revisions(namespace, name, None, 2).await?;
-                match newest.as_slice() {
-                    [] => return Err(StoreError::NotFound(full_name).into()),
-                    // After a deletion the row of the deletion itself holds what was in force before it.
-                    [last, ..] if last.action == RevisionAction::Delete => {}
-                    [_] => return Err(RollbackError::NothingEarlier(full_name)),
-                    [..] => {
-                        newest.remove(0);
+                let mut newest = self.revisions(namespace, name, None, 2).await?.into_iter();
+                match (newest.next(), newest.next()) {
+                    (None, _) => return Err(StoreError::NotFound(full_name).into()),
+                    // The row of a deletion holds what was in force before it.
+                    (Some(last), _) if last.action == RevisionAction::Delete => {
+                        let reason = format!("revive after its deletion in revision {}", last.revision);
+                        (last, reason, etag.map_or(Expect::Absent, |etag| Expect::Any(Some(etag))))
+                    }
+                    (Some(_), None) => return Err(RollbackError::NothingEarlier(full_name)),
+                    (Some(_), Some(older)) if older.action == RevisionAction::Delete => {
+                        return Err(RollbackError::Deletion { name: full_name, revision: older.revision.0 });
+                    }
+                    // "The one before the present" holds for the present that was just read.
+                    (Some(last), Some(older)) => {
+                        let reason = format!("roll back to revision {}", older.revision);
+                        (older, reason, Expect::Present(Some(etag.unwrap_or_else(|| last.etag()))))
                     }
                 }
-                let mut older = newest.remove(0);
-                older.action = RevisionAction::Rollback;
-                older
             }
         };
-        if older.action == RevisionAction::Delete {
-            return Err(RollbackError::Deletion { name: full_name, revision: older.revision.0 });
-        }
-        let message = if message.is_empty() { format!("roll back to revision {}", older.revision) } else { message };
-        let change = Change::Put { policy: Box::new(older.policy), expect: Expect::Any(etag), rollback: true };
+        let message = if message.is_empty() { reason } else { message };
+        let change = Change::Put { policy: Box::new(older.policy), expect, rollback: true };
         Ok(self.apply(vec![change], author, message, false).await?)
     }
 }

@@ -123,8 +123,8 @@ impl PolicyService for PolicyApi {
         Ok(Response::new(stored.wire.clone()))
     }
 
-    /// The token names the last policy of a page and the revision of the first one. When that has changed in between, the reader is told to
-    /// begin again rather than shown a mixture.
+    /// A token is the revision of the first page and a place in it. The hub keeps the last few snapshots, so that a change between two pages
+    /// does not show; a reader that is slower than that is told to begin again rather than shown a mixture.
     async fn list_policies(
         &self,
         request: Request<v1::ListPoliciesRequest>,
@@ -132,30 +132,25 @@ impl PolicyService for PolicyApi {
         let v1::ListPoliciesRequest { parent: namespace, page_size: size, page_token } = request.into_inner();
         let namespace = parent(&namespace)?;
         let size = page_size(size)?;
-        let snapshot = self.policies.hub().current();
-        let after = match optional(page_token) {
-            None => None,
+        let (snapshot, skip) = match optional(page_token) {
+            None => (self.policies.hub().current(), 0),
             Some(token) => {
-                let (revision, name) = token
-                    .split_once(':')
-                    .and_then(|(revision, name)| Some((revision.parse::<u64>().ok()?, name.to_owned())))
+                let (revision, place) = token
+                    .split_once('.')
+                    .and_then(|(revision, place)| Some((revision.parse().ok()?, place.parse::<usize>().ok()?)))
                     .ok_or_else(|| status::invalid_field("page_token", "is not one of this method"))?;
-                if revision != snapshot.revision.0 {
-                    return Err(status::aborted("policies have changed between two pages: begin again"));
-                }
-                Some(name)
+                let snapshot =
+                    self.policies.hub().at(Revision(revision)).ok_or_else(|| {
+                        status::aborted("policies have changed too often between two pages: begin again")
+                    })?;
+                (snapshot, place)
             }
         };
-        let mut rest = snapshot
-            .policies
-            .iter()
-            .filter(|stored| shows(stored, namespace.as_ref()))
-            .filter(|stored| after.as_ref().is_none_or(|after| stored.wire.name > *after));
-        let policies: Vec<v1::Policy> = rest.by_ref().take(size).map(|stored| stored.wire.clone()).collect();
-        let next_page_token = match (rest.next(), policies.last()) {
-            (Some(_), Some(last)) => format!("{}:{}", snapshot.revision, last.name),
-            (_, _) => String::new(),
-        };
+        let mut rest =
+            snapshot.policies.iter().enumerate().skip(skip).filter(|(_, stored)| shows(stored, namespace.as_ref()));
+        let policies = rest.by_ref().take(size).map(|(_, stored)| stored.wire.clone()).collect();
+        let next_page_token =
+            rest.next().map_or_else(String::new, |(place, _)| format!("{}.{place}", snapshot.revision));
         Ok(Response::new(v1::ListPoliciesResponse { policies, next_page_token, revision: snapshot.revision.0 }))
     }
 
@@ -167,16 +162,17 @@ impl PolicyService for PolicyApi {
         let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
         policy_name(&wire.name)
             .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
+        let mask = mask(update_mask)?;
         let mut etag = optional(wire.etag.clone());
         let snapshot = self.policies.hub().current();
-        let present = snapshot.get(&wire.name);
-        let wire = match (present, update_mask) {
-            (Some(stored), Some(mask)) if !mask.paths.is_empty() && mask.paths != ["*"] => {
+        let wire = match (snapshot.get(&wire.name), mask) {
+            (None, _) if !allow_missing => return Err(status::not_found("policy", &wire.name)),
+            (Some(stored), Some(paths)) => {
                 // What the mask leaves out is taken from what was read just now: a change in between must not be lost.
                 etag = etag.or_else(|| Some(stored.etag().to_owned()));
-                masked(stored.wire.clone(), wire, &mask.paths)?
+                masked(stored.wire.clone(), wire, &paths)
             }
-            (_, _) => wire,
+            (None, _) | (Some(_), None) => wire,
         };
         let policy = Policy::try_from(wire).map_err(bad)?;
         let expect = if allow_missing { Expect::Any(etag) } else { Expect::Present(etag) };
@@ -220,9 +216,12 @@ impl PolicyService for PolicyApi {
             }
         }
         faults.finish().map_err(bad)?;
-        let applied = self.write(changes, author, message, validate_only).await.map_err(|error| match error {
-            StoreError::Contradiction(index, invalid) => bad(invalid.under(&format!("policies[{index}]"))),
-            other => status::store(&other),
+        let applied = self.write(changes, author, message, validate_only).await.map_err(|error| {
+            if let StoreError::Contradiction(index, invalid) = error {
+                bad(invalid.under(&format!("policies[{index}]")))
+            } else {
+                status::store(&error)
+            }
         })?;
         let results = applied
             .results
@@ -316,7 +315,7 @@ struct Follow {
     namespace: Option<Namespace>,
     cell: tokio::sync::watch::Receiver<Arc<Snapshot>>,
     shutdown: Shutdown,
-    told: Option<Revision>,
+    told: Option<Arc<Snapshot>>,
     /// Newest last: taken from the end.
     pending: Vec<v1::watch_policies_response::Event>,
     over: bool,
@@ -342,55 +341,75 @@ impl Follow {
                 }
             }
             let snapshot = Arc::clone(&self.cell.borrow_and_update());
-            self.take(&snapshot);
+            self.take(snapshot);
         }
     }
 
-    fn take(&mut self, snapshot: &Snapshot) {
+    fn take(&mut self, snapshot: Arc<Snapshot>) {
         use v1::watch_policies_response::Event;
         let namespace = self.namespace.as_ref();
-        let upserts = |stored: &Arc<StoredPolicy>| Event::Upserted(stored.wire.clone());
-        let all = || snapshot.policies.iter().filter(|stored| shows(stored, namespace)).map(upserts).collect();
-        let mut events: Vec<Event> = match self.told.map(|told| snapshot.delta_from(told)) {
-            // A reader that has fallen out of the log is told everything anew; what is gone it learns from the bookmark's set.
-            None | Some(None) => all(),
-            Some(Some(changes)) => changes
-                .iter()
-                .filter_map(|change| match change {
-                    HubChange::Upserted(stored) => shows(stored, namespace).then(|| upserts(stored)),
-                    HubChange::Deleted(stored) => {
-                        shows(stored, namespace).then(|| Event::Deleted(stored.wire.name.clone()))
-                    }
-                })
-                .collect(),
+        let changes = match &self.told {
+            None => snapshot.policies.iter().map(Arc::clone).map(HubChange::Upserted).collect(),
+            Some(told) => snapshot.delta_since(told),
         };
-        events.push(Event::Bookmark(snapshot.revision.0));
-        events.reverse();
-        self.pending = events;
-        self.told = Some(snapshot.revision);
+        self.pending = std::iter::once(Event::Bookmark(snapshot.revision.0))
+            .chain(changes.into_iter().rev().filter_map(|change| match change {
+                HubChange::Upserted(stored) => shows(&stored, namespace).then(|| Event::Upserted(stored.wire.clone())),
+                HubChange::Deleted(stored) => {
+                    shows(&stored, namespace).then(|| Event::Deleted(stored.wire.name.clone()))
+                }
+            }))
+            .collect();
+        self.told = Some(snapshot);
     }
 }
 
-fn masked(mut stored: v1::Policy, new: v1::Policy, paths: &[String]) -> Result<v1::Policy, Status> {
+/// One part of a policy that can be changed by itself.
+#[derive(Clone, Copy)]
+enum Part {
+    Labels,
+    Spec,
+    Match,
+    Pipeline,
+    Coordination,
+    OnChange,
+}
+
+/// The parts that a mask names; `None` for all of them.
+fn mask(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<Part>>, Status> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    if paths.is_empty() || paths == ["*"] {
+        return Ok(None);
+    }
+    let part = |path: &String| match path.as_str() {
+        "labels" => Ok(Part::Labels),
+        "spec" => Ok(Part::Spec),
+        "spec.match" => Ok(Part::Match),
+        "spec.pipeline" => Ok(Part::Pipeline),
+        "spec.coordination" => Ok(Part::Coordination),
+        "spec.on_change" => Ok(Part::OnChange),
+        _ => {
+            let parts = "labels, spec, spec.match, spec.pipeline, spec.coordination, spec.on_change or * alone";
+            Err(status::invalid_field("update_mask", &format!("{path:?} can't be changed by itself: use {parts}")))
+        }
+    };
+    paths.iter().map(part).collect::<Result<_, _>>().map(Some)
+}
+
+fn masked(mut stored: v1::Policy, new: v1::Policy, parts: &[Part]) -> v1::Policy {
     let new_spec = new.spec.unwrap_or_default();
-    for path in paths {
+    for part in parts {
         let spec = stored.spec.get_or_insert_default();
-        match path.as_str() {
-            "labels" => stored.labels.clone_from(&new.labels),
-            "spec" => *spec = new_spec.clone(),
-            "spec.match" => spec.r#match.clone_from(&new_spec.r#match),
-            "spec.pipeline" => spec.pipeline.clone_from(&new_spec.pipeline),
-            "spec.coordination" => spec.coordination = new_spec.coordination,
-            "spec.on_change" => spec.on_change = new_spec.on_change,
-            _ => {
-                let reason = format!(
-                    "{path:?} can not be updated: use labels, spec, spec.match, spec.pipeline, spec.coordination, spec.on_change or *"
-                );
-                return Err(status::invalid_field("update_mask", &reason));
-            }
+        match part {
+            Part::Labels => stored.labels.clone_from(&new.labels),
+            Part::Spec => *spec = new_spec.clone(),
+            Part::Match => spec.r#match.clone_from(&new_spec.r#match),
+            Part::Pipeline => spec.pipeline.clone_from(&new_spec.pipeline),
+            Part::Coordination => spec.coordination = new_spec.coordination,
+            Part::OnChange => spec.on_change = new_spec.on_change,
         }
     }
-    Ok(stored)
+    stored
 }
 
 fn revision(stored: StoredRevision) -> v1::PolicyRevision {

@@ -14,8 +14,17 @@ use crate::{policies::RollbackError, store::StoreError};
 const DOMAIN: &str = "fusebox";
 /// Violations in one answer: they travel in a header.
 const MOST_VIOLATIONS: usize = 20;
+/// Longest text in any part of an answer: bad input is quoted there.
+const LONGEST_TEXT: usize = 300;
 /// When to try again what failed for a passing cause.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 fn with(code: Code, message: impl Into<String>, reason: &str, metadata: &[(&str, &str)]) -> Status {
     let metadata: HashMap<String, String> =
@@ -35,7 +44,7 @@ pub fn invalid(invalid: &Invalid) -> Status {
     details.set_error_info("POLICY_INVALID", DOMAIN, HashMap::new());
     let violations = invalid.violations();
     for violation in violations.iter().take(MOST_VIOLATIONS) {
-        details.add_bad_request_violation(&violation.field, &violation.reason);
+        details.add_bad_request_violation(short(&violation.field), short(&violation.reason));
     }
     if let Some(more) = violations.len().checked_sub(MOST_VIOLATIONS).filter(|more| *more > 0) {
         details.add_bad_request_violation("", format!("and {more} more"));
@@ -45,7 +54,7 @@ pub fn invalid(invalid: &Invalid) -> Status {
         [first, ..] => format!("{first} (and {} more)", violations.len() - 1),
         [] => "invalid".to_owned(),
     };
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    Status::with_error_details(Code::InvalidArgument, short(&message), details)
 }
 
 /// One bad field.
@@ -53,8 +62,8 @@ pub fn invalid(invalid: &Invalid) -> Status {
 pub fn invalid_field(field: &str, reason: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info("FIELD_INVALID", DOMAIN, HashMap::new());
-    details.add_bad_request_violation(field, reason);
-    Status::with_error_details(Code::InvalidArgument, format!("{field}: {reason}"), details)
+    details.add_bad_request_violation(field, short(reason));
+    Status::with_error_details(Code::InvalidArgument, short(&format!("{field}: {reason}")), details)
 }
 
 /// Something is not there.
@@ -111,6 +120,12 @@ pub fn store(error: &StoreError) -> Status {
             tracing::error!(error = %error, "the store is broken");
             with(Code::Internal, error.to_string(), "STORE_CORRUPT", &[])
         }
+        StoreError::Busy => with(Code::Unavailable, error.to_string(), "STORE_BUSY", &[]),
+        StoreError::Full => {
+            tracing::error!(error = %error, "changes are refused; what is in force goes on");
+            with(Code::Unavailable, error.to_string(), "STORE_FULL", &[])
+        }
+        StoreError::TermTooHigh(_) => with(Code::FailedPrecondition, error.to_string(), "TERM_TOO_HIGH", &[]),
         StoreError::InUse(_) | StoreError::Database(_) | StoreError::Folder { .. } => {
             tracing::error!(error = %error, source = ?std::error::Error::source(error), "the store failed");
             with(

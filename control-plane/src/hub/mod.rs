@@ -3,6 +3,7 @@
 //! One `watch` cell holds the newest snapshot: a slow follower skips revisions, and can neither hold memory nor delay anyone else. A
 //! bounded log of recent changes rides along, so that followers can be sent differences.
 
+mod diff;
 mod reconcile;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use fusebox_policy::Revision;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use reconcile::reconcile;
@@ -19,6 +21,8 @@ use crate::store::{Applied, Loaded, StoreError, StoreHandle, StoredPolicy};
 
 /// Changes that are remembered for differences. Whoever is further behind gets everything.
 const LOG: usize = 1024;
+/// Earlier snapshots that are kept for readers that are between two pages.
+const RECENT: usize = 16;
 
 /// What is in force as of one revision.
 #[derive(Clone, Debug)]
@@ -48,10 +52,13 @@ impl Snapshot {
     /// The policy of this resource name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<StoredPolicy>> {
-        self.policies.iter().find(|stored| stored.wire.name == name)
+        let wanted = name.strip_prefix("namespaces/")?.split_once("/policies/")?;
+        let index = self.policies.binary_search_by(|own| diff::key(own).cmp(&wanted)).ok()?;
+        self.policies.get(index)
     }
 
-    /// What changed since a revision, the newest state of each policy once. `None` if the log does not reach back so far.
+    /// What changed since a revision, the newest state of each policy once, in the order of revisions. `None` if the log does not reach
+    /// back so far.
     #[must_use]
     pub fn delta_from(&self, from: Revision) -> Option<Vec<Change>> {
         if from < self.log_from || from > self.revision {
@@ -71,9 +78,38 @@ impl Snapshot {
         Some(changes)
     }
 
+    /// What changed since an earlier snapshot, however much earlier.
+    #[must_use]
+    pub fn delta_since(&self, earlier: &Self) -> Vec<Change> {
+        self.delta_from(earlier.revision).unwrap_or_else(|| diff::diff(&earlier.policies, &self.policies))
+    }
+
     fn load(store_id: &str, loaded: Loaded) -> Self {
         let Loaded { revision, policies } = loaded;
         Self { store_id: store_id.to_owned(), revision, policies, log: VecDeque::new(), log_from: revision }
+    }
+
+    /// The snapshot after this one.
+    fn next(&self, loaded: Loaded) -> Self {
+        let Loaded { revision, policies } = loaded;
+        let mut log = self.log.clone();
+        let mut log_from = self.log_from;
+        let mut changes: Vec<_> = diff::diff(&self.policies, &policies)
+            .into_iter()
+            .map(|change| match change {
+                Change::Upserted(stored) => (stored.policy.revision, stored),
+                // It happened at or before this revision; where exactly makes no difference to anybody who was further back.
+                Change::Deleted(stored) => (revision, stored),
+            })
+            .collect();
+        changes.sort_by_key(|(revision, _)| *revision);
+        log.extend(changes);
+        while log.len() > LOG {
+            if let Some((forgotten, _)) = log.pop_front() {
+                log_from = forgotten;
+            }
+        }
+        Self { store_id: self.store_id.clone(), revision, policies, log, log_from }
     }
 }
 
@@ -81,6 +117,8 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct Hub {
     cell: Arc<watch::Sender<Arc<Snapshot>>>,
+    /// Newest last; the newest is the cell's. Locked for a look only.
+    recent: Arc<Mutex<VecDeque<Arc<Snapshot>>>>,
 }
 
 impl Hub {
@@ -89,8 +127,11 @@ impl Hub {
     /// # Errors
     /// What the store says.
     pub async fn start(store: &StoreHandle) -> Result<Self, StoreError> {
-        let snapshot = Snapshot::load(store.store_id(), store.load().await?);
-        Ok(Self { cell: Arc::new(watch::Sender::new(Arc::new(snapshot))) })
+        let snapshot = Arc::new(Snapshot::load(store.store_id(), store.load().await?));
+        Ok(Self {
+            cell: Arc::new(watch::Sender::new(Arc::clone(&snapshot))),
+            recent: Arc::new(Mutex::new(VecDeque::from([snapshot]))),
+        })
     }
 
     /// Follows. The present snapshot counts as seen.
@@ -105,53 +146,29 @@ impl Hub {
         Arc::clone(&self.cell.borrow())
     }
 
-    /// Makes committed changes visible. Late and repeated ones are harmless.
-    pub fn publish(&self, applied: &Applied) {
-        self.cell.send_if_modified(|snapshot| {
-            if applied.revision <= snapshot.revision {
-                return false;
-            }
-            let mut next = Snapshot::clone(snapshot);
-            for result in &applied.results {
-                let (revision, changed) = match (&result.before, &result.after) {
-                    (_, Some(after)) => (after.policy.revision, after),
-                    // Deletions are within the range of the whole change; where exactly does not matter to a difference.
-                    (Some(before), None) => (applied.revision, before),
-                    (None, None) => continue,
-                };
-                if revision > snapshot.revision {
-                    next.log.push_back((revision, Arc::clone(changed)));
-                }
-                let name = &changed.wire.name;
-                let place = next.policies.binary_search_by(|own| own.wire.name.as_str().cmp(name));
-                match (place, &result.after) {
-                    (Ok(index), Some(after)) => next.policies[index] = Arc::clone(after),
-                    (Err(index), Some(after)) => next.policies.insert(index, Arc::clone(after)),
-                    (Ok(index), None) => {
-                        next.policies.remove(index);
-                    }
-                    (Err(_), None) => {}
-                }
-            }
-            next.log.make_contiguous().sort_by_key(|(revision, _)| *revision);
-            while next.log.len() > LOG {
-                if let Some((forgotten, _)) = next.log.pop_front() {
-                    next.log_from = forgotten;
-                }
-            }
-            next.revision = applied.revision;
-            *snapshot = Arc::new(next);
-            true
-        });
+    /// The snapshot of a revision, if it is one of the last few that were published.
+    #[must_use]
+    pub fn at(&self, revision: Revision) -> Option<Arc<Snapshot>> {
+        self.recent.lock().iter().find(|snapshot| snapshot.revision == revision).map(Arc::clone)
     }
 
-    /// Replaces everything by what the store holds, if that is newer.
-    pub(crate) fn replace(&self, store_id: &str, loaded: Loaded) -> bool {
+    /// Makes committed changes visible. Late and repeated ones are harmless: the newest revision wins, and holds all before it.
+    pub fn publish(&self, applied: &Applied) {
+        self.replace(applied.state.clone());
+    }
+
+    /// Shows what is stored, if that is newer than what is shown. Answers whether it was.
+    pub fn replace(&self, loaded: Loaded) -> bool {
         self.cell.send_if_modified(|snapshot| {
             if loaded.revision <= snapshot.revision {
                 return false;
             }
-            *snapshot = Arc::new(Snapshot::load(store_id, loaded));
+            *snapshot = Arc::new(snapshot.next(loaded));
+            let mut recent = self.recent.lock();
+            recent.push_back(Arc::clone(snapshot));
+            while recent.len() > RECENT {
+                recent.pop_front();
+            }
             true
         })
     }

@@ -20,7 +20,7 @@ pub async fn reconcile(hub: Hub, store: StoreHandle, shutdown: Shutdown) {
         match store.load().await {
             Ok(loaded) => {
                 let revision = loaded.revision;
-                if hub.replace(store.store_id(), loaded) {
+                if hub.replace(loaded) {
                     tracing::warn!(event.name = "hub.healed", %revision, "a publication was missed");
                 }
             }

@@ -8,7 +8,8 @@ use futures_util::future::{FutureExt, ready};
 
 use super::{
     Answer, Applied, Change, Loaded, NewOverride, Note, Store, StoreError, StoredOverride, StoredRevision,
-    StoredTransition, TransitionFilter, plan::State,
+    StoredTransition, TransitionFilter,
+    plan::{self, State},
 };
 
 /// Everything, behind one lock that no await crosses.
@@ -80,7 +81,7 @@ impl Store for MemoryStore {
 
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         self.with(|inner| {
-            inner.term = (inner.term + 1).max(at_least);
+            inner.term = plan::check_term(at_least.max(inner.term + 1))?;
             Ok(inner.term)
         })
     }

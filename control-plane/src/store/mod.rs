@@ -19,6 +19,9 @@ use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
 
+/// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
+pub const MAX_TERM: u64 = 1 << 53;
+
 /// A store that services share.
 pub type StoreHandle = Arc<dyn Store>;
 
@@ -28,12 +31,13 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// Durable state of the control plane.
 ///
 /// Guarantees: what a method has answered with success is committed and survives the end of the process; a method that fails has
-/// changed nothing; revisions, terms and ids only grow, over the whole store.
+/// changed nothing; revisions, terms and ids only grow, over the whole store. A write that was begun is brought to its end even
+/// if nobody waits for it any more.
 pub trait Store: Send + Sync + 'static {
     /// Random id of the data, made when it was created. A restored copy has the same.
     fn store_id(&self) -> &str;
 
-    /// Everything in force, as of one revision.
+    /// Everything in force, as of one revision. Read anew: what really is stored, whatever this process believes.
     fn load(&self) -> Answer<'_, Loaded>;
 
     /// Makes changes, all or none. Each policy that differs gets a revision of its own. With `validate_only` nothing is written, and
@@ -50,12 +54,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> Answer<'_, Vec<StoredRevision>>;
 
     /// A term that is greater than every earlier one and at least `at_least`. Committed before it is returned.
+    /// Terms end at [`MAX_TERM`]: whoever passes one on from outside checks it first.
     fn next_term(&self, at_least: u64) -> Answer<'_, u64>;
 
     /// Adds an override.
     fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride>;
 
-    /// Ends overrides before or at their time. Unknown and ended ones are left alone.
+    /// Ends overrides. Unknown and ended ones are left alone.
     fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()>;
 
     /// The overrides that have not been ended. Whether one has expired is for the reader to see.
@@ -98,6 +103,15 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// Somebody else wrote for too long.
+    #[error("the database is busy")]
+    Busy,
+    /// There is no room for another change. What is stored can be read.
+    #[error("the disk of the database is full")]
+    Full,
+    /// There is no greater term.
+    #[error("term {0} is beyond the greatest one")]
+    TermTooHigh(u64),
     /// The data was written by a later version of this program.
     #[error("the database is of a newer version of fusebox than this one: run that, or restore a backup")]
     NewerSchema,
@@ -191,13 +205,15 @@ pub struct Note {
     pub at: SystemTime,
 }
 
-/// What came of changes.
+/// What came of changes. With `validate_only`, what would have.
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// One per change, in the same order.
     pub results: Vec<ChangeResult>,
     /// The newest revision afterwards.
     pub revision: Revision,
+    /// Everything in force afterwards.
+    pub state: Loaded,
 }
 
 /// What came of one change.
@@ -252,6 +268,14 @@ pub struct StoredRevision {
     pub message: String,
     /// When.
     pub at: SystemTime,
+}
+
+impl StoredRevision {
+    /// The etag that the policy had as of this revision.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        plan::etag(&plan::encode(&self.policy))
+    }
 }
 
 /// An override that is to be.

@@ -12,7 +12,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Applied, Change, ChangeResult, Expect, Loaded, Note, RevisionAction, StoreError, StoredPolicy,
+    Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, RevisionAction, StoreError, StoredPolicy,
     StoredRevision,
 };
 
@@ -54,7 +54,8 @@ impl State {
                 set.check_tie(&stored.policy).map_err(|invalid| StoreError::Contradiction(index, invalid))?;
             }
         }
-        Ok(Plan { applied: Applied { results, revision: after.revision }, revisions, after })
+        let applied = Applied { results, revision: after.revision, state: after.loaded() };
+        Ok(Plan { applied, revisions, after })
     }
 
     fn change(
@@ -157,7 +158,7 @@ pub(super) fn digest(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes hold the revision, so that a policy that was changed there and back has another etag.
-fn etag(bytes: &[u8]) -> String {
+pub(super) fn etag(bytes: &[u8]) -> String {
     digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -172,6 +173,11 @@ pub(crate) fn to_timestamp(time: SystemTime) -> prost_types::Timestamp {
 fn from_timestamp(time: prost_types::Timestamp) -> SystemTime {
     let seconds = u64::try_from(time.seconds).unwrap_or(0);
     UNIX_EPOCH + Duration::new(seconds, u32::try_from(time.nanos).unwrap_or(0))
+}
+
+/// Refuses a term that a store could not count on from.
+pub(super) const fn check_term(term: u64) -> Result<u64, StoreError> {
+    if term > MAX_TERM { Err(StoreError::TermTooHigh(term)) } else { Ok(term) }
 }
 
 pub(super) fn to_micros(time: SystemTime) -> i64 {

@@ -1,8 +1,9 @@
 //! The store of a single control plane: one SQLite file in WAL mode.
 //!
 //! Every acknowledged write is fsynced (`synchronous = FULL`: with NORMAL a power cut loses acknowledged commits). There is one writer
-//! connection, so that nobody waits in SQLite's lock queue, and a few readers. What is in force is mirrored in memory under the writer's
-//! lock: one process owns the folder, and a file lock says so.
+//! connection, so that nobody waits in SQLite's lock queue, and a few readers. One process owns the folder; a file lock says so. What is
+//! in force is mirrored in memory, and brought up to the stored revision inside each transaction: after a commit whose outcome is
+//! unknown, whoever comes next learns what became of it.
 
 mod rows;
 
@@ -18,7 +19,7 @@ use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::FutureExt;
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Mutex;
@@ -35,6 +36,9 @@ const MIGRATIONS: &[(i64, &str, &str)] =
 
 /// Readers that can work beside the writer.
 const READERS: u32 = 4;
+
+/// How long anything waits for its turn; then it is told so.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One SQLite file.
 #[derive(Debug)]
@@ -62,22 +66,27 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
+            .busy_timeout(PATIENCE)
             // A checkpoint cuts the log back to this, so that a burst does not keep its disk for ever.
             .pragma("journal_size_limit", (64 << 20).to_string());
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(PATIENCE)
             .connect_with(options.clone())
             .await
-            .map_err(StoreError::Database)?;
+            .map_err(failed)?;
         migrate(&writer).await?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .acquire_timeout(PATIENCE)
             .connect_with(options.read_only(true))
             .await
-            .map_err(StoreError::Database)?;
+            .map_err(failed)?;
         let store_id = identify(&writer).await?;
-        let state = rows::load_state(&reader).await?;
+        let state = {
+            let mut transaction = reader.begin().await.map_err(failed)?;
+            rows::load_state(&mut transaction).await?
+        };
         Ok(Self { store_id, writer, reader, state: Arc::new(Mutex::new(state)), _lock: lock })
     }
 
@@ -90,12 +99,28 @@ impl SqliteStore {
     {
         let pool = self.writer.clone();
         let task = tokio::spawn(async move {
-            let transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Database)?;
+            let transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
             let (transaction, value) = work(transaction).await?;
-            transaction.commit().await.map_err(StoreError::Database)?;
+            transaction.commit().await.map_err(failed)?;
             Ok(value)
         });
         task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+    }
+}
+
+/// What the database said, in the words of the contract.
+fn failed(error: sqlx::Error) -> StoreError {
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        return StoreError::Busy;
+    }
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // The low byte is the primary code, the rest says more: https://www.sqlite.org/rescode.html
+    let primary = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
+    match primary {
+        Some(5 | 6) => StoreError::Busy,
+        Some(13) => StoreError::Full,
+        Some(11 | 26) => StoreError::Corrupt { table: "fusebox.db", key: "-".to_owned(), reason: error.to_string() },
+        Some(_) | None => StoreError::Database(error),
     }
 }
 
@@ -123,12 +148,14 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
             Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
         })
         .collect();
-    Migrator::with_migrations(migrations).run(pool).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionTooNew(..) => {
+    Migrator::with_migrations(migrations).run(pool).await.map_err(|error| {
+        if let MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) = error {
             StoreError::NewerSchema
+        } else if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+            failed(error)
+        } else {
+            StoreError::Corrupt { table: "_sqlx_migrations", key: "-".to_owned(), reason: error.to_string() }
         }
-        sqlx::migrate::MigrateError::Execute(error) => StoreError::Database(error),
-        other => StoreError::Corrupt { table: "_sqlx_migrations", key: "-".to_owned(), reason: other.to_string() },
     })
 }
 
@@ -144,10 +171,9 @@ async fn identify(pool: &SqlitePool) -> Result<String, StoreError> {
         .bind(fresh)
         .execute(pool)
         .await
-        .map_err(StoreError::Database)?;
-    let row =
-        sqlx::query("SELECT store_id FROM server WHERE id = 1").fetch_one(pool).await.map_err(StoreError::Database)?;
-    row.try_get("store_id").map_err(StoreError::Database)
+        .map_err(failed)?;
+    let row = sqlx::query("SELECT store_id FROM server WHERE id = 1").fetch_one(pool).await.map_err(failed)?;
+    row.try_get("store_id").map_err(failed)
 }
 
 impl Store for SqliteStore {
@@ -156,23 +182,29 @@ impl Store for SqliteStore {
     }
 
     fn load(&self) -> Answer<'_, Loaded> {
-        async { Ok(self.state.lock().await.loaded()) }.boxed()
+        async move {
+            let mut state = self.state.lock().await;
+            let mut transaction = self.reader.begin().await.map_err(failed)?;
+            rows::refresh(&mut transaction, &mut state).await?;
+            Ok(state.loaded())
+        }
+        .boxed()
     }
 
     fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
         async move {
             let mut state = Arc::clone(&self.state).lock_owned().await;
-            let Plan { applied, revisions, after } = state.plan(changes, &note)?;
-            if validate_only || revisions.is_empty() {
-                return Ok(applied);
-            }
             let pool = self.writer.clone();
             // The lock goes with the task: what is in force changes with the commit, whatever becomes of the caller.
             let task = tokio::spawn(async move {
-                let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Database)?;
-                rows::write_revisions(&mut transaction, &revisions, &after).await?;
-                transaction.commit().await.map_err(StoreError::Database)?;
-                *state = after;
+                let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+                rows::refresh(&mut transaction, &mut state).await?;
+                let Plan { applied, revisions, after } = state.plan(changes, &note)?;
+                if !validate_only && !revisions.is_empty() {
+                    rows::write_revisions(&mut transaction, &revisions, &after).await?;
+                    transaction.commit().await.map_err(failed)?;
+                    *state = after;
+                }
                 Ok(applied)
             });
             task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
@@ -199,7 +231,7 @@ impl Store for SqliteStore {
             .bind(i64::from(limit))
             .fetch_all(&self.reader)
             .await
-            .map_err(StoreError::Database)?;
+            .map_err(failed)?;
             rows.iter().map(rows::revision).collect()
         }
         .boxed()
@@ -208,12 +240,12 @@ impl Store for SqliteStore {
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         self.write(move |mut transaction| async move {
             let row = sqlx::query("UPDATE server SET term = max(term + 1, $1) WHERE id = 1 RETURNING term")
-                .bind(rows::narrow(at_least))
+                .bind(rows::narrow(plan::check_term(at_least)?))
                 .fetch_one(&mut *transaction)
                 .await
-                .map_err(StoreError::Database)?;
-            let term: i64 = row.try_get("term").map_err(StoreError::Database)?;
-            Ok((transaction, rows::widen(term)))
+                .map_err(failed)?;
+            let term: i64 = row.try_get("term").map_err(failed)?;
+            Ok((transaction, plan::check_term(rows::widen(term))?))
         })
         .boxed()
     }
@@ -235,7 +267,7 @@ impl Store for SqliteStore {
                     .bind(rows::narrow(id))
                     .execute(&mut *transaction)
                     .await
-                    .map_err(StoreError::Database)?;
+                    .map_err(failed)?;
             }
             Ok((transaction, ()))
         })
@@ -247,7 +279,7 @@ impl Store for SqliteStore {
             let rows = sqlx::query("SELECT * FROM overrides WHERE ended_us IS NULL ORDER BY id")
                 .fetch_all(&self.reader)
                 .await
-                .map_err(StoreError::Database)?;
+                .map_err(failed)?;
             rows.iter().map(rows::stored_override).collect()
         }
         .boxed()
@@ -277,7 +309,7 @@ impl Store for SqliteStore {
             .bind(i64::from(limit))
             .fetch_all(&self.reader)
             .await
-            .map_err(StoreError::Database)?;
+            .map_err(failed)?;
             rows.iter().map(rows::transition).collect()
         }
         .boxed()

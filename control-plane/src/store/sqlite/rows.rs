@@ -8,8 +8,9 @@ use fusebox_policy::{
 };
 use fusebox_proto::v1;
 use prost::Message;
-use sqlx::{Row, Sqlite, SqlitePool, Transaction, sqlite::SqliteRow};
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
+use super::failed;
 use crate::store::{
     NewOverride, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
     plan::{self, State},
@@ -27,7 +28,7 @@ fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
     row: &'r SqliteRow,
     column: &str,
 ) -> Result<T, StoreError> {
-    row.try_get(column).map_err(StoreError::Database)
+    row.try_get(column).map_err(failed)
 }
 
 fn corrupt(table: &'static str, key: impl ToString, reason: impl ToString) -> StoreError {
@@ -44,17 +45,27 @@ fn decode(table: &'static str, key: &str, row: &SqliteRow) -> Result<Policy, Sto
     Policy::try_from(wire).map_err(|invalid| corrupt(table, key, invalid))
 }
 
-pub(super) async fn load_state(pool: &SqlitePool) -> Result<State, StoreError> {
-    let mut transaction = pool.begin().await.map_err(StoreError::Database)?;
-    let server = sqlx::query("SELECT revision FROM server WHERE id = 1")
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(StoreError::Database)?;
+async fn stored_revision(connection: &mut SqliteConnection) -> Result<Revision, StoreError> {
+    let row = sqlx::query("SELECT revision FROM server WHERE id = 1").fetch_one(connection).await.map_err(failed)?;
+    Ok(Revision(widen(get(&row, "revision")?)))
+}
+
+/// Reads everything anew unless the mirror is of the stored revision.
+pub(super) async fn refresh(connection: &mut SqliteConnection, state: &mut State) -> Result<(), StoreError> {
+    if stored_revision(&mut *connection).await? != state.revision {
+        *state = load_state(connection).await?;
+    }
+    Ok(())
+}
+
+/// Reads what is in force; inside a transaction, so that it is of one revision.
+pub(super) async fn load_state(connection: &mut SqliteConnection) -> Result<State, StoreError> {
+    let revision = stored_revision(&mut *connection).await?;
     let rows = sqlx::query("SELECT namespace, name, definition, sha256, created_us, updated_us FROM policies")
-        .fetch_all(&mut *transaction)
+        .fetch_all(connection)
         .await
-        .map_err(StoreError::Database)?;
-    let mut state = State { revision: Revision(widen(get(&server, "revision")?)), ..State::default() };
+        .map_err(failed)?;
+    let mut state = State { revision, ..State::default() };
     for row in &rows {
         let key = format!("{}/{}", get::<String>(row, "namespace")?, get::<String>(row, "name")?);
         let policy = decode("policies", &key, row)?;
@@ -97,7 +108,7 @@ pub(super) async fn write_revisions(
         .bind(plan::to_micros(*at))
         .execute(&mut **transaction)
         .await
-        .map_err(StoreError::Database)?;
+        .map_err(failed)?;
         let key = (policy.namespace.clone(), policy.name.clone());
         let query = if after.policies.contains_key(&key) {
             sqlx::query(
@@ -117,13 +128,13 @@ pub(super) async fn write_revisions(
                 .bind(policy.namespace.as_str())
                 .bind(policy.name.as_str())
         };
-        query.execute(&mut **transaction).await.map_err(StoreError::Database)?;
+        query.execute(&mut **transaction).await.map_err(failed)?;
     }
     sqlx::query("UPDATE server SET revision = $1 WHERE id = 1")
         .bind(narrow(after.revision.0))
         .execute(&mut **transaction)
         .await
-        .map_err(StoreError::Database)?;
+        .map_err(failed)?;
     Ok(())
 }
 
@@ -185,7 +196,7 @@ pub(super) async fn insert_override(
     .bind(plan::to_micros(expires))
     .fetch_one(&mut **transaction)
     .await
-    .map_err(StoreError::Database)?;
+    .map_err(failed)?;
     let id = widen(get(&row, "id")?);
     Ok(StoredOverride { id, pattern, state, reason, author, created, expires })
 }
@@ -245,7 +256,7 @@ pub(super) async fn insert_transition(
     .bind(narrow(*window_failures))
     .fetch_one(&mut **transaction)
     .await
-    .map_err(StoreError::Database)?;
+    .map_err(failed)?;
     Ok(widen(get(&row, "id")?))
 }
 
