@@ -5,9 +5,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod fleet;
 pub mod grpc;
 pub mod hub;
 pub mod policies;
+pub mod serve;
+pub mod sessions;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
@@ -27,10 +30,7 @@ pub async fn run_from(args: Vec<OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        cli::Command::Serve(args) => {
-            let _ = args;
-            ExitCode::SUCCESS
-        }
+        cli::Command::Serve(args) => serve::main(&args).await,
         _ => Box::pin(cli::run(cli)).await,
     }
 }

@@ -106,8 +106,7 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| ServeError::Listen { address: config.listen, source })?;
-    let address =
-        listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
     anstream::eprintln!("fusebox {}", env!("CARGO_PKG_VERSION"));
     anstream::eprintln!("data in {}{}", data.display(), if temporary.is_some() { " (temporary)" } else { "" });
     anstream::eprintln!("listening on http://{address}");
@@ -157,8 +156,7 @@ where
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let policy_api = PolicyServiceServer::new(PolicyApi::new(policies, shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
-    let breaker_api =
-        BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
+    let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
     let fleet_api =
         FleetServiceServer::new(FleetApi::new(fleet.clone(), hub.clone(), Arc::clone(&store), shutdown.clone()));
     let version = env!("CARGO_PKG_VERSION");

@@ -1,7 +1,11 @@
 //! The services: parse, call a use case, render. Nothing is decided here.
 
+pub mod breakers;
+pub mod fleet;
 pub mod policies;
 pub mod status;
+pub mod sync;
+mod watch;
 
 use tonic::Request;
 

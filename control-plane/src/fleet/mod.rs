@@ -1,0 +1,239 @@
+//! Evidence in, verdicts out: how the breakers of connected replicas act as one.
+//!
+//! One task, the [`owner`], holds every shared breaker, every connected replica and every override, and drives the pure machines of
+//! `fusebox_policy::fleet`. Commands come in through one bounded channel; verdicts leave through each session's [`Outbox`], a cell of the
+//! newest state; what operators see leaves through a `watch` cell.
+
+mod effects;
+mod outbox;
+mod overrides;
+mod owner;
+mod transitions;
+mod view;
+mod windows;
+
+use std::sync::Arc;
+
+use fusebox_policy::{
+    CallerName, InstanceId, Namespace, Revision, Zone,
+    fleet::{evidence::MemberId, gate::Forced, key::KeyPattern, shared::ProbeResult},
+};
+use fusebox_proto::{sync::v1 as sync, v1};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+pub use outbox::Outbox;
+pub(crate) use overrides::check_reason;
+pub use overrides::{ForceError, ForceRequest};
+pub(crate) use transitions::wire as transition_wire;
+pub use view::View;
+
+use crate::{
+    hub::Hub,
+    shutdown::Shutdown,
+    store::{StoreError, StoreHandle},
+};
+
+/// Commands that may wait: a burst of a thousand replicas' heartbeats. Whoever sends more waits with its stream, which is how TCP says it
+/// to the replica.
+const COMMANDS: usize = 1024;
+/// Live transitions that a slow reader may lag behind before it loses some.
+const LIVE: usize = 1024;
+/// How long a verdict holds without a heartbeat.
+pub const LEASE: std::time::Duration = std::time::Duration::from_secs(15);
+/// How often replicas tell what they see. A third of what people notice, and small enough that evidence is fresh.
+pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Who a replica is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Whose policies it runs.
+    pub namespace: Namespace,
+    /// The service.
+    pub caller: CallerName,
+    /// The replica, and its run.
+    pub member: MemberId,
+    /// Its zone.
+    pub zone: Option<Zone>,
+    /// Its labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Its SDK.
+    pub sdk_version: String,
+    /// Where its policies came from when it connected.
+    pub policy_source: String,
+    /// The highest term that it has ever seen.
+    pub highest_term: u64,
+}
+
+impl Identity {
+    /// `services/{service}/instances/{instance}`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("services/{}/instances/{}", self.caller, self.member.instance)
+    }
+
+    fn instance(&self) -> &InstanceId {
+        &self.member.instance
+    }
+}
+
+/// One stream of one replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+/// What a replica tells.
+#[derive(Debug)]
+pub enum Told {
+    /// Still here, with evidence.
+    Heartbeat(sync::Heartbeat),
+    /// A breaker changed.
+    Transition(sync::Transition),
+    /// The answer to a canvass.
+    Canvass(sync::CanvassAnswer),
+    /// What became of a probe.
+    Probe {
+        /// The permit.
+        permit: u64,
+        /// Its term.
+        term: u64,
+        /// What it showed.
+        result: ProbeResult,
+    },
+    /// Policies were applied, but for some.
+    Applied {
+        /// The revision that runs.
+        revision: Revision,
+        /// What was refused.
+        rejected: Vec<v1::RejectedPolicy>,
+    },
+    /// Nothing of an update could be used.
+    Refused {
+        /// The revision.
+        revision: Revision,
+        /// Why.
+        reason: String,
+    },
+    /// A verdict, or the set of overrides, is in force there.
+    Acknowledged(sync::VerdictAck),
+}
+
+pub(crate) enum Command {
+    Join { identity: Box<Identity>, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<Joined, StoreError>> },
+    Leave(SessionId),
+    Told(SessionId, Told),
+    Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
+    Release { pattern: KeyPattern, reason: String, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
+    Refresh(oneshot::Sender<()>),
+}
+
+/// A session's place in the fleet.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined {
+    /// Its number.
+    pub session: SessionId,
+    /// The term of this run.
+    pub term: u64,
+}
+
+/// A cheap handle on the owner.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+    live: broadcast::Sender<Arc<v1::BreakerTransition>>,
+}
+
+/// The owner has ended: the server is shutting down.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the server is shutting down")]
+pub struct Ended;
+
+impl Fleet {
+    /// Starts the owner with a new term.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn start(store: StoreHandle, hub: Hub, shutdown: Shutdown) -> Result<Self, StoreError> {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (live, _) = broadcast::channel(LIVE);
+        let log = transitions::start(Arc::clone(&store), live.clone());
+        let view = owner::start(store, hub, shutdown, inbox, log).await?;
+        Ok(Self { commands, view, live })
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// A replica has connected.
+    ///
+    /// # Errors
+    /// The server ends, or the store could not raise the term.
+    pub async fn join(&self, identity: Identity, outbox: Arc<Outbox>) -> Result<Result<Joined, StoreError>, Ended> {
+        self.ask(|reply| Command::Join { identity: Box::new(identity), outbox, reply }).await
+    }
+
+    /// A replica's stream has ended.
+    pub async fn leave(&self, session: SessionId) {
+        // An owner that has ended has forgotten everybody.
+        let _ = self.commands.send(Command::Leave(session)).await;
+    }
+
+    /// A replica tells something.
+    ///
+    /// # Errors
+    /// The server ends.
+    pub async fn tell(&self, session: SessionId, told: Told) -> Result<(), Ended> {
+        self.commands.send(Command::Told(session, told)).await.map_err(|_| Ended)
+    }
+
+    /// An operator forces breakers.
+    ///
+    /// # Errors
+    /// The server ends; or why it may not be.
+    pub async fn force(&self, request: ForceRequest) -> Result<Result<v1::Override, ForceError>, Ended> {
+        self.ask(|reply| Command::Force { request, reply }).await
+    }
+
+    /// An operator ends overrides.
+    ///
+    /// # Errors
+    /// The server ends, or the store failed.
+    pub async fn release(
+        &self,
+        pattern: KeyPattern,
+        reason: String,
+    ) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
+        self.ask(|reply| Command::Release { pattern, reason, reply }).await
+    }
+
+    /// What operators see, as of now.
+    ///
+    /// # Errors
+    /// The server ends.
+    pub async fn view(&self) -> Result<Arc<View>, Ended> {
+        self.ask(Command::Refresh).await?;
+        Ok(Arc::clone(&self.view.borrow()))
+    }
+
+    /// Follows what operators see. The present view counts as seen.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Follows transitions as they happen.
+    #[must_use]
+    pub fn live(&self) -> broadcast::Receiver<Arc<v1::BreakerTransition>> {
+        self.live.subscribe()
+    }
+}
+
+/// The state that an override puts a breaker in.
+pub(crate) const fn forced_state(forced: Forced) -> fusebox_policy::fleet::shared::FleetState {
+    match forced {
+        Forced::Open => fusebox_policy::fleet::shared::FleetState::ForcedOpen,
+        Forced::Closed => fusebox_policy::fleet::shared::FleetState::ForcedClosed,
+    }
+}

@@ -1,0 +1,286 @@
+//! Operators' words: durable, above every automatic decision, and over when their time is.
+
+use std::time::{Duration, SystemTime};
+
+use fusebox_policy::{
+    Invalid, Timestamp,
+    fleet::{BreakerKey, gate::Forced, key::KeyPattern, shared::FleetState},
+    invalid::Faults,
+};
+use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
+
+use super::{Identity, forced_state, owner::Owner};
+use crate::store::{NewOverride, StoreError, StoreHandle, StoredOverride, timestamp};
+
+/// Longest override; a longer need is a policy.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest reason.
+const LONGEST_REASON: usize = 500;
+
+/// What an operator asks for.
+#[derive(Clone, Debug)]
+pub struct ForceRequest {
+    pattern: KeyPattern,
+    state: Forced,
+    reason: String,
+    duration: Duration,
+    author: String,
+    validate_only: bool,
+}
+
+/// Why breakers are not forced.
+#[derive(Debug, thiserror::Error)]
+pub enum ForceError {
+    /// The store's word.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ForceRequest {
+    /// Checks what an operator asks for.
+    ///
+    /// # Errors
+    /// Every bad field.
+    pub fn try_new(wire: v1::ForceBreakerRequest, author: String) -> Result<Self, Invalid> {
+        let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only } = wire;
+        let mut faults = Faults::new();
+        let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
+        let state = match v1::FleetState::try_from(state) {
+            Ok(v1::FleetState::ForcedOpen) => Some(Forced::Open),
+            Ok(v1::FleetState::ForcedClosed) => Some(Forced::Closed),
+            Ok(
+                v1::FleetState::Unspecified
+                | v1::FleetState::Released
+                | v1::FleetState::Open
+                | v1::FleetState::HalfOpen
+                | v1::FleetState::Ramp,
+            )
+            | Err(_) => {
+                faults.push("state", "must be FORCED_OPEN or FORCED_CLOSED");
+                None
+            }
+        };
+        check_reason(&reason, &mut faults);
+        let duration = match duration.map(fusebox_proto::duration::from_wire) {
+            None => {
+                faults.push("duration", "is required: overrides end by themselves");
+                None
+            }
+            Some(read) => faults.take("duration", read),
+        };
+        if let Some(duration) = duration {
+            faults.check(
+                !duration.is_zero() && duration <= LONGEST,
+                "duration",
+                "must be greater than zero and at most 7 days",
+            );
+        }
+        let request = pattern.zip(state).zip(duration).map(|((pattern, state), duration)| Self {
+            pattern,
+            state,
+            reason,
+            duration,
+            author,
+            validate_only,
+        });
+        faults.into_result(request)
+    }
+}
+
+/// Checks why an operator does something.
+pub(crate) fn check_reason(reason: &str, faults: &mut Faults) {
+    faults.check(!reason.trim().is_empty(), "reason", "is required: say why");
+    faults.check(reason.len() <= LONGEST_REASON, "reason", format!("must be at most {LONGEST_REASON} bytes"));
+}
+
+/// An override in force, on this server's clock.
+#[derive(Clone, Debug)]
+pub(super) struct InForce {
+    pub(super) stored: StoredOverride,
+    pub(super) until: Timestamp,
+}
+
+/// The overrides in force, oldest first.
+#[derive(Debug)]
+pub(super) struct Overrides {
+    list: Vec<InForce>,
+    /// Grows with each change.
+    pub(super) version: u64,
+}
+
+impl Overrides {
+    pub(super) async fn load(store: &StoreHandle, now: Timestamp) -> Result<Self, StoreError> {
+        let today = SystemTime::now();
+        let list = store.overrides().await?.into_iter().map(|stored| {
+            let left = stored.expires.duration_since(today).unwrap_or_default();
+            InForce { stored, until: now.plus(left) }
+        });
+        Ok(Self { list: list.collect(), version: 1 })
+    }
+
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        self.list.iter().map(|own| own.until).min()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &InForce> {
+        self.list.iter()
+    }
+
+    /// The override on a breaker: the newest that matches.
+    pub(super) fn on(&self, key: &BreakerKey) -> Option<&InForce> {
+        self.list.iter().rev().find(|own| own.stored.pattern.matches(key, key.zone.as_ref()))
+    }
+
+    /// Everything that may concern a replica.
+    pub(super) fn set_for(&self, identity: &Identity, term: u64, now: Timestamp) -> sync::OverrideSet {
+        let concerns = |pattern: &KeyPattern| {
+            pattern.namespace.as_ref().is_none_or(|namespace| *namespace == identity.namespace)
+                && pattern.caller.as_ref().is_none_or(|caller| *caller == identity.caller)
+                && (pattern.zone.is_none() || pattern.zone == identity.zone)
+        };
+        let overrides = self
+            .list
+            .iter()
+            .filter(|own| own.until > now && concerns(&own.stored.pattern))
+            .map(|own| sync::Override {
+                id: own.stored.id,
+                selector: Some((&own.stored.pattern).into()),
+                state: v1::FleetState::from(forced_state(own.stored.state)).into(),
+                remaining: Some(to_wire(now.until(own.until))),
+                reason: own.stored.reason.clone(),
+            })
+            .collect();
+        sync::OverrideSet { version: self.version, term, overrides }
+    }
+}
+
+impl Owner {
+    pub(super) async fn force(&mut self, request: ForceRequest) -> Result<v1::Override, ForceError> {
+        let ForceRequest { pattern, state, reason, duration, author, validate_only } = request;
+        let created = SystemTime::now();
+        let until = self.now().plus(duration);
+        let new = NewOverride { pattern, state, reason, author, created, expires: created + duration };
+        if validate_only {
+            let NewOverride { pattern, state, reason, author, created, expires } = new;
+            let stored = StoredOverride { id: 0, pattern, state, reason, author, created, expires };
+            return Ok(self.override_view(&InForce { stored, until }));
+        }
+        // The same breakers again: the new word replaces the old one.
+        let replaced = |own: &InForce| own.stored.pattern == new.pattern;
+        let older: Vec<u64> = self.overrides.list.iter().filter(|own| replaced(own)).map(|own| own.stored.id).collect();
+        let stored = self.store.put_override(new).await?;
+        if !older.is_empty() {
+            self.store.end_overrides(older.clone(), format!("replaced by {}", stored.id), created).await?;
+        }
+        tracing::warn!(
+            event.name = "override.set",
+            called = %stored.pattern.target,
+            state = forced_state(stored.state).name(),
+            reason = stored.reason,
+            author = stored.author,
+            "an operator has forced breakers"
+        );
+        let own = InForce { stored, until };
+        self.change_overrides(
+            |list| {
+                list.retain(|other| !older.contains(&other.stored.id));
+                list.push(own.clone());
+            },
+            &own.stored.pattern,
+            &own.stored.reason,
+        );
+        Ok(self.override_view(&own))
+    }
+
+    pub(super) async fn release(
+        &mut self,
+        pattern: &KeyPattern,
+        reason: &str,
+    ) -> Result<Vec<v1::Override>, StoreError> {
+        let ended: Vec<InForce> =
+            self.overrides.list.iter().filter(|own| own.stored.pattern == *pattern).cloned().collect();
+        let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.end_overrides(ids.clone(), reason.to_owned(), SystemTime::now()).await?;
+        let views = ended.iter().map(|own| self.override_view(own)).collect();
+        tracing::warn!(event.name = "override.ended", called = %pattern.target, reason, "an operator has released breakers");
+        self.change_overrides(|list| list.retain(|own| !ids.contains(&own.stored.id)), pattern, reason);
+        Ok(views)
+    }
+
+    pub(super) async fn end_expired_overrides(&mut self, now: Timestamp) {
+        let ended: Vec<InForce> = self.overrides.list.iter().filter(|own| own.until <= now).cloned().collect();
+        if ended.is_empty() {
+            return;
+        }
+        let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
+        let reason = "its time is over";
+        if let Err(error) = self.store.end_overrides(ids.clone(), reason.to_owned(), SystemTime::now()).await {
+            // It is over all the same: whoever reads it sees that it has expired.
+            tracing::error!(error = %error, "cannot write the end of an override");
+        }
+        for own in ended {
+            tracing::warn!(event.name = "override.ended", called = %own.stored.pattern.target, reason, "an override has ended");
+            let id = own.stored.id;
+            self.change_overrides(|list| list.retain(|other| other.stored.id != id), &own.stored.pattern, reason);
+        }
+    }
+
+    /// Changes the list, tells every replica, and logs what that does to the breakers that are known.
+    fn change_overrides(&mut self, change: impl FnOnce(&mut Vec<InForce>), pattern: &KeyPattern, reason: &str) {
+        let touched: Vec<(BreakerKey, FleetState)> = self
+            .entries
+            .keys()
+            .filter(|key| pattern.matches(key, key.zone.as_ref()))
+            .map(|key| (key.clone(), self.effective_state(key)))
+            .collect();
+        change(&mut self.overrides.list);
+        self.overrides.version += 1;
+        for (key, before) in touched {
+            let after = self.effective_state(&key);
+            if before != after {
+                self.log_decision(key, before, after, "operator", reason.to_owned());
+            }
+        }
+        let now = self.now();
+        for session in self.sessions.values() {
+            session.outbox.overrides(self.overrides.set_for(&session.identity, self.term, now));
+        }
+    }
+
+    /// What replicas do about a breaker: the override's word, else the fleet's.
+    pub(super) fn effective_state(&self, key: &BreakerKey) -> FleetState {
+        let decided = self.entries.get(key).map_or(FleetState::Released, |entry| entry.machine.state());
+        self.overrides.on(key).map_or(decided, |own| forced_state(own.stored.state))
+    }
+
+    /// An override as operators see it.
+    pub(super) fn override_view(&self, own: &InForce) -> v1::Override {
+        let StoredOverride { id, pattern, state, reason, author, created, expires } = &own.stored;
+        let mut acknowledged = 0;
+        let mut unacknowledged = Vec::new();
+        for session in self.sessions.values() {
+            if session.keys.iter().any(|key| pattern.matches(key, session.identity.zone.as_ref())) {
+                if session.overrides_acknowledged >= self.overrides.version {
+                    acknowledged += 1;
+                } else {
+                    unacknowledged.push(session.identity.member.instance.to_string());
+                }
+            }
+        }
+        v1::Override {
+            selector: Some(pattern.into()),
+            state: v1::FleetState::from(forced_state(*state)).into(),
+            reason: reason.clone(),
+            author: author.clone(),
+            create_time: Some(timestamp(*created)),
+            expire_time: Some(timestamp(*expires)),
+            remaining: Some(to_wire(self.now().until(own.until))),
+            id: *id,
+            acknowledged,
+            unacknowledged,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What operators see: breakers, replicas and overrides, as of one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fusebox_policy::fleet::{
+    BreakerKey,
+    evidence::Evidence,
+    shared::{FleetState, MemberView},
+};
+use fusebox_proto::{duration::to_wire, v1};
+
+use super::owner::{Owner, Session};
+
+/// Everything, by resource name.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The term of this run.
+    pub term: u64,
+    /// Breakers.
+    pub breakers: BTreeMap<String, v1::Breaker>,
+    /// Connected replicas.
+    pub instances: BTreeMap<String, v1::Instance>,
+    /// Overrides in force, by number.
+    pub overrides: Vec<v1::Override>,
+}
+
+impl Owner {
+    pub(super) fn view(&self) -> View {
+        let breakers = self.entries.keys().map(|key| {
+            let breaker = self.breaker_view(key);
+            (breaker.name.clone(), breaker)
+        });
+        let instances = self.sessions.values().map(|session| {
+            let instance = self.instance_view(session);
+            (instance.name.clone(), instance)
+        });
+        View {
+            term: self.term,
+            breakers: breakers.collect(),
+            instances: instances.collect(),
+            overrides: self.overrides.iter().map(|own| self.override_view(own)).collect(),
+        }
+    }
+
+    fn breaker_view(&self, key: &BreakerKey) -> v1::Breaker {
+        let now = self.now();
+        let Some(entry) = self.entries.get(key) else {
+            return v1::Breaker::default();
+        };
+        let view = entry.machine.view(now);
+        let forced = self.overrides.on(key);
+        let fence = entry.newest.as_ref().map(|newest| newest.fence).unwrap_or_default();
+        let reason = match forced {
+            Some(own) => own.stored.reason.clone(),
+            None if view.state == FleetState::Released && view.evidence.insufficient_witnesses => {
+                "INSUFFICIENT_WITNESSES: each replica is on its own".to_owned()
+            }
+            None => view.reason,
+        };
+        let holders: BTreeMap<_, &Session> = self
+            .sessions
+            .values()
+            .filter(|session| session.keys.contains(key))
+            .map(|session| (&session.identity.member, session))
+            .collect();
+        let instances = view.members.iter().map(|member| {
+            let session = holders.get(&member.member).copied();
+            let acknowledged = match (forced, session) {
+                (_, None) => false,
+                (Some(_), Some(session)) => session.overrides_acknowledged >= self.overrides.version,
+                (None, Some(session)) => {
+                    entry.newest.is_none() || session.acknowledged.get(key).is_some_and(|held| *held >= fence)
+                }
+            };
+            instance_breaker(member, acknowledged)
+        });
+        v1::Breaker {
+            name: format!("breakers/{key}"),
+            key: Some(key.into()),
+            fleet_state: v1::FleetState::from(self.effective_state(key)).into(),
+            reason,
+            evidence: Some(evidence(&view.evidence)),
+            instances: instances.collect(),
+            r#override: forced.map(|own| self.override_view(own)),
+            term: fence.term,
+            rev: fence.rev,
+            since: Some(to_wire(view.since)),
+            half_open_in: view.half_open_in.map(to_wire),
+            probes_issued: view.probes_issued,
+            probes_succeeded: view.probes_succeeded,
+            mode: entry.machine.settings().coordination.mode().name().to_owned(),
+        }
+    }
+
+    fn instance_view(&self, session: &Session) -> v1::Instance {
+        let now = self.now();
+        let identity = &session.identity;
+        v1::Instance {
+            name: identity.name(),
+            service: identity.caller.to_string(),
+            instance: identity.member.instance.to_string(),
+            incarnation: identity.member.incarnation,
+            zone: identity.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+            labels: identity.labels.clone(),
+            sdk_version: identity.sdk_version.clone(),
+            applied_revision: session.applied.0,
+            wanted_revision: self.snapshot.revision.0,
+            rejected: session.rejected.clone(),
+            connected_for: Some(to_wire(now.since(session.connected))),
+            last_seen: Some(to_wire(now.since(session.heard))),
+            namespace: identity.namespace.to_string(),
+            policy_source: identity.policy_source.clone(),
+        }
+    }
+}
+
+fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBreaker {
+    v1::InstanceBreaker {
+        instance: member.member.instance.to_string(),
+        zone: member.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        local_state: v1::LocalState::from(member.report.local).into(),
+        window_calls: member.report.calls,
+        window_failures: member.report.failures,
+        rejected: member.report.rejected,
+        eligible: member.eligible,
+        acknowledged,
+    }
+}
+
+fn evidence(evidence: &Evidence) -> v1::Evidence {
+    let causes = evidence.causes;
+    let named = [
+        ("connect_error", causes.connect_error),
+        ("timeout", causes.timeout),
+        ("target_error", causes.target_error),
+        ("target_overload", causes.target_overload),
+        ("local_error", causes.local_error),
+    ];
+    let witnesses: BTreeSet<String> = evidence.witness_instances.iter().map(ToString::to_string).collect();
+    v1::Evidence {
+        eligible: evidence.eligible,
+        open_voters: evidence.open_voters,
+        witnesses: evidence.witnesses,
+        pooled_calls: evidence.pooled_calls,
+        pooled_failures: evidence.pooled_failures,
+        contributors: evidence.contributors,
+        witness_instances: witnesses.into_iter().collect(),
+        insufficient_witnesses: evidence.insufficient_witnesses,
+        causes: named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+    }
+}

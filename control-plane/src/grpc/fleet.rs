@@ -1,0 +1,104 @@
+//! `fusebox.v1.FleetService`.
+
+use fusebox_proto::v1::{self, fleet_service_server::FleetService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    status,
+    watch::{Event, Events, follow},
+};
+use crate::{
+    fleet::{Fleet, View},
+    hub::Hub,
+    shutdown::Shutdown,
+    store::StoreHandle,
+};
+
+/// The service.
+pub struct FleetApi {
+    fleet: Fleet,
+    hub: Hub,
+    store: StoreHandle,
+    shutdown: Shutdown,
+}
+
+impl std::fmt::Debug for FleetApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FleetApi").finish_non_exhaustive()
+    }
+}
+
+impl FleetApi {
+    /// Over the fleet.
+    #[must_use]
+    pub const fn new(fleet: Fleet, hub: Hub, store: StoreHandle, shutdown: Shutdown) -> Self {
+        Self { fleet, hub, store, shutdown }
+    }
+
+    async fn view(&self) -> Result<std::sync::Arc<View>, Status> {
+        self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for FleetApi {
+    async fn list_instances(
+        &self,
+        request: Request<v1::ListInstancesRequest>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let v1::ListInstancesRequest { service } = request.into_inner();
+        let view = self.view().await?;
+        let fits = |instance: &&v1::Instance| service.is_empty() || instance.service == service;
+        let instances = view.instances.values().filter(fits).cloned().collect();
+        Ok(Response::new(v1::ListInstancesResponse { instances }))
+    }
+
+    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
+        let v1::GetInstanceRequest { name } = request.into_inner();
+        let view = self.view().await?;
+        view.instances.get(&name).cloned().map(Response::new).ok_or_else(|| status::not_found("instance", &name))
+    }
+
+    type WatchFleetStream = Events<v1::WatchFleetResponse>;
+
+    async fn watch_fleet(
+        &self,
+        request: Request<v1::WatchFleetRequest>,
+    ) -> Result<Response<Self::WatchFleetStream>, Status> {
+        let v1::WatchFleetRequest { service } = request.into_inner();
+        self.view().await?;
+        let pick = move |view: &View| {
+            view.instances
+                .iter()
+                .filter(|(_, instance)| service.is_empty() || instance.service == service)
+                // Ages grow by themselves.
+                .map(|(name, instance)| {
+                    (name.clone(), v1::Instance { connected_for: None, last_seen: None, ..instance.clone() })
+                })
+                .collect()
+        };
+        let render = |event| {
+            use v1::watch_fleet_response::Event as Wire;
+            let event = match event {
+                Event::Upserted(instance) => Wire::Upserted(instance),
+                Event::Deleted(name) => Wire::Deleted(name),
+                Event::Synced => Wire::Synced(true),
+            };
+            v1::WatchFleetResponse { event: Some(event) }
+        };
+        Ok(Response::new(follow(self.fleet.follow(), self.shutdown.clone(), pick, render)))
+    }
+
+    async fn get_server_info(
+        &self,
+        _request: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::ServerInfo>, Status> {
+        let view = self.view().await?;
+        Ok(Response::new(v1::ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            store_id: self.store.store_id().to_owned(),
+            term: view.term,
+            revision: self.hub.current().revision.0,
+        }))
+    }
+}

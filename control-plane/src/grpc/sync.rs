@@ -1,0 +1,70 @@
+//! `fusebox.sync.v1.SyncService`.
+
+use std::pin::Pin;
+
+use fusebox_policy::{CallerName, Namespace, invalid::Faults};
+use fusebox_proto::sync::v1::{
+    FetchSnapshotRequest, FetchSnapshotResponse, SyncRequest, SyncResponse, sync_service_server::SyncService,
+};
+use futures_util::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status;
+use crate::{
+    fleet::Fleet,
+    hub::Hub,
+    sessions::{self, Context, feed::concerns},
+    shutdown::Shutdown,
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct SyncApi {
+    context: Context,
+}
+
+impl SyncApi {
+    /// Over the fleet and what is in force.
+    #[must_use]
+    pub const fn new(fleet: Fleet, hub: Hub, shutdown: Shutdown, version: &'static str) -> Self {
+        Self { context: Context { fleet, hub, shutdown, version } }
+    }
+}
+
+#[tonic::async_trait]
+impl SyncService for SyncApi {
+    type SyncStream = Pin<Box<dyn Stream<Item = Result<SyncResponse, Status>> + Send>>;
+
+    async fn sync(&self, request: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
+        if self.context.shutdown.has_begun() {
+            return Err(status::unavailable("the server is shutting down"));
+        }
+        let (out, messages) = tokio::sync::mpsc::channel(sessions::QUEUE);
+        tokio::spawn(sessions::run(self.context.clone(), request.into_inner(), out));
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<FetchSnapshotRequest>,
+    ) -> Result<Response<FetchSnapshotResponse>, Status> {
+        let FetchSnapshotRequest { namespace, service } = request.into_inner();
+        let mut faults = Faults::new();
+        let namespace = faults.take("namespace", Namespace::try_new(&namespace));
+        let caller = faults.take("service", CallerName::try_new(&service));
+        let (namespace, caller) =
+            faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid(&invalid))?;
+        let snapshot = self.context.hub.current();
+        Ok(Response::new(FetchSnapshotResponse {
+            store_id: snapshot.store_id.clone(),
+            revision: snapshot.revision.0,
+            policies: snapshot
+                .policies
+                .iter()
+                .filter(|stored| concerns(stored, &namespace, &caller))
+                .map(|stored| stored.wire.clone())
+                .collect(),
+        }))
+    }
+}

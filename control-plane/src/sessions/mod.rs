@@ -1,0 +1,237 @@
+//! One task for each SDK's stream: policies down, what replicas tell up, and the end of it.
+
+pub(crate) mod feed;
+mod hello;
+
+use std::{sync::Arc, time::Duration};
+
+use fusebox_policy::{Revision, fleet::shared::ProbeResult};
+use fusebox_proto::{
+    duration::to_wire,
+    sync::v1::{self as sync, SyncRequest, SyncResponse, sync_request, sync_response},
+    v1,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tonic::{Status, Streaming};
+
+use self::feed::Feed;
+use crate::{
+    fleet::{Fleet, HEARTBEAT, LEASE, Outbox, SessionId, Told},
+    grpc::status,
+    hub::Hub,
+    shutdown::Shutdown,
+};
+
+pub use hello::parse as parse_hello;
+
+/// How long the first message may take.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// Longer silence than this, and the replica is taken for gone: many heartbeats.
+const SILENCE: Duration = Duration::from_secs(15);
+/// A replica that does not read for so long is cut: it would only fall further behind.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// Streams are renewed after about this long, so that replicas spread over servers again.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// Over how long replicas come back after a planned end.
+const COME_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Messages that may wait in the transport. State waits in cells, so that few are enough.
+pub const QUEUE: usize = 16;
+
+/// What a session needs from the server.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Who decides.
+    pub fleet: Fleet,
+    /// What is in force.
+    pub hub: Hub,
+    /// When it all ends.
+    pub shutdown: Shutdown,
+    /// The server's version.
+    pub version: &'static str,
+}
+
+type Out = mpsc::Sender<Result<SyncResponse, Status>>;
+
+/// Why a session is over.
+enum Over {
+    /// The replica has gone.
+    Gone,
+    /// It is asked to come again.
+    GoAway(&'static str),
+    /// Something is wrong.
+    Failed(Status),
+}
+
+impl From<Status> for Over {
+    fn from(status: Status) -> Self {
+        Self::Failed(status)
+    }
+}
+
+/// Runs a stream to its end.
+pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out) {
+    let hello = match tokio::time::timeout(HELLO_WITHIN, inbound.message()).await {
+        Ok(Ok(Some(SyncRequest { message: Some(sync_request::Message::Hello(hello)) }))) => hello,
+        Ok(Ok(Some(_))) => return refuse(&out, status::failed_precondition("the first message must be Hello")).await,
+        Ok(Ok(None) | Err(_)) => return,
+        Err(_) => return refuse(&out, status::failed_precondition("no Hello within 5 s")).await,
+    };
+    let identity = match hello::parse(&hello) {
+        Ok(identity) => identity,
+        Err(refusal) => return refuse(&out, refusal).await,
+    };
+    let outbox = Arc::new(Outbox::default());
+    let feed = Feed::new(&context.hub, &identity, &hello.store_id, Revision(hello.policy_revision));
+    let joined = match context.fleet.join(identity, Arc::clone(&outbox)).await {
+        Ok(Ok(joined)) => joined,
+        Ok(Err(error)) => return refuse(&out, status::store(&error)).await,
+        Err(ended) => return refuse(&out, status::unavailable(&ended.to_string())).await,
+    };
+    let session = Session { context, out, outbox, id: joined.session };
+    let over = session.talk(&mut inbound, feed, joined.term).await;
+    session.context.fleet.leave(session.id).await;
+    match over {
+        Over::Gone => {}
+        Over::GoAway(reason) => {
+            let delay = COME_BACK_WITHIN.mul_f64(fastrand::f64());
+            let go_away = sync::GoAway { delay: Some(to_wire(delay)), reason: reason.to_owned() };
+            // A replica that is gone already needs no goodbye.
+            let _ = session.send(sync_response::Message::GoAway(go_away)).await;
+        }
+        Over::Failed(failure) => refuse(&session.out, failure).await,
+    }
+}
+
+async fn refuse(out: &Out, refusal: Status) {
+    // Whoever does not read does not learn why.
+    let _ = out.send_timeout(Err(refusal), SEND_WITHIN).await;
+}
+
+struct Session {
+    context: Context,
+    out: Out,
+    outbox: Arc<Outbox>,
+    id: SessionId,
+}
+
+impl Session {
+    async fn send(&self, message: sync_response::Message) -> Result<(), Over> {
+        let sent = self.out.send_timeout(Ok(SyncResponse { message: Some(message) }), SEND_WITHIN).await;
+        sent.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Closed(_) => Over::Gone,
+            mpsc::error::SendTimeoutError::Timeout(_) => {
+                Over::Failed(status::resource_exhausted("the replica does not read its stream"))
+            }
+        })
+    }
+
+    async fn send_all(&self, messages: Vec<sync_response::Message>) -> Result<(), Over> {
+        for message in messages {
+            self.send(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn talk(&self, inbound: &mut Streaming<SyncRequest>, mut feed: Feed, term: u64) -> Over {
+        match self.exchange(inbound, &mut feed, term).await {
+            Ok(never) => match never {},
+            Err(over) => over,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        inbound: &mut Streaming<SyncRequest>,
+        feed: &mut Feed,
+        term: u64,
+    ) -> Result<std::convert::Infallible, Over> {
+        self.send(sync_response::Message::Welcome(sync::Welcome {
+            store_id: feed.store_id(),
+            term,
+            heartbeat_interval: Some(to_wire(HEARTBEAT)),
+            lease: Some(to_wire(LEASE)),
+            server_version: self.context.version.to_owned(),
+        }))
+        .await?;
+        self.send_all(feed.next()).await?;
+        let lifetime = tokio::time::sleep(LIFETIME.mul_f64(0.8 + 0.4 * fastrand::f64()));
+        tokio::pin!(lifetime);
+        let begun = self.context.shutdown.begun();
+        tokio::pin!(begun);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = inbound.message() => {
+                    // An error here is the transport's: the replica is gone.
+                    let Ok(Some(SyncRequest { message })) = message else { return Err(Over::Gone) };
+                    heard = Instant::now();
+                    if let Some(message) = message
+                        && let Some(revision) = self.hear(message).await?
+                        && feed.start_over(revision)
+                    {
+                        self.send_all(feed.next()).await?;
+                    }
+                }
+                () = self.outbox.filled() => {
+                    let found = self.outbox.take();
+                    self.send_all(found.messages).await?;
+                    if found.replaced {
+                        return Err(Over::GoAway("another stream has taken this replica's place"));
+                    }
+                }
+                changed = feed.changed() => {
+                    if !changed {
+                        return Err(Over::GoAway("the server is shutting down"));
+                    }
+                    self.send_all(feed.next()).await?;
+                }
+                () = &mut begun => return Err(Over::GoAway("the server is shutting down")),
+                () = &mut lifetime => return Err(Over::GoAway("streams are renewed from time to time")),
+                () = tokio::time::sleep_until(heard + SILENCE) => {
+                    return Err(Over::Failed(status::unavailable("no heartbeat for 15 s")));
+                }
+            }
+        }
+    }
+
+    /// Passes on what a replica tells. Answers with the revision of which it could use nothing.
+    async fn hear(&self, message: sync_request::Message) -> Result<Option<Revision>, Over> {
+        let mut refused = None;
+        let told = match message {
+            sync_request::Message::Hello(_) => {
+                return Err(Over::Failed(status::failed_precondition("only the first message may be Hello")));
+            }
+            sync_request::Message::Heartbeat(heartbeat) => Told::Heartbeat(heartbeat),
+            sync_request::Message::Transition(transition) => Told::Transition(transition),
+            sync_request::Message::CanvassAnswer(answer) => Told::Canvass(answer),
+            sync_request::Message::VerdictAck(ack) => Told::Acknowledged(ack),
+            sync_request::Message::Ack(sync::Ack { revision, rejected }) => Told::Applied {
+                revision: Revision(revision),
+                rejected: rejected
+                    .into_iter()
+                    .map(|refusal| {
+                        let sync::PolicyRejection { name, revision, reason } = refusal;
+                        let policy = name.rsplit('/').next().unwrap_or_default().to_owned();
+                        v1::RejectedPolicy { policy, revision, reason }
+                    })
+                    .collect(),
+            },
+            sync_request::Message::Nack(sync::Nack { revision, reason }) => {
+                refused = Some(Revision(revision));
+                Told::Refused { revision: Revision(revision), reason }
+            }
+            sync_request::Message::ProbeOutcome(sync::ProbeOutcome { key: _, id, term, result }) => {
+                let result = match sync::probe_outcome::Result::try_from(result) {
+                    Ok(sync::probe_outcome::Result::Success) => ProbeResult::Success,
+                    Ok(sync::probe_outcome::Result::Failure) => ProbeResult::Failure,
+                    Ok(sync::probe_outcome::Result::Inconclusive | sync::probe_outcome::Result::Unspecified)
+                    | Err(_) => ProbeResult::Inconclusive,
+                };
+                Told::Probe { permit: id, term, result }
+            }
+        };
+        self.context.fleet.tell(self.id, told).await.map_err(|_| Over::GoAway("the server is shutting down"))?;
+        Ok(refused)
+    }
+}
