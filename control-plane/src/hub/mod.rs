@@ -173,3 +173,86 @@ impl Hub {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use fusebox_policy::Policy;
+
+    use super::*;
+    use crate::store::{Change as Write, Expect, Note, memory::MemoryStore};
+
+    fn put(name: &str) -> Vec<Write> {
+        let text = format!(
+            "apiVersion: fusebox/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  match: {{ target: {name} }}\n  \
+             pipeline: [{{ timeout: 1s }}]\n"
+        );
+        let policy: Policy = fusebox_proto::manifest::parse("test", &text).unwrap().remove(0).policy;
+        vec![Write::Put { policy: Box::new(policy), expect: Expect::Any(None), rollback: false }]
+    }
+
+    fn note() -> Note {
+        Note { author: String::new(), message: String::new(), at: SystemTime::UNIX_EPOCH }
+    }
+
+    fn names(changes: &[Change]) -> Vec<String> {
+        let name = |stored: &StoredPolicy| stored.policy.name.to_string();
+        changes
+            .iter()
+            .map(|change| match change {
+                Change::Upserted(stored) => name(stored),
+                Change::Deleted(stored) => format!("-{}", name(stored)),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_overtakes_another_hides_nothing() {
+        let store: StoreHandle = Arc::new(MemoryStore::new("test"));
+        let hub = Hub::start(&store).await.unwrap();
+        let first = store.apply(put("a"), note(), false).await.unwrap();
+        let second = store.apply(put("b"), note(), false).await.unwrap();
+        hub.publish(&second);
+        hub.publish(&first);
+        let snapshot = hub.current();
+        assert_eq!((snapshot.revision, snapshot.policies.len()), (Revision(2), 2));
+        assert_eq!(names(&snapshot.delta_from(Revision(0)).unwrap()), ["a", "b"]);
+        assert_eq!(names(&snapshot.delta_from(Revision(1)).unwrap()), ["b"]);
+        assert!(snapshot.delta_from(Revision(2)).unwrap().is_empty());
+        assert!(snapshot.delta_from(Revision(3)).is_none(), "of a future that this store does not know");
+    }
+
+    #[tokio::test]
+    async fn a_delta_has_the_newest_state_of_each_policy_once() {
+        let store: StoreHandle = Arc::new(MemoryStore::new("test"));
+        let hub = Hub::start(&store).await.unwrap();
+        let delete = |policy: &StoredPolicy| Write::Delete {
+            namespace: policy.policy.namespace.clone(),
+            name: policy.policy.name.clone(),
+            etag: None,
+            allow_missing: false,
+        };
+        for name in ["a", "b"] {
+            hub.publish(&store.apply(put(name), note(), false).await.unwrap());
+        }
+        let stored = hub.current().policies.clone();
+        hub.publish(&store.apply(vec![delete(&stored[0])], note(), false).await.unwrap());
+        hub.publish(&store.apply(vec![delete(&stored[1])], note(), false).await.unwrap());
+        hub.publish(&store.apply(put("b"), note(), false).await.unwrap());
+        assert_eq!(names(&hub.current().delta_from(Revision(0)).unwrap()), ["-a", "b"]);
+        assert_eq!(names(&hub.current().delta_from(Revision(3)).unwrap()), ["b"]);
+    }
+
+    #[tokio::test]
+    async fn a_missed_publication_is_healed_from_the_store() {
+        let store: StoreHandle = Arc::new(MemoryStore::new("test"));
+        let hub = Hub::start(&store).await.unwrap();
+        let mut follower = hub.subscribe();
+        store.apply(put("a"), note(), false).await.unwrap();
+        assert!(hub.replace(store.load().await.unwrap()));
+        assert!(follower.has_changed().unwrap());
+        assert_eq!(names(&follower.borrow_and_update().delta_from(Revision(0)).unwrap()), ["a"]);
+        assert!(!hub.replace(store.load().await.unwrap()));
+    }
+}

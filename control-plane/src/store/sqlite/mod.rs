@@ -6,6 +6,8 @@
 //! unknown, whoever comes next learns what became of it.
 
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,7 +20,7 @@ use std::{
 use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::FutureExt;
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
+    Connection, Row, Sqlite, SqlitePool, Transaction,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -69,19 +71,9 @@ impl SqliteStore {
             .busy_timeout(PATIENCE)
             // A checkpoint cuts the log back to this, so that a burst does not keep its disk for ever.
             .pragma("journal_size_limit", (64 << 20).to_string());
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed)?;
+        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         migrate(&writer).await?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(failed)?;
+        let reader = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?;
         let store_id = identify(&writer).await?;
         let state = {
             let mut transaction = reader.begin().await.map_err(failed)?;
@@ -106,6 +98,15 @@ impl SqliteStore {
         });
         task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
     }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).before_acquire(|connection, _| {
+        // SQLite ends a transaction by itself when the disk is full or fails. sqlx then fails to roll it back and takes it for open for
+        // ever: no transaction could be begun on this connection any more.
+        let usable = !connection.is_in_transaction();
+        Box::pin(async move { Ok(usable) })
+    })
 }
 
 /// What the database said, in the words of the contract.
