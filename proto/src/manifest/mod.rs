@@ -133,10 +133,10 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestErr
     }
 }
 
-/// Line and column, from 1, of the field at `path` in document number `document` (from 0): of the field itself, or of the nearest
-/// that is there. For faults that a server found.
+/// Line and column, from 1, of the field at `path` in document number `document` (from 0, as [`parse`] counts them). `None` if it
+/// is not there. For faults that a server found.
 #[must_use]
 pub fn locate(text: &str, document: usize, path: &str) -> Option<(usize, usize)> {
     let trees = Tree::parse(text).ok()?;
-    Some(trees.get(document)?.locate(path))
+    trees.get(document)?.find(path)
 }

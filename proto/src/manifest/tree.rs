@@ -82,6 +82,16 @@ impl Tree {
     /// The place of a path, or of its nearest part that is there. A field's place is that of its value; one that is missing has the
     /// place of the map that it is missing from.
     pub(super) fn locate(&self, path: &str) -> (usize, usize) {
+        self.walk(path).0
+    }
+
+    /// The place of a path that is there in full.
+    pub(super) fn find(&self, path: &str) -> Option<(usize, usize)> {
+        let (place, whole) = self.walk(path);
+        whole.then_some(place)
+    }
+
+    fn walk(&self, path: &str) -> ((usize, usize), bool) {
         let mut here = self;
         let mut place = (self.line, self.column);
         for part in path.replace('[', ".[").split('.').filter(|part| !part.is_empty()) {
@@ -95,7 +105,7 @@ impl Tree {
                 (Node::Scalar { .. } | Node::List(_) | Node::Map(_), _) => None,
             };
             let Some(next) = next else {
-                return place;
+                return (place, false);
             };
             here = next;
             // A map's own place is the first of its keys; the key that leads to it says more.
@@ -103,7 +113,7 @@ impl Tree {
                 place = (here.line, here.column);
             }
         }
-        place
+        (place, true)
     }
 }
 
