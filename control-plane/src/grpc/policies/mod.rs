@@ -1,18 +1,18 @@
 //! `fusebox.v1.PolicyService`.
 
-use std::{pin::Pin, sync::Arc};
+mod follow;
+mod mask;
 
+use follow::{Events, follow};
 use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults};
 use fusebox_proto::{
     parse_policy_name,
     v1::{self, policy_service_server::PolicyService},
 };
-use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::{author, status};
 use crate::{
-    hub::{Change as HubChange, Snapshot},
     policies::Policies,
     shutdown::Shutdown,
     store::{Action, Applied, Change, Expect, RevisionAction, StoreError, StoredPolicy, StoredRevision, timestamp},
@@ -96,8 +96,6 @@ fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
     namespace.is_none_or(|namespace| stored.policy.namespace == *namespace)
 }
 
-type Watch = Pin<Box<dyn Stream<Item = Result<v1::WatchPoliciesResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl PolicyService for PolicyApi {
     async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
@@ -162,7 +160,7 @@ impl PolicyService for PolicyApi {
         let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
         policy_name(&wire.name)
             .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
-        let mask = mask(update_mask)?;
+        let mask = mask::parse(update_mask)?;
         let mut etag = optional(wire.etag.clone());
         let snapshot = self.policies.hub().current();
         let wire = match (snapshot.get(&wire.name), mask) {
@@ -170,7 +168,7 @@ impl PolicyService for PolicyApi {
             (Some(stored), Some(paths)) => {
                 // What the mask leaves out is taken from what was read just now: a change in between must not be lost.
                 etag = etag.or_else(|| Some(stored.etag().to_owned()));
-                masked(stored.wire.clone(), wire, &paths)
+                mask::take(stored.wire.clone(), wire, &paths)
             }
             (None, _) | (Some(_), None) => wire,
         };
@@ -288,128 +286,16 @@ impl PolicyService for PolicyApi {
         single(applied)
     }
 
-    type WatchPoliciesStream = Watch;
+    type WatchPoliciesStream = Events;
 
     async fn watch_policies(
         &self,
         request: Request<v1::WatchPoliciesRequest>,
     ) -> Result<Response<Self::WatchPoliciesStream>, Status> {
         let v1::WatchPoliciesRequest { parent: namespace } = request.into_inner();
-        let follow = Follow {
-            namespace: parent(&namespace)?,
-            cell: self.policies.hub().subscribe(),
-            shutdown: self.shutdown.clone(),
-            told: None,
-            pending: Vec::new(),
-            over: false,
-        };
-        Ok(Response::new(Box::pin(stream::unfold(follow, |mut follow| async {
-            let event = follow.next().await?;
-            Some((event, follow))
-        }))))
+        let namespace = parent(&namespace)?;
+        Ok(Response::new(follow(self.policies.hub().subscribe(), namespace, self.shutdown.clone())))
     }
-}
-
-/// One reader's place in the changes.
-struct Follow {
-    namespace: Option<Namespace>,
-    cell: tokio::sync::watch::Receiver<Arc<Snapshot>>,
-    shutdown: Shutdown,
-    told: Option<Arc<Snapshot>>,
-    /// Newest last: taken from the end.
-    pending: Vec<v1::watch_policies_response::Event>,
-    over: bool,
-}
-
-impl Follow {
-    async fn next(&mut self) -> Option<Result<v1::WatchPoliciesResponse, Status>> {
-        loop {
-            if let Some(event) = self.pending.pop() {
-                return Some(Ok(v1::WatchPoliciesResponse { event: Some(event) }));
-            }
-            if self.over {
-                return None;
-            }
-            if self.told.is_some() {
-                let begun = self.shutdown.begun();
-                tokio::select! {
-                    changed = self.cell.changed() => if changed.is_err() { return None },
-                    () = begun => {
-                        self.over = true;
-                        return Some(Err(status::unavailable("the server is shutting down")));
-                    }
-                }
-            }
-            let snapshot = Arc::clone(&self.cell.borrow_and_update());
-            self.take(snapshot);
-        }
-    }
-
-    fn take(&mut self, snapshot: Arc<Snapshot>) {
-        use v1::watch_policies_response::Event;
-        let namespace = self.namespace.as_ref();
-        let changes = match &self.told {
-            None => snapshot.policies.iter().map(Arc::clone).map(HubChange::Upserted).collect(),
-            Some(told) => snapshot.delta_since(told),
-        };
-        self.pending = std::iter::once(Event::Bookmark(snapshot.revision.0))
-            .chain(changes.into_iter().rev().filter_map(|change| match change {
-                HubChange::Upserted(stored) => shows(&stored, namespace).then(|| Event::Upserted(stored.wire.clone())),
-                HubChange::Deleted(stored) => {
-                    shows(&stored, namespace).then(|| Event::Deleted(stored.wire.name.clone()))
-                }
-            }))
-            .collect();
-        self.told = Some(snapshot);
-    }
-}
-
-/// One part of a policy that can be changed by itself.
-#[derive(Clone, Copy)]
-enum Part {
-    Labels,
-    Spec,
-    Match,
-    Pipeline,
-    Coordination,
-    OnChange,
-}
-
-/// The parts that a mask names; `None` for all of them.
-fn mask(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<Part>>, Status> {
-    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    if paths.is_empty() || paths == ["*"] {
-        return Ok(None);
-    }
-    let part = |path: &String| match path.as_str() {
-        "labels" => Ok(Part::Labels),
-        "spec" => Ok(Part::Spec),
-        "spec.match" => Ok(Part::Match),
-        "spec.pipeline" => Ok(Part::Pipeline),
-        "spec.coordination" => Ok(Part::Coordination),
-        "spec.on_change" => Ok(Part::OnChange),
-        _ => {
-            let parts = "labels, spec, spec.match, spec.pipeline, spec.coordination, spec.on_change or * alone";
-            Err(status::invalid_field("update_mask", &format!("{path:?} can't be changed by itself: use {parts}")))
-        }
-    };
-    paths.iter().map(part).collect::<Result<_, _>>().map(Some)
-}
-
-fn masked(mut stored: v1::Policy, new: v1::Policy, parts: &[Part]) -> v1::Policy {
-    let new_spec = new.spec.unwrap_or_default();
-    for part in parts {
-        let spec = stored.spec.get_or_insert_default();
-        match part {
-            Part::Labels => stored.labels.clone_from(&new.labels),
-            Part::Spec => *spec = new_spec.clone(),
-            Part::Match => spec.r#match.clone_from(&new_spec.r#match),
-            Part::Pipeline => spec.pipeline.clone_from(&new_spec.pipeline),
-            Part::Coordination => spec.coordination = new_spec.coordination,
-            Part::OnChange => spec.on_change = new_spec.on_change,
-        }
-    }
-    stored
 }
 
 fn revision(stored: StoredRevision) -> v1::PolicyRevision {
