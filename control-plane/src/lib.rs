@@ -29,8 +29,8 @@ pub async fn run_from(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match cli.command {
-        cli::Command::Serve(args) => serve::main(&args).await,
-        _ => Box::pin(cli::run(cli)).await,
+    if let cli::Command::Serve(args) = &cli.command {
+        return serve::main(args).await;
     }
+    Box::pin(cli::run(cli)).await
 }

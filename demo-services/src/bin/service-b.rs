@@ -1,2 +1,5 @@
-//! bin
-fn main() {}
+//! Service B of the article.
+
+fn main() -> std::process::ExitCode {
+    fusebox_demo::main_as(Some("service-b"))
+}
