@@ -1,6 +1,6 @@
 //! Evidence in, verdicts out: how the breakers of connected replicas act as one.
 //!
-//! One task, the [`owner`], holds every shared breaker, every connected replica and every override, and drives the pure machines of
+//! One task, the owner, holds every shared breaker, every connected replica and every override, and drives the pure machines of
 //! `fusebox_policy::fleet`. Commands come in through one bounded channel; verdicts leave through each session's [`Outbox`], a cell of the
 //! newest state; what operators see leaves through a `watch` cell.
 

@@ -4,7 +4,7 @@ use fusebox_policy::{CallerName, InstanceId, Namespace, Zone, fleet::evidence::M
 use fusebox_proto::sync::v1 as sync;
 use tonic::Status;
 
-use crate::{fleet::Identity, grpc::status};
+use crate::{fleet::Identity, grpc::status, store::MAX_TERM};
 
 /// The protocol that this server speaks.
 const PROTOCOL: u32 = 1;
@@ -48,8 +48,8 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         "hello.labels",
         format!("must be at most {MOST_LABELS}, of at most {LONGEST_LABEL} bytes each"),
     );
-    // Terms only grow by one at a time: one from far away would fence every honest server out.
-    faults.check(*highest_term <= u64::MAX >> 2, "hello.highest_term", "can not be");
+    // Terms grow by one at a time: one from far away would fence every honest server out.
+    faults.check(*highest_term < MAX_TERM, "hello.highest_term", format!("must be less than {MAX_TERM}"));
     let identity = namespace.zip(caller).zip(instance).map(|((namespace, caller), instance)| Identity {
         namespace,
         caller,
