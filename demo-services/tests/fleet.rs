@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn json_of(http: &reqwest::Client, url: &str) -> Value {
-    http.get(url).send().await.unwrap().json().await.unwrap()
+    let response = http.get(url).send().await.expect("the process answers");
+    response.json().await.expect("the answer is JSON")
 }
 
 /// Asks again and again until it fits.
