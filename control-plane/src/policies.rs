@@ -85,7 +85,7 @@ impl Policies {
                         action = ?result.action,
                         revision = applied.revision.0,
                         author = note.author,
-                        message = note.message,
+                        why = note.message,
                         "policy changed"
                     );
                 }
