@@ -1,0 +1,69 @@
+//! The `.proto` files say what everything means, and every enum has its zero.
+
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
+
+fn files() -> Vec<FileDescriptorProto> {
+    let mut compiler = protox::Compiler::new([env!("CARGO_MANIFEST_DIR")]).unwrap();
+    compiler.include_source_info(true);
+    compiler
+        .open_files([
+            "fusebox/v1/policy_service.proto",
+            "fusebox/v1/breaker_service.proto",
+            "fusebox/v1/fleet_service.proto",
+            "fusebox/v1/policy.proto",
+            "fusebox/sync/v1/sync.proto",
+        ])
+        .unwrap();
+    compiler.file_descriptor_set().file
+}
+
+/// Descriptor paths, as in `SourceCodeInfo`, of everything that must have a comment.
+fn message(path: &[i32], name: &str, message: &DescriptorProto, wanted: &mut Vec<(Vec<i32>, String)>) {
+    wanted.push((path.to_vec(), name.to_owned()));
+    let at = |kind: i32, index: usize| [path, &[kind, i32::try_from(index).unwrap()]].concat();
+    for (index, field) in message.field.iter().enumerate() {
+        wanted.push((at(2, index), format!("{name}.{}", field.name())));
+    }
+    for (index, nested) in message.enum_type.iter().enumerate() {
+        enumeration(&at(4, index), nested, wanted);
+    }
+}
+
+fn enumeration(path: &[i32], found: &EnumDescriptorProto, wanted: &mut Vec<(Vec<i32>, String)>) {
+    assert!(found.value[0].number() == 0 && found.value[0].name().ends_with("_UNSPECIFIED"), "{}", found.name());
+    wanted.push((path.to_vec(), found.name().to_owned()));
+    for (index, value) in found.value.iter().enumerate() {
+        wanted.push(([path, &[2, i32::try_from(index).unwrap()]].concat(), value.name().to_owned()));
+    }
+}
+
+#[test]
+fn everything_on_the_wire_has_a_comment_and_every_enum_its_zero() {
+    let mut seen = 0;
+    for file in files().iter().filter(|file| file.package().starts_with("fusebox.")) {
+        let mut wanted = Vec::new();
+        let number = |index: usize| i32::try_from(index).unwrap();
+        for (index, found) in file.message_type.iter().enumerate() {
+            message(&[4, number(index)], found.name(), found, &mut wanted);
+        }
+        for (index, found) in file.enum_type.iter().enumerate() {
+            enumeration(&[5, number(index)], found, &mut wanted);
+        }
+        for (index, service) in file.service.iter().enumerate() {
+            wanted.push((vec![6, number(index)], service.name().to_owned()));
+            for (method, found) in service.method.iter().enumerate() {
+                wanted.push((vec![6, number(index), 2, number(method)], found.name().to_owned()));
+            }
+        }
+        let info = file.source_code_info.as_ref().unwrap();
+        for (path, name) in wanted {
+            let commented = info
+                .location
+                .iter()
+                .any(|location| location.path == path && !location.leading_comments().trim().is_empty());
+            assert!(commented, "{} in {} has no comment", name, file.name());
+            seen += 1;
+        }
+    }
+    assert!(seen > 300, "only {seen} things were looked at");
+}
