@@ -1,5 +1,7 @@
 //! The `.proto` files say what everything means, and every enum has its zero.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
 
 fn files() -> Vec<FileDescriptorProto> {
