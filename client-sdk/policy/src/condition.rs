@@ -308,6 +308,17 @@ pub fn fallback_default() -> Conditions {
     }
 }
 
+/// What means too much load by default: the target says so, or does not answer in time.
+#[must_use]
+pub fn overload_default() -> Conditions {
+    Conditions {
+        statuses: vec![range(429, 429), range(503, 503)],
+        grpc_codes: vec![GrpcCode::DeadlineExceeded, GrpcCode::ResourceExhausted],
+        errors: kinds(&[ErrorKind::Timeout]),
+        ..Conditions::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,18 +11,25 @@
 //! - [`fleet`]: how the breakers of many replicas act as one.
 
 pub mod breaker;
+pub mod bulkhead;
+pub mod cache;
+pub mod chaos;
+pub mod concurrency_limit;
 pub mod condition;
 pub mod draw;
 pub mod fallback;
 pub mod fleet;
+pub mod hedge;
 pub mod invalid;
 pub mod names;
 pub mod outcome;
 pub mod pipeline;
 pub mod policy;
+pub mod rate_limiter;
 pub mod retry;
 pub mod selector;
 pub mod set;
+pub mod throttle;
 pub mod time;
 pub mod timeout;
 

@@ -185,6 +185,19 @@ pub enum RejectionReason {
         /// Until the override ends, where it has an end.
         retry_after: Option<Duration>,
     },
+    /// The bulkhead is full, and so are its places to wait in.
+    Full,
+    /// The bulkhead had no place for the longest time that one may wait.
+    WaitedTooLong,
+    /// The rate limit is used up.
+    RateExceeded {
+        /// Until a turn is free.
+        retry_after: Duration,
+    },
+    /// As many calls run as the target is known to take.
+    ConcurrencyLimit,
+    /// The target refuses many calls, so that some are not even sent.
+    Throttled,
 }
 
 impl RejectionReason {
@@ -192,9 +205,16 @@ impl RejectionReason {
     #[must_use]
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Open { retry_after } => Some(retry_after),
+            Self::Open { retry_after } | Self::RateExceeded { retry_after } => Some(retry_after),
             Self::FleetOpen { retry_after } | Self::ForcedOpen { retry_after } => retry_after,
-            Self::HalfOpenLimit | Self::Ramp | Self::FleetHalfOpen | Self::FleetRamp => None,
+            Self::HalfOpenLimit
+            | Self::Ramp
+            | Self::FleetHalfOpen
+            | Self::FleetRamp
+            | Self::Full
+            | Self::WaitedTooLong
+            | Self::ConcurrencyLimit
+            | Self::Throttled => None,
         }
     }
 }
@@ -209,6 +229,11 @@ impl fmt::Display for RejectionReason {
             Self::FleetHalfOpen => "fleet half-open",
             Self::FleetRamp => "fleet ramping up",
             Self::ForcedOpen { .. } => "forced open",
+            Self::Full => "full",
+            Self::WaitedTooLong => "waited too long",
+            Self::RateExceeded { .. } => "rate exceeded",
+            Self::ConcurrencyLimit => "concurrency limit",
+            Self::Throttled => "throttled",
         })
     }
 }

@@ -1,8 +1,9 @@
 //! What the operator wrote: strategies, outermost first.
 
 use crate::{
-    Invalid, StrategyName, breaker::BreakerSpec, fallback::FallbackSpec, invalid::Faults, retry::RetrySpec,
-    timeout::TimeoutSpec,
+    Invalid, StrategyName, breaker::BreakerSpec, bulkhead::BulkheadSpec, cache::CacheSpec, chaos::ChaosSpec,
+    concurrency_limit::ConcurrencyLimitSpec, fallback::FallbackSpec, hedge::HedgeSpec, invalid::Faults,
+    rate_limiter::RateLimiterSpec, retry::RetrySpec, throttle::ThrottleSpec, timeout::TimeoutSpec,
 };
 
 /// Most strategies of one pipeline. Calls keep their state of each inline, so the bound is also one on their size.
@@ -19,9 +20,38 @@ pub enum StrategySpec {
     CircuitBreaker(BreakerSpec),
     /// Answers in place of a failed inside.
     Fallback(FallbackSpec),
+    /// Bounds how many calls run at the same time.
+    Bulkhead(BulkheadSpec),
+    /// Bounds how many calls begin in a time.
+    RateLimiter(RateLimiterSpec),
+    /// Tries again before the first try has ended.
+    Hedge(HedgeSpec),
+    /// Finds by itself how many calls may run at the same time.
+    ConcurrencyLimit(ConcurrencyLimitSpec),
+    /// Refuses calls in the measure in which the target does.
+    Throttle(ThrottleSpec),
+    /// Answers from memory.
+    Cache(CacheSpec),
+    /// Trouble on purpose.
+    Chaos(ChaosSpec),
 }
 
 impl StrategySpec {
+    /// The kinds as the manifest spells them.
+    pub const KINDS: [&str; 11] = [
+        "timeout",
+        "retry",
+        "circuitBreaker",
+        "fallback",
+        "bulkhead",
+        "rateLimiter",
+        "hedge",
+        "concurrencyLimit",
+        "throttle",
+        "cache",
+        "chaos",
+    ];
+
     /// The kind as the manifest spells it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -30,6 +60,13 @@ impl StrategySpec {
             Self::Retry(_) => "retry",
             Self::CircuitBreaker(_) => "circuitBreaker",
             Self::Fallback(_) => "fallback",
+            Self::Bulkhead(_) => "bulkhead",
+            Self::RateLimiter(_) => "rateLimiter",
+            Self::Hedge(_) => "hedge",
+            Self::ConcurrencyLimit(_) => "concurrencyLimit",
+            Self::Throttle(_) => "throttle",
+            Self::Cache(_) => "cache",
+            Self::Chaos(_) => "chaos",
         }
     }
 
@@ -37,11 +74,60 @@ impl StrategySpec {
     #[must_use]
     pub const fn default_name(&self) -> &'static str {
         match self {
-            Self::Timeout(_) => "timeout",
-            Self::Retry(_) => "retry",
             Self::CircuitBreaker(_) => "circuit-breaker",
-            Self::Fallback(_) => "fallback",
+            Self::RateLimiter(_) => "rate-limiter",
+            Self::ConcurrencyLimit(_) => "concurrency-limit",
+            Self::Timeout(_)
+            | Self::Retry(_)
+            | Self::Fallback(_)
+            | Self::Bulkhead(_)
+            | Self::Hedge(_)
+            | Self::Throttle(_)
+            | Self::Cache(_)
+            | Self::Chaos(_) => self.kind(),
         }
+    }
+
+    /// Its settings, if it is a timeout.
+    #[must_use]
+    pub const fn as_timeout(&self) -> Option<&TimeoutSpec> {
+        if let Self::Timeout(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is a retry.
+    #[must_use]
+    pub const fn as_retry(&self) -> Option<&RetrySpec> {
+        if let Self::Retry(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is a circuit breaker.
+    #[must_use]
+    pub const fn as_circuit_breaker(&self) -> Option<&BreakerSpec> {
+        if let Self::CircuitBreaker(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is a fallback.
+    #[must_use]
+    pub const fn as_fallback(&self) -> Option<&FallbackSpec> {
+        if let Self::Fallback(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is a hedge.
+    #[must_use]
+    pub const fn as_hedge(&self) -> Option<&HedgeSpec> {
+        if let Self::Hedge(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is a cache.
+    #[must_use]
+    pub const fn as_cache(&self) -> Option<&CacheSpec> {
+        if let Self::Cache(spec) = self { Some(spec) } else { None }
+    }
+
+    /// Its settings, if it is chaos.
+    #[must_use]
+    pub const fn as_chaos(&self) -> Option<&ChaosSpec> {
+        if let Self::Chaos(spec) = self { Some(spec) } else { None }
     }
 }
 
@@ -121,10 +207,7 @@ impl PipelineSpec {
 
     /// The circuit breakers among them.
     pub fn breakers(&self) -> impl Iterator<Item = (&StrategyName, &BreakerSpec)> {
-        self.strategies.iter().filter_map(|strategy| match strategy.spec() {
-            StrategySpec::CircuitBreaker(spec) => Some((strategy.name(), spec)),
-            StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::Fallback(_) => None,
-        })
+        self.strategies.iter().filter_map(|strategy| Some((strategy.name(), strategy.spec().as_circuit_breaker()?)))
     }
 }
 
