@@ -68,6 +68,7 @@ impl Client {
             control_plane: None,
             cache_dir: None,
             builtin: Vec::new(),
+            allow_chaos: false,
             dial: Arc::new(Endpoint::connect_lazy),
             fault: None,
         }
@@ -132,6 +133,7 @@ pub struct ClientBuilder {
     control_plane: Option<String>,
     cache_dir: Option<PathBuf>,
     builtin: Vec<Policy>,
+    allow_chaos: bool,
     dial: Dial,
     /// The first bad argument that could not be told at once.
     fault: Option<SetupError>,
@@ -148,6 +150,7 @@ impl fmt::Debug for ClientBuilder {
             .field("control_plane", &self.control_plane)
             .field("cache_dir", &self.cache_dir)
             .field("builtin", &self.builtin)
+            .field("allow_chaos", &self.allow_chaos)
             .finish_non_exhaustive()
     }
 }
@@ -206,6 +209,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether policies may make trouble on purpose in this process. Default: no, and a policy with a chaos strategy is refused here,
+    /// with the reason reported to the operator; its last good version stays in force.
+    pub const fn allow_chaos(mut self, allow: bool) -> Self {
+        self.allow_chaos = allow;
+        self
+    }
+
     /// Replaces how connections are made, for simulated networks.
     #[doc(hidden)]
     pub fn dial_with(mut self, dial: impl Fn(&Endpoint) -> Channel + Send + Sync + 'static) -> Self {
@@ -218,7 +228,8 @@ impl ClientBuilder {
     /// # Errors
     /// Bad arguments, and a call outside of a tokio runtime.
     pub fn start(self) -> Result<Client, SetupError> {
-        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, dial, fault } = self;
+        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, allow_chaos, dial, fault } =
+            self;
         if let Some(fault) = fault {
             return Err(fault);
         }
@@ -233,7 +244,7 @@ impl ClientBuilder {
         if labels.len() > MAX_LABELS {
             return Err(SetupError::Labels { limit: MAX_LABELS, given: labels.len() });
         }
-        let builtin = builtin_set(builtin)?;
+        let builtin = builtin_set(builtin, allow_chaos)?;
         let server = match control_plane {
             Some(address) => {
                 let endpoint = endpoint(&address)?;
@@ -245,7 +256,7 @@ impl ClientBuilder {
 
         let clock = Clock::start();
         let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
-        let registry = Arc::new(Registry::new(Caller { namespace, service, zone }, clock, builtin));
+        let registry = Arc::new(Registry::new(Caller { namespace, service, zone, allow_chaos }, clock, builtin));
         let (ready_sender, ready) = watch::channel(false);
         let (alive, alive_receiver) = watch::channel(());
         let has_server = server.is_some();
@@ -284,9 +295,12 @@ fn some_instance() -> String {
     }
 }
 
-fn builtin_set(policies: Vec<Policy>) -> Result<PolicySet, SetupError> {
+fn builtin_set(policies: Vec<Policy>, allow_chaos: bool) -> Result<PolicySet, SetupError> {
     let mut set = PolicySet::default();
     for policy in policies {
+        if !allow_chaos && policy.definition.pipeline.strategies().iter().any(|own| own.spec().as_chaos().is_some()) {
+            return Err(SetupError::BuiltinChaos { name: policy.name });
+        }
         set.check_tie(&policy).map_err(|source| SetupError::BuiltinTie { name: policy.name.clone(), source })?;
         set.insert(Arc::new(policy));
     }

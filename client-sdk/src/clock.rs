@@ -1,11 +1,11 @@
 //! The clock of a client: the only place that reads tokio's.
 //!
 //! Everything past this file works with [`Timestamp`]s, so that paused and simulated time reach the core unchanged. Wall
-//! time is read in two places only: for HTTP dates and for what the cache file says about overrides.
+//! time is read in three places only: for HTTP dates, for the end of chaos, and for what the cache file says about overrides.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use fusebox_policy::Timestamp;
+use fusebox_policy::{Timestamp, chaos::UnixTime};
 use tokio::time::Instant;
 
 /// Far enough away to mean never, near enough that no timer overflows.
@@ -36,5 +36,11 @@ impl Clock {
     /// Sleeps until a point in time.
     pub(crate) fn sleep_until(self, at: Timestamp) -> tokio::time::Sleep {
         tokio::time::sleep_until(self.instant(at))
+    }
+
+    /// The moment of this clock that a date means; the origin for dates that are past.
+    pub(crate) fn at_date(self, date: UnixTime) -> Timestamp {
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(date.0).unwrap_or_default());
+        date.duration_since(SystemTime::now()).map_or(Timestamp::ZERO, |rest| self.now().plus(rest))
     }
 }

@@ -40,6 +40,12 @@ pub enum SetupError {
         /// Which calls.
         source: Invalid,
     },
+    /// A built-in policy has a chaos strategy, and this process has not opted in.
+    #[error("built-in policy {name} has a chaos strategy: allow it with ClientBuilder::allow_chaos")]
+    BuiltinChaos {
+        /// The policy.
+        name: PolicyName,
+    },
     /// More labels than the control plane takes.
     #[error("a client has at most {limit} labels, not {given}")]
     Labels {
@@ -87,6 +93,16 @@ pub enum CallError<E> {
     /// The fallback's own failure.
     #[error(transparent)]
     Fallback(FallbackError),
+    /// Trouble on purpose: the policy's chaos strategy ended the call in this.
+    #[error("chaos of {policy}/{strategy}: {outcome}")]
+    Injected {
+        /// The policy.
+        policy: PolicyName,
+        /// The element of its pipeline.
+        strategy: StrategyName,
+        /// What it ended in.
+        outcome: Outcome,
+    },
 }
 
 impl<E> CallError<E> {
@@ -108,7 +124,7 @@ impl<E> CallError<E> {
         match self {
             Self::Rejected(rejection) => rejection.retry_after(),
             Self::RetriesExhausted { last, .. } => last.as_ref().and_then(|last| last.retry_after()),
-            Self::Inner(_) | Self::Timeout { .. } | Self::Fallback(_) => None,
+            Self::Inner(_) | Self::Timeout { .. } | Self::Fallback(_) | Self::Injected { .. } => None,
         }
     }
 
@@ -118,7 +134,7 @@ impl<E> CallError<E> {
         match self {
             Self::Inner(error) => Some(error),
             Self::RetriesExhausted { last, .. } => last.and_then(|last| last.into_inner()),
-            Self::Timeout { .. } | Self::Rejected(_) | Self::Fallback(_) => None,
+            Self::Timeout { .. } | Self::Rejected(_) | Self::Fallback(_) | Self::Injected { .. } => None,
         }
     }
 }

@@ -10,10 +10,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use fusebox_policy::{
-    CallerName, Namespace, Policy, PolicySet, Revision, TargetName, Timestamp, Zone,
+    CallerName, Namespace, Policy, PolicySet, Revision, StrategyName, TargetName, Timestamp, Zone,
     breaker::BreakerSpec,
     fleet::{BreakerKey, gate::Forced, held::Override, key::KeyPattern},
-    pipeline::StrategySpec,
     policy::OnChange,
     retry::budget::Budget,
 };
@@ -22,7 +21,7 @@ use parking_lot::Mutex;
 use crate::{
     clock::Clock,
     pipeline::{
-        Live, Stage,
+        CacheStore, Limited, Live, Stage,
         cell::{Cell, draw},
     },
     report::Outbox,
@@ -35,6 +34,8 @@ pub(crate) struct Caller {
     pub(crate) namespace: Namespace,
     pub(crate) service: CallerName,
     pub(crate) zone: Option<Zone>,
+    /// Whether trouble on purpose may happen here.
+    pub(crate) allow_chaos: bool,
 }
 
 /// The policies in force at one moment, ready for calls.
@@ -192,26 +193,57 @@ impl Registry {
             .pipeline
             .strategies()
             .iter()
-            .map(|strategy| match strategy.spec() {
-                StrategySpec::CircuitBreaker(spec) => {
-                    let key = self.key(policy, strategy.name());
-                    let spec = Arc::new(spec.clone());
-                    let cell = before
-                        .and_then(|live| live.cells().find(|cell| *cell.key() == key))
-                        .map(|cell| {
-                            adapt(cell, &spec, policy.revision, reset, now);
-                            Arc::clone(cell)
-                        })
-                        .unwrap_or_else(|| self.fresh(key, spec, policy.revision));
-                    Stage::Breaker(cell)
+            .map(|strategy| {
+                let spec = strategy.spec();
+                if let Some(breaker) = spec.as_circuit_breaker() {
+                    return Stage::Breaker(self.revive_breaker(policy, strategy.name(), breaker, before, reset, now));
                 }
-                StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::Fallback(_) => Stage::Stateless,
+                let kept = before.filter(|_| !reset).and_then(|live| live.stage(strategy.name()));
+                if let Some(cache) = spec.as_cache() {
+                    return Stage::Cache(match kept {
+                        Some(Stage::Cache(store)) => {
+                            store.adapt(cache);
+                            Arc::clone(store)
+                        }
+                        _ => Arc::new(CacheStore::new(cache)),
+                    });
+                }
+                let chaos_until =
+                    spec.as_chaos().map_or(Timestamp::ZERO, |chaos| self.clock.at_date(chaos.until()));
+                match kept {
+                    Some(Stage::Limited(limited)) if limited.is_for(spec) => {
+                        limited.adapt(spec, chaos_until);
+                        Stage::Limited(Arc::clone(limited))
+                    }
+                    _ => Limited::new(spec, chaos_until)
+                        .map_or(Stage::Stateless, |limited| Stage::Limited(Arc::new(limited))),
+                }
             })
             .collect();
         Live { policy: Arc::clone(policy), source, stages, budget: Arc::clone(budget) }
     }
 
-    fn key(&self, policy: &Policy, strategy: &fusebox_policy::StrategyName) -> BreakerKey {
+    fn revive_breaker(
+        &self,
+        policy: &Policy,
+        name: &StrategyName,
+        spec: &BreakerSpec,
+        before: Option<&Live>,
+        reset: bool,
+        now: Timestamp,
+    ) -> Arc<Cell> {
+        let key = self.key(policy, name);
+        let spec = Arc::new(spec.clone());
+        match before.and_then(|live| live.cells().find(|cell| *cell.key() == key)) {
+            Some(cell) => {
+                adapt(cell, &spec, policy.revision, reset, now);
+                Arc::clone(cell)
+            }
+            None => self.fresh(key, spec, policy.revision),
+        }
+    }
+
+    fn key(&self, policy: &Policy, strategy: &StrategyName) -> BreakerKey {
         BreakerKey {
             namespace: self.caller.namespace.clone(),
             caller: self.caller.service.clone(),

@@ -1,20 +1,22 @@
 //! The handle for one callee.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use fusebox_policy::{
     Outcome, PolicyName, StrategyName,
     fallback::FallbackWith,
+    chaos::Fault,
     outcome::{ErrorKind, Facts, NoFacts},
-    pipeline::StrategySpec,
     retry::CallRules,
+    throttle::Priority,
 };
-use futures_util::future::{MapErr, Ready, TryFutureExt as _, ready};
+use futures_util::future::{Either, MapErr, Ready, TryFutureExt as _, ready};
 
 use crate::{
     client::Inner,
+    clock::Clock,
     error::{BoxError, CallError, FallbackFault},
-    pipeline::{Failed, Live, Operation, drive},
+    pipeline::{Flight, Live, Looked, Operation, cache, drive},
 };
 
 /// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
@@ -25,6 +27,7 @@ pub struct Target {
     pub(crate) name: Arc<str>,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) idempotent: Option<bool>,
+    pub(crate) priority: Priority,
 }
 
 /// What a fallback is asked to stand for.
@@ -55,15 +58,12 @@ impl Failure {
 }
 
 pub(crate) fn fallback_with(live: &Live, stage: usize) -> Option<&FallbackWith> {
-    match live.pipeline().strategies().get(stage)?.spec() {
-        StrategySpec::Fallback(fallback) => Some(fallback.with()),
-        StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::CircuitBreaker(_) => None,
-    }
+    Some(live.pipeline().strategies().get(stage)?.spec().as_fallback()?.with())
 }
 
 impl Target {
     pub(crate) fn new(client: Arc<Inner>, name: &str) -> Self {
-        Self { client, name: name.into(), route: None, idempotent: None }
+        Self { client, name: name.into(), route: None, idempotent: None, priority: Priority::Normal }
     }
 
     /// The name of the service.
@@ -88,6 +88,13 @@ impl Target {
         self
     }
 
+    /// Says how much the calls matter, for policies that throttle: those that matter least are refused first. Default: normal.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// Runs `operation` under the policy of this target, once for each attempt.
     ///
     /// Without a policy it runs once, untouched. Dropping the future cancels the call: it counts for nothing, and everything that
@@ -100,7 +107,22 @@ impl Target {
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        self.run(operation, NoFallback).await
+        self.run(operation, NoFallback, Forgetful).await
+    }
+
+    /// As [`Target::call`], for an operation whose value may be answered from memory: where the policy has a cache, calls with
+    /// the same `key` and type share one answer. [`Target::call`] itself always asks the target.
+    ///
+    /// # Errors
+    /// The operation's own error, or what a strategy made of it.
+    pub async fn call_cached<T, E, F, O>(&self, key: impl AsRef<[u8]>, operation: O) -> Result<T, CallError<E>>
+    where
+        T: Clone + Send + Sync + 'static,
+        O: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        let memory = Keyed { key: key.as_ref().into(), clock: self.client.clock };
+        self.run(operation, NoFallback, memory).await
     }
 
     /// Gives the calls a typed fallback: it runs where the policy has a fallback strategy, whatever that answers with; but
@@ -120,17 +142,21 @@ impl Target {
         WithFallback { target: self.clone(), fallback: Fixed(value) }
     }
 
-    async fn run<T, E, F, O, B>(&self, operation: O, fallback: B) -> Result<T, CallError<E>>
+    pub(crate) fn rules(&self, idempotent: bool, replayable: bool) -> CallRules {
+        CallRules { idempotent: self.idempotent.unwrap_or(idempotent), replayable, priority: self.priority }
+    }
+
+    async fn run<T, E, F, O, B, M>(&self, operation: O, fallback: B, memory: M) -> Result<T, CallError<E>>
     where
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
         B: TypedFallback<T>,
+        M: Memory<T>,
     {
-        let mut operation = Closure { operation, fallback };
+        let mut operation = Closure { operation, fallback, memory };
         match self.client.registry.resolve(&self.name, self.route.as_deref()) {
             Some(live) => {
-                let rules = CallRules { idempotent: self.idempotent.unwrap_or(true), replayable: true };
-                drive(self.client.clock, live, rules, &mut operation).await.result
+                drive(self.client.clock, live, self.rules(true, true), &mut operation).await.result
             }
             None => (operation.operation)().await.map_err(CallError::Inner),
         }
@@ -155,7 +181,7 @@ impl<B> WithFallback<B> {
         F: Future<Output = Result<T, E>>,
         B: TypedFallback<T> + Clone,
     {
-        self.target.run(operation, self.fallback.clone()).await
+        self.target.run(operation, self.fallback.clone(), Forgetful).await
     }
 }
 
@@ -214,30 +240,78 @@ where
     }
 }
 
-struct Closure<O, B> {
-    operation: O,
-    fallback: B,
+/// How a call's answers are kept.
+trait Memory<T> {
+    /// A look into a cache.
+    type Lookup: Future<Output = Looked<T>>;
+    fn lookup(&self, live: &Live, stage: usize) -> Self::Lookup;
+    fn keep(&self, flight: Flight, value: T) -> T;
 }
 
-impl<T, E, F, O, B> Operation for Closure<O, B>
+/// Not at all: nothing is known of the value, and no key was given.
+struct Forgetful;
+
+impl<T> Memory<T> for Forgetful {
+    type Lookup = Ready<Looked<T>>;
+
+    fn lookup(&self, _live: &Live, _stage: usize) -> Self::Lookup {
+        ready(Looked::NotCacheable)
+    }
+
+    fn keep(&self, _flight: Flight, value: T) -> T {
+        value
+    }
+}
+
+/// Under a key.
+struct Keyed {
+    key: Arc<[u8]>,
+    clock: Clock,
+}
+
+impl<T: Clone + Send + Sync + 'static> Memory<T> for Keyed {
+    type Lookup = Pin<Box<dyn Future<Output = Looked<T>> + Send>>;
+
+    fn lookup(&self, live: &Live, stage: usize) -> Self::Lookup {
+        match live.cache(stage) {
+            Some(store) => Box::pin(cache::look(Arc::clone(store), Arc::clone(&self.key), self.clock)),
+            None => Box::pin(ready(Looked::NotCacheable)),
+        }
+    }
+
+    fn keep(&self, flight: Flight, value: T) -> T {
+        flight.land(value.clone(), self.clock.now());
+        value
+    }
+}
+
+struct Closure<O, B, M> {
+    operation: O,
+    fallback: B,
+    memory: M,
+}
+
+impl<T, E, F, O, B, M> Operation for Closure<O, B, M>
 where
     O: FnMut() -> F,
     F: Future<Output = Result<T, E>>,
     B: TypedFallback<T>,
+    M: Memory<T>,
 {
     type Value = T;
     type Error = E;
     type Attempt = F;
-    type Fallback = futures_util::future::Either<Ready<Result<T, FallbackFault>>, B::Answer>;
+    type Fallback = Either<Ready<Result<T, FallbackFault>>, B::Answer>;
+    type Lookup = M::Lookup;
 
-    fn attempt(&mut self, _remaining: Option<std::time::Duration>) -> F {
+    fn attempt(&mut self, _remaining: Option<Duration>) -> F {
         (self.operation)()
     }
 
     fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Self::Fallback {
         let kind = match fallback_with(live, stage) {
             Some(FallbackWith::Error(text)) => {
-                return futures_util::future::Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
+                return Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
             }
             Some(FallbackWith::Response(_)) => "static response",
             Some(FallbackWith::Function(_)) => "function",
@@ -245,14 +319,23 @@ where
             Some(FallbackWith::Stale(_)) => "last good response",
             None => "fallback",
         };
-        futures_util::future::Either::Right(self.fallback.answer(Failure::new(live, stage, after), kind))
+        Either::Right(self.fallback.answer(Failure::new(live, stage, after), kind))
     }
 
-    fn judge<R>(&self, result: &Result<T, Failed<E>>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R {
-        let outcome = match result {
-            Ok(_) => Outcome::OK,
-            Err(Failed::Inner(_) | Failed::Fallback(_)) => Outcome::Error(ErrorKind::Other),
-        };
-        act(outcome, &NoFacts)
+    fn lookup(&mut self, live: &Arc<Live>, stage: usize) -> Self::Lookup {
+        self.memory.lookup(live, stage)
+    }
+
+    fn keep(&mut self, flight: Flight, value: T) -> T {
+        self.memory.keep(flight, value)
+    }
+
+    fn inject(&mut self, _fault: Fault) -> Option<Result<T, E>> {
+        // Nothing is known of the caller's types: the pipeline's own error stands for the fault.
+        None
+    }
+
+    fn judge<R>(&self, result: Result<&T, &E>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R {
+        act(if result.is_ok() { Outcome::OK } else { Outcome::Error(ErrorKind::Other) }, &NoFacts)
     }
 }

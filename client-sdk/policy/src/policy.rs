@@ -42,7 +42,8 @@ impl Definition {
     /// Checks what its parts can't check by themselves.
     ///
     /// # Errors
-    /// A mode of coordination that the pipeline's breakers give nothing to decide on. Paths begin with `coordination`.
+    /// A mode of coordination that the pipeline's breakers give nothing to decide on, strategies that can never act on the
+    /// routes. Paths begin with `coordination` and `pipeline`.
     pub fn check(&self) -> Result<(), Invalid> {
         let mut faults = Faults::new();
         let mut breakers = self.pipeline.breakers().peekable();
@@ -51,6 +52,15 @@ impl Definition {
                 breakers.all(|(_, spec)| spec.trip().failure_rate.is_some()),
                 "coordination.mode",
                 "pooled adds up failure rates: every circuit breaker of the pipeline needs trip.failureRate",
+            );
+        }
+        let routes = self.selector.routes();
+        let never_twice = !routes.is_empty() && routes.iter().all(|route| matches!(route.method(), Some("POST" | "PATCH")));
+        for (index, strategy) in self.pipeline.strategies().iter().enumerate() {
+            faults.check(
+                !(never_twice && strategy.spec().as_hedge().is_some()),
+                &format!("pipeline[{index}].hedge"),
+                "never acts: all routes of this policy are POST or PATCH, which may not be sent twice",
             );
         }
         faults.finish()

@@ -76,6 +76,14 @@ impl RoutePattern {
     }
 }
 
+impl RoutePattern {
+    /// The HTTP method, if one is named.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        self.method.as_deref()
+    }
+}
+
 impl fmt::Display for RoutePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.starts_with('/') {

@@ -161,7 +161,7 @@ pub(crate) fn restore(link: &Link) {
         .filter(|own| own.until > now)
         .collect();
     link.registry.set_overrides(overrides);
-    let (policies, rejected) = receive::check(policies, &link.registry.caller().namespace, &Default::default());
+    let (policies, rejected) = receive::check(policies, link.registry.caller(), &Default::default());
     for refused in &rejected {
         tracing::warn!(target: "fusebox", policy = refused.name, reason = refused.reason, "a policy of the cache is refused");
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use fusebox_policy::{
-    Invalid, Namespace, Policy, PolicySet, Revision, Timestamp,
+    Invalid, Policy, PolicySet, Revision, Timestamp,
     fleet::{
         BreakerKey,
         gate::Forced,
@@ -19,7 +19,7 @@ use super::{
     state::{Stream, Unusable, Welcome},
 };
 use crate::{
-    registry::{Held, HeldOverride, Origin},
+    registry::{Caller, Held, HeldOverride, Origin},
     status::RejectedPolicy,
 };
 
@@ -28,12 +28,22 @@ const FASTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// Slower than this, and a lost stream would be noticed too late.
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
 
+/// Trouble on purpose is for processes that have asked for it.
+fn refuse_chaos(policy: &Policy) -> Result<(), Invalid> {
+    let chaos = policy.definition.pipeline.strategies().iter().position(|own| own.spec().as_chaos().is_some());
+    chaos.map_or(Ok(()), |index| {
+        let reason = "this instance has not opted in to chaos (ClientBuilder::allow_chaos)";
+        Err(Invalid::new(format!("spec.pipeline[{index}].chaos"), reason))
+    })
+}
+
 /// Checks each policy for itself; a refused one leaves its last good version in place.
 pub(super) fn check(
     wire: Vec<v1::Policy>,
-    namespace: &Namespace,
+    caller: &Caller,
     last_good: &PolicySet,
 ) -> (PolicySet, Vec<RejectedPolicy>) {
+    let namespace = &caller.namespace;
     let mut set = PolicySet::default();
     let mut rejected = Vec::new();
     for wire in wire {
@@ -41,6 +51,9 @@ pub(super) fn check(
         let checked = Policy::try_from(wire).and_then(|policy| {
             if policy.namespace != *namespace {
                 return Err(Invalid::new("name", format!("is not in namespace {namespace}")));
+            }
+            if !caller.allow_chaos {
+                refuse_chaos(&policy)?;
             }
             set.check_tie(&policy)?;
             Ok(policy)
@@ -78,7 +91,7 @@ impl Link {
             self.registry.hold(Held { store_id: store_id.to_owned(), revision: Revision(0), ..held });
             return sync::Ack { revision, rejected: Vec::new() };
         }
-        let (policies, rejected) = check(wire, &self.registry.caller().namespace, &held.policies);
+        let (policies, rejected) = check(wire, self.registry.caller(), &held.policies);
         self.put_in_force(store_id, revision, policies, rejected)
     }
 
@@ -101,7 +114,7 @@ impl Link {
         // What replaces and what goes is taken out first, so that two policies can exchange their selectors.
         let rest: Vec<Arc<Policy>> =
             base.iter().filter(|policy| !gone(&policy.resource_name())).map(Arc::clone).collect();
-        let (changed, mut rejected) = check(upserted, &self.registry.caller().namespace, &held.policies);
+        let (changed, mut rejected) = check(upserted, self.registry.caller(), &held.policies);
         let mut policies = PolicySet::new(rest);
         for policy in changed.iter() {
             match policies.check_tie(policy) {

@@ -1,22 +1,29 @@
 //! A policy in force, with the state that its strategies share between calls.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fusebox_policy::{
     Draw, Policy, Timestamp,
     breaker::Ending,
-    fleet::gate::Pass,
+    bulkhead::Ticket,
+    hedge::HedgeSpec,
     names::StrategyName,
     outcome::{Rejection, RejectionReason},
-    pipeline::{Cells, Event, PipelineSpec, StrategySpec},
-    retry::budget::{Budget, BudgetSpec},
+    pipeline::{Cells, Entry, Event, Hold, PipelineSpec},
+    retry::{
+        CallRules,
+        budget::{Budget, BudgetSpec},
+    },
 };
 use parking_lot::Mutex;
 
-use super::cell::{Cell, draw};
+use super::{
+    CacheStore, Limited,
+    cell::{Cell, draw},
+};
 use crate::status::PolicySource;
 
-/// A policy in force. Replaced as a whole when the policy changes; the cells go on in the next one.
+/// A policy in force. Replaced as a whole when the policy changes; the live state goes on in the next one.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) policy: Arc<Policy>,
@@ -32,6 +39,10 @@ pub(crate) struct Live {
 pub(crate) enum Stage {
     /// A breaker.
     Breaker(Arc<Cell>),
+    /// A strategy that bounds or observes calls.
+    Limited(Arc<Limited>),
+    /// A cache.
+    Cache(Arc<CacheStore>),
     /// All that it has is in the call.
     Stateless,
 }
@@ -42,10 +53,13 @@ impl Live {
     }
 
     pub(crate) fn cells(&self) -> impl Iterator<Item = &Arc<Cell>> {
-        self.stages.iter().filter_map(|stage| match stage {
-            Stage::Breaker(cell) => Some(cell),
-            Stage::Stateless => None,
-        })
+        self.stages.iter().filter_map(|stage| if let Stage::Breaker(cell) = stage { Some(cell) } else { None })
+    }
+
+    /// The live state of the strategy of this name.
+    pub(crate) fn stage(&self, name: &StrategyName) -> Option<&Stage> {
+        let index = self.pipeline().strategies().iter().position(|strategy| strategy.name() == name)?;
+        self.stages.get(index)
     }
 
     /// The name of the strategy at an index of the pipeline.
@@ -63,29 +77,68 @@ impl Live {
     }
 
     fn cell(&self, stage: usize) -> Option<&Cell> {
-        match self.stages.get(stage)? {
-            Stage::Breaker(cell) => Some(cell),
-            Stage::Stateless => None,
+        if let Stage::Breaker(cell) = self.stages.get(stage)? { Some(cell) } else { None }
+    }
+
+    fn limited(&self, stage: usize) -> Option<&Limited> {
+        if let Stage::Limited(limited) = self.stages.get(stage)? { Some(limited) } else { None }
+    }
+
+    /// The answers of a cache.
+    pub(crate) fn cache(&self, stage: usize) -> Option<&Arc<CacheStore>> {
+        if let Stage::Cache(store) = self.stages.get(stage)? { Some(store) } else { None }
+    }
+
+    /// The settings of the hedge at an index of the pipeline.
+    pub(super) fn hedge(&self, stage: usize) -> &HedgeSpec {
+        self.pipeline().strategies()[stage].spec().as_hedge().expect("a race is run for a hedge only")
+    }
+
+    pub(super) fn hedge_delay(&self, stage: usize) -> Option<Duration> {
+        self.limited(stage)?.hedge_delay(self.hedge(stage))
+    }
+
+    pub(super) fn hedge_took(&self, stage: usize, took: Duration) {
+        if let Some(limited) = self.limited(stage) {
+            limited.hedge_took(took);
+        }
+    }
+
+    /// Waits until a ticket of a bulkhead has turned into a place.
+    pub(super) async fn admitted(&self, stage: usize, ticket: Ticket) {
+        if let Some(limited) = self.limited(stage) {
+            limited.admitted(ticket).await;
         }
     }
 }
 
 impl Cells for Live {
-    fn acquire(&self, stage: usize, now: Timestamp) -> Result<Pass, RejectionReason> {
-        self.cell(stage)
-            .expect("a breaker's stage has a cell: both are made from one pipeline")
-            .with(|gate| gate.try_acquire(now, draw()))
-    }
-
-    fn record(&self, stage: usize, pass: Pass, ending: &Ending, now: Timestamp) {
-        if let Some(cell) = self.cell(stage) {
-            cell.with(|gate| ((), gate.record(pass, ending, now, draw())));
+    fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
+        match &self.stages[stage] {
+            Stage::Breaker(cell) => match cell.with(|gate| gate.try_acquire(now, draw())) {
+                Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
+                Err(reason) => Entry::Rejected(reason),
+            },
+            Stage::Limited(limited) => limited.enter(rules, now),
+            Stage::Cache(_) | Stage::Stateless => Entry::Pass(Hold::Nothing),
         }
     }
 
-    fn abandon(&self, stage: usize, pass: Pass, _now: Timestamp) {
-        if let Some(cell) = self.cell(stage) {
-            cell.with(|gate| ((), gate.abandon(pass)));
+    fn leave(&self, stage: usize, hold: Hold, ending: &Ending, now: Timestamp) {
+        match (&self.stages[stage], hold) {
+            (Stage::Breaker(cell), Hold::Breaker(pass)) => {
+                cell.with(|gate| ((), gate.record(pass, ending, now, draw())));
+            }
+            (Stage::Limited(limited), hold) => limited.leave(hold, ending, now),
+            (Stage::Breaker(_) | Stage::Cache(_) | Stage::Stateless, _) => {}
+        }
+    }
+
+    fn abandon(&self, stage: usize, hold: Hold, now: Timestamp) {
+        match (&self.stages[stage], hold) {
+            (Stage::Breaker(cell), Hold::Breaker(pass)) => cell.with(|gate| ((), gate.abandon(pass))),
+            (Stage::Limited(limited), hold) => limited.abandon(hold, now),
+            (Stage::Breaker(_) | Stage::Cache(_) | Stage::Stateless, _) => {}
         }
     }
 
@@ -102,24 +155,28 @@ impl Cells for Live {
     }
 
     fn event(&self, event: Event) {
-        let (Event::TimedOut { stage }
-        | Event::RetryScheduled { stage, .. }
-        | Event::RetryStopped { stage, .. }
-        | Event::FallbackExecuted { stage, .. }
-        | Event::Rejected { stage, .. }) = event;
-        let strategy = self.strategy(stage);
+        let strategy = self.strategy(event.stage());
         let policy = &self.policy.name;
         let service = self.policy.definition.selector.target();
         match event {
             Event::TimedOut { stage } => {
-                let limit = match self.pipeline().strategies()[stage].spec() {
-                    StrategySpec::Timeout(timeout) => timeout.duration(),
-                    StrategySpec::Retry(_) | StrategySpec::CircuitBreaker(_) | StrategySpec::Fallback(_) => {
-                        std::time::Duration::ZERO
-                    }
-                };
+                let limit = self.pipeline().strategies()[stage].spec().as_timeout().map(|own| own.duration());
+                let limit = limit.unwrap_or_default();
                 tracing::info!(target: "fusebox", target = %service, %policy, %strategy, limit_ms = millis(limit), "timed out");
             }
+            Event::HedgeStarted { hedge, .. } => tracing::debug!(
+                target: "fusebox", target = %service, %policy, %strategy, hedge, "hedge {hedge} started"
+            ),
+            Event::HedgeEnded { winner, hedges, .. } => tracing::debug!(
+                target: "fusebox", target = %service, %policy, %strategy, winner, hedges, "hedged call ended"
+            ),
+            Event::CacheAsked { hit, .. } => {
+                tracing::trace!(target: "fusebox", target = %service, %policy, %strategy, hit, "cache asked");
+            }
+            Event::Troubled { latency, fault, .. } => tracing::warn!(
+                target: "fusebox", target = %service, %policy, %strategy, latency_ms = millis(latency), fault = ?fault,
+                "chaos struck"
+            ),
             Event::RetryScheduled { retry, delay, after, .. } => tracing::info!(
                 target: "fusebox", target = %service, %policy, %strategy, attempt = retry, delay_ms = millis(delay), cause = %after,
                 "retry {retry} after {delay:?}"

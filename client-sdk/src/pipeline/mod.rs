@@ -3,9 +3,17 @@
 //! [`Live`] is a policy with its live state, [`drive`] carries a call through it. The decisions are the core's
 //! ([`fusebox_policy::pipeline::Call`]); what is here does what they say. Nothing in here knows the wire or the link.
 
+pub(crate) mod cache;
 pub(crate) mod cell;
-mod driver;
+mod drive;
+mod limited;
 mod live;
+mod operation;
+mod race;
+mod within;
 
-pub(crate) use driver::{Failed, Operation, drive};
+pub(crate) use cache::{CacheStore, Flight};
+pub(crate) use drive::drive;
+pub(crate) use limited::Limited;
 pub(crate) use live::{Live, Stage};
+pub(crate) use operation::{Looked, Operation};

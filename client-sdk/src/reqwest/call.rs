@@ -5,23 +5,28 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use fusebox_policy::{
     Outcome, TargetName,
+    chaos::Fault,
     fallback::{FallbackWith, StaticResponse},
-    outcome::{ErrorKind, Facts, NoFacts},
-    pipeline::StrategySpec,
+    outcome::{Facts, NoFacts},
     timeout::{TimeoutScope, TimeoutSpec},
 };
 use http::{HeaderName, HeaderValue};
 
-use super::{HttpClient, body, stale::Key};
+use super::{
+    HttpClient, body,
+    kept::{self, Kept},
+    stale::Key,
+};
 use crate::{
     classify::{self, Head},
     error::FallbackFault,
-    pipeline::{Failed, Live, Operation},
+    pipeline::{Flight, Live, Looked, Operation, cache},
     target::{Failure, fallback_with},
 };
 
 type Attempt = Pin<Box<dyn Future<Output = Result<reqwest::Response, reqwest::Error>> + Send>>;
 type Fallback = Pin<Box<dyn Future<Output = Result<reqwest::Response, FallbackFault>> + Send>>;
+type Lookup = Pin<Box<dyn Future<Output = Looked<reqwest::Response>> + Send>>;
 
 pub(super) struct HttpCall<'a> {
     http: &'a HttpClient,
@@ -48,10 +53,7 @@ impl<'a> HttpCall<'a> {
     }
 
     fn timeouts(&self) -> impl Iterator<Item = &TimeoutSpec> {
-        self.live.pipeline().strategies().iter().filter_map(|strategy| match strategy.spec() {
-            StrategySpec::Timeout(timeout) => Some(timeout),
-            StrategySpec::Retry(_) | StrategySpec::CircuitBreaker(_) | StrategySpec::Fallback(_) => None,
-        })
+        self.live.pipeline().strategies().iter().filter_map(|strategy| strategy.spec().as_timeout())
     }
 
     /// How the body of the answer is limited.
@@ -103,6 +105,7 @@ impl Operation for HttpCall<'_> {
     type Error = reqwest::Error;
     type Attempt = Attempt;
     type Fallback = Fallback;
+    type Lookup = Lookup;
 
     fn attempt(&mut self, remaining: Option<Duration>) -> Attempt {
         let rule = self.body_rule(remaining);
@@ -150,15 +153,50 @@ impl Operation for HttpCall<'_> {
         }
     }
 
+    fn lookup(&mut self, live: &Arc<Live>, stage: usize) -> Lookup {
+        let key = self.request.as_ref().and_then(kept::same);
+        let Some((store, key)) = live.cache(stage).zip(key) else {
+            return Box::pin(async { Looked::NotCacheable });
+        };
+        let looked = cache::look::<Kept>(Arc::clone(store), key.into(), self.http.target.client.clock);
+        Box::pin(async move {
+            match looked.await {
+                Looked::Hit(kept) => Looked::Hit(kept.into_response()),
+                Looked::Miss(flight) => Looked::Miss(flight),
+                Looked::NotCacheable => Looked::NotCacheable,
+            }
+        })
+    }
+
+    fn keep(&mut self, flight: Flight, response: reqwest::Response) -> reqwest::Response {
+        if !kept::may_keep(&response) {
+            return response;
+        }
+        let clock = self.http.target.client.clock;
+        kept::copy(response, flight.max_body(), move |kept| flight.land(kept, clock.now()))
+    }
+
+    fn inject(&mut self, fault: Fault) -> Option<Result<reqwest::Response, reqwest::Error>> {
+        let mut response = http::Response::new(Bytes::new());
+        match fault {
+            Fault::Status(status) => *response.status_mut() = http::StatusCode::from_u16(status).ok()?,
+            Fault::Grpc(code) => {
+                response.headers_mut().insert("grpc-status", HeaderValue::from(code as u16));
+            }
+            // reqwest's errors can't be made by others.
+            Fault::Error(_) => return None,
+        }
+        Some(Ok(response.into()))
+    }
+
     fn judge<R>(
         &self,
-        result: &Result<reqwest::Response, Failed<reqwest::Error>>,
+        result: Result<&reqwest::Response, &reqwest::Error>,
         act: impl FnOnce(Outcome, &dyn Facts) -> R,
     ) -> R {
         match result {
             Ok(response) => act(classify::response(response.status(), response.headers()), &Head(response.headers())),
-            Err(Failed::Inner(error)) => act(classify::error(error), &NoFacts),
-            Err(Failed::Fallback(_)) => act(Outcome::Error(ErrorKind::Other), &NoFacts),
+            Err(error) => act(classify::error(error), &NoFacts),
         }
     }
 }

@@ -5,11 +5,12 @@
 
 mod body;
 mod call;
+mod kept;
 mod stale;
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
-use fusebox_policy::{Outcome, pipeline::StrategySpec, retry::CallRules};
+use fusebox_policy::Outcome;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use self::{call::HttpCall, stale::StaleStore};
@@ -140,7 +141,7 @@ impl HttpClient {
             response.extensions_mut().insert(Attempts(1));
             return Ok(response);
         };
-        let idempotent = self.target.idempotent.unwrap_or_else(|| is_idempotent(&request));
+        let idempotent = is_idempotent(&request);
         let replayable = match request.body() {
             None => true,
             Some(body) => body.as_bytes().is_some_and(|bytes| bytes.len() <= self.replay_limit),
@@ -153,7 +154,7 @@ impl HttpClient {
         }
         let key = stale::key(&live, &request);
         let mut call = HttpCall::new(self, Arc::clone(&live), request, replayable, key.clone());
-        let rules = CallRules { idempotent, replayable };
+        let rules = self.target.rules(idempotent, replayable);
         let driven = Box::pin(drive(client.clock, Arc::clone(&live), rules, &mut call)).await;
         let mut response = driven.result?;
         response.extensions_mut().insert(Attempts(driven.attempts));
@@ -182,7 +183,7 @@ fn mark_replaced(response: &mut reqwest::Response, live: &Live, stage: usize, ou
 }
 
 fn has_retry(live: &Live) -> bool {
-    live.pipeline().strategies().iter().any(|strategy| matches!(strategy.spec(), StrategySpec::Retry(_)))
+    live.pipeline().strategies().iter().any(|strategy| strategy.spec().as_retry().is_some())
 }
 
 fn is_idempotent(request: &reqwest::Request) -> bool {

@@ -59,6 +59,11 @@ impl AdaptiveLimit {
         (self.baseline > 0.0).then(|| Duration::from_nanos(self.baseline as u64))
     }
 
+    /// Takes changed settings: the limit stays, as far as the new bounds allow; those that run go on.
+    pub fn adapt(&mut self, spec: &ConcurrencyLimitSpec) {
+        self.limit = self.limit.clamp(f64::from(spec.min()), f64::from(spec.max()));
+    }
+
     /// Asks to run.
     pub fn enter(&mut self) -> bool {
         let free = self.in_flight < self.limit();

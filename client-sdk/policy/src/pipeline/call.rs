@@ -1,201 +1,131 @@
 //! The machine of one call.
 //!
 //! A driver starts it, does what each [`Step`] says, and tells what became of it. The machine keeps the state of each
-//! strategy inline and allocates nothing.
+//! strategy inline, as a stack of the stages that the call is inside of, and allocates nothing.
 
-use super::spec::{MAX_STRATEGIES, PipelineSpec, StrategySpec};
+use arrayvec::ArrayVec;
+
+use super::{
+    cells::{Cells, Entry, Event, Hold},
+    spec::{MAX_STRATEGIES, PipelineSpec, StrategySpec},
+    step::{Finish, Step},
+};
 use crate::{
-    Draw, Timestamp,
+    Timestamp,
     breaker::Ending,
-    condition::Class,
-    fleet::gate::Pass,
+    chaos::Fault,
+    condition::{Class, Classifier},
     outcome::{Facts, NoFacts, Outcome, RejectionReason},
-    retry::{Answer, Attempt, CallRules, OnExhausted, RetryRun, Stop, budget::BudgetSpec},
+    retry::{Answer, Attempt, CallRules, OnExhausted, RetryRun, Stop},
 };
 
-/// The live state that strategies share between calls, and everything a call needs from outside. `stage` is the index of the
-/// strategy in the pipeline.
-pub trait Cells {
-    /// Asks the breaker of a stage for leave.
-    ///
-    /// # Errors
-    /// Why it refuses.
-    fn acquire(&self, stage: usize, now: Timestamp) -> Result<Pass, RejectionReason>;
-    /// Tells the breaker of a stage how the call ended.
-    fn record(&self, stage: usize, pass: Pass, ending: &Ending, now: Timestamp);
-    /// Gives a pass back: the call was dropped.
-    fn abandon(&self, stage: usize, pass: Pass, now: Timestamp);
-    /// Counts a call for the budget of a retry.
-    fn count_call(&self, stage: usize, now: Timestamp);
-    /// Takes a retry from the budget of a retry, if there is one left.
-    fn try_retry(&self, stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool;
-    /// A random number.
-    fn draw(&self) -> Draw;
-    /// Something happened that operators read about. Called while no lock is held.
-    fn event(&self, event: Event);
-}
-
-/// What happened inside a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A timeout cut its inside.
-    TimedOut {
-        /// The timeout.
-        stage: usize,
-    },
-    /// A retry will try again.
-    RetryScheduled {
-        /// The retry.
-        stage: usize,
-        /// Number of the retry that follows, from 1.
-        retry: u32,
-        /// The wait before it.
-        delay: std::time::Duration,
-        /// What it follows.
-        after: Outcome,
-    },
-    /// A retry gives up on a failed outcome.
-    RetryStopped {
-        /// The retry.
-        stage: usize,
-        /// Why.
-        stop: Stop,
-        /// Attempts made.
-        attempts: u32,
-    },
-    /// A fallback answers.
-    FallbackExecuted {
-        /// The fallback.
-        stage: usize,
-        /// What it replaces.
-        after: Outcome,
-    },
-    /// A breaker refused.
-    Rejected {
-        /// The breaker.
-        stage: usize,
-        /// Why.
-        reason: RejectionReason,
-    },
-}
-
-/// What the driver does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Step {
-    /// Run the operation afresh, until it ends or [`Call::deadline`] passes; then [`Call::attempt_ended`] or
-    /// [`Call::deadline_passed`].
-    Attempt,
-    /// Wait until then or until [`Call::deadline`] passes; then [`Call::wake`] or [`Call::deadline_passed`].
-    Wait {
-        /// The end of the wait.
-        until: Timestamp,
-    },
-    /// Carry out this fallback in place of what came, until it ends or [`Call::deadline`] passes; then
-    /// [`Call::fallback_ended`] or [`Call::deadline_passed`].
-    Fallback {
-        /// The fallback.
-        stage: usize,
-        /// What it replaces.
-        after: Outcome,
-    },
-    /// Hand this out.
-    Finish(Finish),
-}
-
-/// What the caller gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// What the last attempt or fallback gave: its response or its error.
-    Value,
-    /// A refusal.
-    Rejected {
-        /// The strategy.
-        stage: usize,
-        /// Why.
-        reason: RejectionReason,
-    },
-    /// A timeout.
-    Timeout {
-        /// The strategy.
-        stage: usize,
-    },
-    /// The error that a retry with `onExhausted: error` gives.
-    Exhausted {
-        /// The retry.
-        stage: usize,
-        /// Attempts made.
-        attempts: u32,
-    },
-}
-
-#[derive(Debug, Default)]
+/// A stage that the call is inside of.
+#[derive(Debug)]
 struct Stage {
     entered: Timestamp,
+    /// The nearest deadline of the timeouts of this call down to here; [`Timestamp::MAX`] for none.
+    deadline: Timestamp,
     state: StageState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum StageState {
-    /// Not entered, or left.
-    #[default]
-    Idle,
-    Timeout {
-        deadline: Timestamp,
-    },
+    /// Nothing to remember: a timeout, whose limit is in the deadline, or a fallback that was not needed yet.
+    Plain,
     Retry(RetryRun),
+    /// A retry between two attempts.
     Waiting(RetryRun),
-    Breaker(Pass),
+    Held(Hold),
+    /// A turn or a place is held that has not begun.
+    Pending(Hold),
+    /// Chaos delays.
+    Delayed(Option<Fault>),
+    /// The driver runs the race, asks the cache, or makes an answer.
+    Elsewhere,
+    /// The cache had nothing: a good answer is kept.
+    Missed,
     Fallback,
 }
 
-/// One call on its way through a pipeline.
+/// One call on its way through a pipeline, or one branch of it inside a hedge.
 ///
-/// Every pass it holds goes back: by the outcome, or by [`Call::cancel`], which the driver owes when it is dropped.
+/// Everything that it holds goes back: by the outcome, or by [`Call::cancel`], which the driver owes when it is dropped.
 #[derive(Debug)]
 pub struct Call {
     rules: CallRules,
-    stages: [Stage; MAX_STRATEGIES],
+    /// The stage that it begins at.
+    base: usize,
+    /// The nearest deadline outside of a branch.
+    outer: Timestamp,
+    stages: ArrayVec<Stage, MAX_STRATEGIES>,
     attempts: u32,
     exhausted: Option<(usize, u32)>,
+    outcome: Outcome,
 }
 
 impl Call {
     /// A call that has not begun.
     #[must_use]
-    pub fn new(rules: CallRules) -> Self {
-        Self { rules, stages: Default::default(), attempts: 0, exhausted: None }
+    pub const fn new(rules: CallRules) -> Self {
+        Self::from_stage(rules, 0, Timestamp::MAX)
     }
 
-    /// Attempts made so far, over all retries.
+    /// One of the parallel tries of what is inside a hedge. The deadlines outside cut it from outside.
+    #[must_use]
+    pub fn branch(&self) -> Self {
+        Self::from_stage(self.rules, self.base + self.stages.len(), self.nearest(self.stages.len()))
+    }
+
+    const fn from_stage(rules: CallRules, base: usize, outer: Timestamp) -> Self {
+        let stages = ArrayVec::new_const();
+        Self { rules, base, outer, stages, attempts: 0, exhausted: None, outcome: Outcome::OK }
+    }
+
+    /// What may be done with it.
+    #[must_use]
+    pub const fn rules(&self) -> CallRules {
+        self.rules
+    }
+
+    /// Attempts made so far, over all retries and hedges.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The nearest deadline of all timeouts that the call is inside of.
+    /// What the outermost stage made of it; meaningful after [`Step::Finish`].
     #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.deadline_outside(MAX_STRATEGIES)
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
     }
 
-    fn deadline_outside(&self, stage: usize) -> Option<Timestamp> {
-        self.stages[..stage]
-            .iter()
-            .filter_map(|stage| match stage.state {
-                StageState::Timeout { deadline } => Some(deadline),
-                StageState::Idle
-                | StageState::Retry(_)
-                | StageState::Waiting(_)
-                | StageState::Breaker(_)
-                | StageState::Fallback => None,
-            })
-            .min()
+    /// Whether it is inside of a stage at this moment.
+    #[must_use]
+    pub fn is_inside(&self, stage: usize) -> bool {
+        stage < self.base + self.stages.len()
+    }
+
+    /// The nearest deadline of all timeouts of this call, or branch, that it is inside of.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.stages.last().map(|stage| stage.deadline).filter(|deadline| *deadline < Timestamp::MAX)
+    }
+
+    /// The nearest deadline, those outside of a branch included: what may be told downstream.
+    #[must_use]
+    pub fn deadline_with_outer(&self) -> Option<Timestamp> {
+        Some(self.nearest(self.stages.len())).filter(|deadline| *deadline < Timestamp::MAX)
+    }
+
+    /// The nearest deadline around the stage at this height of the stack.
+    fn nearest(&self, height: usize) -> Timestamp {
+        let own = height.checked_sub(1).map_or(Timestamp::MAX, |below| self.stages[below].deadline);
+        own.min(self.outer)
     }
 
     /// Begins.
     pub fn start<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
-        self.descend(0, spec, cells, now)
+        self.descend(spec, cells, now)
     }
 
     /// The attempt has ended by itself.
@@ -207,98 +137,232 @@ impl Call {
         facts: &dyn Facts,
         now: Timestamp,
     ) -> Step {
-        self.ascend(spec.strategies().len(), spec, cells, outcome, facts, now)
+        self.ascend(spec, cells, outcome, facts, now)
     }
 
     /// The wait is over.
     pub fn wake<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
-        let waiting = self.stages.iter().position(|stage| matches!(stage.state, StageState::Waiting(_)));
-        match waiting {
-            Some(index) => {
-                if let StageState::Waiting(run) = self.stages[index].state {
-                    self.stages[index] = Stage { entered: now, state: StageState::Retry(run) };
+        let stage = self.base + self.stages.len().saturating_sub(1);
+        if let Some(top) = self.stages.last_mut() {
+            top.state = match std::mem::replace(&mut top.state, StageState::Plain) {
+                StageState::Waiting(run) => {
+                    top.entered = now;
+                    StageState::Retry(run)
                 }
-                self.descend(index + 1, spec, cells, now)
-            }
-            // A driver that wakes a call which does not wait has lost its way; an attempt is what it can do least harm with.
-            None => self.descend(spec.strategies().len(), spec, cells, now),
+                StageState::Pending(hold) => {
+                    top.entered = now;
+                    StageState::Held(hold)
+                }
+                StageState::Delayed(Some(fault)) => {
+                    top.state = StageState::Elsewhere;
+                    return Step::Inject { stage, fault };
+                }
+                StageState::Delayed(None) => StageState::Plain,
+                other => other,
+            };
         }
+        self.descend(spec, cells, now)
     }
 
-    /// The fallback of a stage has ended. Its result is checked like any other by the strategies around it.
-    pub fn fallback_ended<C: Cells>(
+    /// The wait for a place is over: there is one, or patience has ended.
+    pub fn queue_ended<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, admitted: bool, now: Timestamp) -> Step {
+        if admitted {
+            return self.wake(spec, cells, now);
+        }
+        let stage = self.base + self.stages.len().saturating_sub(1);
+        self.release(self.stages.len().saturating_sub(1), cells, now);
+        self.refuse(stage, RejectionReason::WaitedTooLong, spec, cells, now)
+    }
+
+    /// The race is decided: the outcome that counts, and the attempts of all branches.
+    pub fn hedge_ended<C: Cells>(
         &mut self,
         spec: &PipelineSpec,
         cells: &C,
-        stage: usize,
+        outcome: Outcome,
+        attempts: u32,
+        facts: &dyn Facts,
+        now: Timestamp,
+    ) -> Step {
+        self.attempts = self.attempts.saturating_add(attempts);
+        self.stages.pop();
+        self.ascend(spec, cells, outcome, facts, now)
+    }
+
+    /// The cache had the answer.
+    pub fn cache_hit<C: Cells>(
+        &mut self,
+        spec: &PipelineSpec,
+        cells: &C,
         outcome: Outcome,
         facts: &dyn Facts,
         now: Timestamp,
     ) -> Step {
-        if let Some(own) = self.stages.get_mut(stage) {
-            own.state = StageState::Idle;
+        if let Some(stage) = self.pop_stage() {
+            cells.event(Event::CacheAsked { stage, hit: true });
         }
+        self.ascend(spec, cells, outcome, facts, now)
+    }
+
+    /// The cache had nothing. `keep`: a good answer may be kept.
+    pub fn cache_missed<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, keep: bool, now: Timestamp) -> Step {
+        if let Some(top) = self.stages.last_mut() {
+            top.state = if keep { StageState::Missed } else { StageState::Plain };
+            cells.event(Event::CacheAsked { stage: self.base + self.stages.len() - 1, hit: false });
+        }
+        self.descend(spec, cells, now)
+    }
+
+    /// The answer has been kept.
+    pub fn kept<C: Cells>(
+        &mut self,
+        spec: &PipelineSpec,
+        cells: &C,
+        outcome: Outcome,
+        facts: &dyn Facts,
+        now: Timestamp,
+    ) -> Step {
+        self.stages.pop();
+        self.ascend(spec, cells, outcome, facts, now)
+    }
+
+    /// The answer that chaos asked for has been made.
+    pub fn injected<C: Cells>(
+        &mut self,
+        spec: &PipelineSpec,
+        cells: &C,
+        outcome: Outcome,
+        facts: &dyn Facts,
+        now: Timestamp,
+    ) -> Step {
+        self.stages.pop();
+        self.ascend(spec, cells, outcome, facts, now)
+    }
+
+    /// The fallback has ended. Its result is checked like any other by the strategies around it.
+    pub fn fallback_ended<C: Cells>(
+        &mut self,
+        spec: &PipelineSpec,
+        cells: &C,
+        outcome: Outcome,
+        facts: &dyn Facts,
+        now: Timestamp,
+    ) -> Step {
+        self.stages.pop();
         self.exhausted = None;
-        self.ascend(stage, spec, cells, outcome, facts, now)
+        self.ascend(spec, cells, outcome, facts, now)
     }
 
     /// [`Call::deadline`] has passed: what runs or waits inside of it has been dropped.
     pub fn deadline_passed<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
-        // The earliest deadline fires; of two at the same time the outer one.
-        let fired = self
-            .stages
-            .iter()
-            .enumerate()
-            .filter_map(|(index, stage)| match stage.state {
-                StageState::Timeout { deadline } => Some((deadline, index)),
-                StageState::Idle
-                | StageState::Retry(_)
-                | StageState::Waiting(_)
-                | StageState::Breaker(_)
-                | StageState::Fallback => None,
-            })
-            .min();
-        let Some((_, index)) = fired else {
-            return self.descend(spec.strategies().len(), spec, cells, now);
+        let Some(deadline) = self.deadline() else {
+            return self.descend(spec, cells, now);
         };
-        self.release(index, cells, now);
+        // The nearest deadline fires; of two at the same time the outer one.
+        let height = self.stages.iter().position(|stage| stage.deadline == deadline).unwrap_or_default();
+        self.release(height, cells, now);
         self.exhausted = None;
-        cells.event(Event::TimedOut { stage: index });
-        self.ascend(index, spec, cells, Outcome::Timeout(index), &NoFacts, now)
+        let stage = self.base + height;
+        cells.event(Event::TimedOut { stage });
+        self.ascend(spec, cells, Outcome::Timeout(stage), &NoFacts, now)
     }
 
-    /// The caller has gone: every pass goes back, nothing counts.
+    /// The caller has gone: everything goes back, nothing counts.
     pub fn cancel<C: Cells>(&mut self, cells: &C, now: Timestamp) {
         self.release(0, cells, now);
     }
 
-    /// Gives back what the stages from this one inwards hold.
-    fn release<C: Cells>(&mut self, from: usize, cells: &C, now: Timestamp) {
-        for (index, stage) in self.stages.iter_mut().enumerate().skip(from) {
-            if let StageState::Breaker(pass) = std::mem::take(&mut stage.state) {
-                cells.abandon(index, pass, now);
+    /// Leaves the stages from this height of the stack on, and gives back what they hold.
+    fn release<C: Cells>(&mut self, height: usize, cells: &C, now: Timestamp) {
+        while self.stages.len() > height {
+            let stage = self.base + self.stages.len() - 1;
+            if let Some(Stage { state: StageState::Held(hold) | StageState::Pending(hold), .. }) = self.stages.pop() {
+                cells.abandon(stage, hold, now);
             }
         }
     }
 
-    fn descend<C: Cells>(&mut self, from: usize, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
-        for (index, strategy) in spec.strategies().iter().enumerate().skip(from) {
+    fn pop_stage(&mut self) -> Option<usize> {
+        self.stages.pop().map(|_| self.base + self.stages.len())
+    }
+
+    fn refuse<C: Cells>(
+        &mut self,
+        stage: usize,
+        reason: RejectionReason,
+        spec: &PipelineSpec,
+        cells: &C,
+        now: Timestamp,
+    ) -> Step {
+        cells.event(Event::Rejected { stage, reason });
+        self.ascend(spec, cells, Outcome::Rejected(stage, reason), &NoFacts, now)
+    }
+
+    /// Enters all stages that it is not yet inside of.
+    fn descend<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
+        let first = self.base + self.stages.len();
+        for (index, strategy) in spec.strategies().iter().enumerate().skip(first) {
+            let mut deadline = self.stages.last().map_or(Timestamp::MAX, |stage| stage.deadline);
+            let mut step = None;
             let state = match strategy.spec() {
-                StrategySpec::Timeout(timeout) => StageState::Timeout { deadline: now.plus(timeout.duration()) },
-                StrategySpec::Retry(_) => {
-                    cells.count_call(index, now);
+                StrategySpec::Timeout(timeout) => {
+                    deadline = deadline.min(now.plus(timeout.duration()));
+                    StageState::Plain
+                }
+                StrategySpec::Retry(retry) => {
+                    if retry.budget().is_some() {
+                        cells.count_call(index, now);
+                    }
                     StageState::Retry(RetryRun::start(now))
                 }
-                StrategySpec::CircuitBreaker(_) => match cells.acquire(index, now) {
-                    Ok(pass) => StageState::Breaker(pass),
-                    Err(reason) => {
-                        cells.event(Event::Rejected { stage: index, reason });
-                        return self.ascend(index, spec, cells, Outcome::Rejected(index, reason), &NoFacts, now);
+                StrategySpec::Fallback(_) => StageState::Plain,
+                StrategySpec::Hedge(hedge) => {
+                    if hedge.budget().is_some() {
+                        cells.count_call(index, now);
                     }
+                    step = Some(Step::Hedge { stage: index });
+                    StageState::Elsewhere
+                }
+                StrategySpec::Cache(_) => {
+                    step = Some(Step::Lookup { stage: index });
+                    StageState::Elsewhere
+                }
+                StrategySpec::CircuitBreaker(_)
+                | StrategySpec::Bulkhead(_)
+                | StrategySpec::RateLimiter(_)
+                | StrategySpec::ConcurrencyLimit(_)
+                | StrategySpec::Throttle(_)
+                | StrategySpec::Chaos(_) => match cells.enter(index, self.rules, now) {
+                    Entry::Pass(hold) => StageState::Held(hold),
+                    Entry::Wait { until, hold } => {
+                        step = Some(Step::Wait { until });
+                        StageState::Pending(hold)
+                    }
+                    Entry::Queue { ticket, until } => {
+                        step = Some(Step::Queue { stage: index, ticket, until });
+                        StageState::Pending(Hold::Place(ticket))
+                    }
+                    Entry::Trouble(trouble) => {
+                        let (latency, fault) = (trouble.latency, trouble.fault);
+                        cells.event(Event::Troubled { stage: index, latency, fault });
+                        match fault {
+                            Some(fault) if latency.is_zero() => {
+                                step = Some(Step::Inject { stage: index, fault });
+                                StageState::Elsewhere
+                            }
+                            Some(_) | None => {
+                                step = Some(Step::Wait { until: now.plus(latency) });
+                                StageState::Delayed(fault)
+                            }
+                        }
+                    }
+                    Entry::Rejected(reason) => return self.refuse(index, reason, spec, cells, now),
                 },
-                StrategySpec::Fallback(_) => StageState::Idle,
             };
-            self.stages[index] = Stage { entered: now, state };
+            self.stages.push(Stage { entered: now, deadline, state });
+            if let Some(step) = step {
+                return step;
+            }
         }
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             return self.deadline_passed(spec, cells, now);
@@ -308,34 +372,37 @@ impl Call {
         Step::Attempt
     }
 
+    /// Leaves one stage after the other with an outcome.
     fn ascend<C: Cells>(
         &mut self,
-        from: usize,
         spec: &PipelineSpec,
         cells: &C,
         outcome: Outcome,
         facts: &dyn Facts,
         now: Timestamp,
     ) -> Step {
-        for (index, strategy) in spec.strategies().iter().enumerate().take(from).rev() {
-            let Stage { entered, state } = std::mem::take(&mut self.stages[index]);
+        while let Some(Stage { entered, deadline, state }) = self.stages.pop() {
+            let height = self.stages.len();
+            let index = self.base + height;
             let elapsed = now.since(entered);
-            match (strategy.spec(), state) {
-                (StrategySpec::CircuitBreaker(breaker), StageState::Breaker(pass)) => {
-                    let class = breaker.classifier().classify(outcome, elapsed, facts);
+            let mut stay = |state| self.stages.push(Stage { entered: now, deadline, state });
+            match (state, spec.strategies()[index].spec()) {
+                (StageState::Held(hold), strategy) => {
+                    let class = load_class(strategy, outcome, elapsed, facts);
                     // Only failures are asked for a wait: reading headers costs.
                     let hint = if class == Class::Failure { facts.retry_hint() } else { Default::default() };
-                    cells.record(index, pass, &Ending { class, outcome, elapsed, hint }, now);
+                    cells.leave(index, hold, &Ending { class, outcome, elapsed, hint }, now);
                 }
-                (StrategySpec::Retry(retry), StageState::Retry(mut run)) => {
-                    let deadline = self.deadline_outside(index);
-                    let attempt = Attempt { outcome, elapsed, facts, deadline };
+                (StageState::Retry(mut run), StrategySpec::Retry(retry)) => {
+                    let around = self.nearest(height);
+                    let around = (around < Timestamp::MAX).then_some(around);
+                    let attempt = Attempt { outcome, elapsed, facts, deadline: around };
                     let budget = || retry.budget().is_none_or(|budget| cells.try_retry(index, budget, now));
-                    match run.answer(retry, self.rules, &attempt, now, cells.draw(), budget) {
+                    match run.answer(retry, self.rules, &attempt, now, || cells.draw(), budget) {
                         Answer::Again { delay } => {
                             let number = run.attempts() - 1;
                             cells.event(Event::RetryScheduled { stage: index, retry: number, delay, after: outcome });
-                            self.stages[index] = Stage { entered: now, state: StageState::Waiting(run) };
+                            self.stages.push(Stage { entered: now, deadline, state: StageState::Waiting(run) });
                             if delay.is_zero() {
                                 return self.wake(spec, cells, now);
                             }
@@ -352,33 +419,52 @@ impl Call {
                         }
                     }
                 }
-                (StrategySpec::Fallback(fallback), StageState::Idle) => {
-                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure {
-                        cells.event(Event::FallbackExecuted { stage: index, after: outcome });
-                        self.stages[index] = Stage { entered: now, state: StageState::Fallback };
-                        return Step::Fallback { stage: index, after: outcome };
+                (StageState::Missed, StrategySpec::Cache(cache)) => {
+                    let answered = matches!(outcome, Outcome::Response(_)) && self.exhausted.is_none();
+                    if answered && cache.classifier().classify(outcome, elapsed, facts) == Class::Success {
+                        stay(StageState::Elsewhere);
+                        return Step::Keep { stage: index };
                     }
                 }
-                // A timeout whose inside ended in time has nothing to say; a stage that was never entered neither.
-                (
-                    StrategySpec::Timeout(_)
-                    | StrategySpec::Retry(_)
-                    | StrategySpec::CircuitBreaker(_)
-                    | StrategySpec::Fallback(_),
-                    StageState::Idle
-                    | StageState::Timeout { .. }
-                    | StageState::Retry(_)
-                    | StageState::Waiting(_)
-                    | StageState::Breaker(_)
-                    | StageState::Fallback,
-                ) => {}
+                (StageState::Plain, StrategySpec::Fallback(fallback))
+                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure =>
+                {
+                    stay(StageState::Fallback);
+                    cells.event(Event::FallbackExecuted { stage: index, after: outcome });
+                    return Step::Fallback { stage: index, after: outcome };
+                }
+                // A timeout whose inside ended in time has nothing to say.
+                (_, _) => {}
             }
         }
+        self.outcome = outcome;
         Step::Finish(match (self.exhausted, outcome) {
             (Some((stage, attempts)), _) => Finish::Exhausted { stage, attempts },
             (None, Outcome::Response(_) | Outcome::Error(_)) => Finish::Value,
             (None, Outcome::Timeout(stage)) => Finish::Timeout { stage },
             (None, Outcome::Rejected(stage, reason)) => Finish::Rejected { stage, reason },
         })
+    }
+}
+
+/// What an outcome says to a strategy that counts.
+fn load_class(strategy: &StrategySpec, outcome: Outcome, elapsed: std::time::Duration, facts: &dyn Facts) -> Class {
+    let classifier: &Classifier = match strategy {
+        StrategySpec::CircuitBreaker(spec) => spec.classifier(),
+        StrategySpec::ConcurrencyLimit(spec) => spec.classifier(),
+        StrategySpec::Throttle(spec) => spec.classifier(),
+        StrategySpec::Timeout(_)
+        | StrategySpec::Retry(_)
+        | StrategySpec::Fallback(_)
+        | StrategySpec::Bulkhead(_)
+        | StrategySpec::RateLimiter(_)
+        | StrategySpec::Hedge(_)
+        | StrategySpec::Cache(_)
+        | StrategySpec::Chaos(_) => return Class::Ignored,
+    };
+    match (classifier.classify(outcome, elapsed, facts), outcome) {
+        // What a strategy further inside refused never reached the target: it says nothing good of it.
+        (Class::Success, Outcome::Rejected(..)) => Class::Ignored,
+        (class, _) => class,
     }
 }

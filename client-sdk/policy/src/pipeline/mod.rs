@@ -5,9 +5,15 @@
 //! of strategies works; nothing here knows the article's order.
 
 mod call;
+mod cells;
 mod check;
+mod live;
 mod spec;
+mod step;
 
-pub use call::{Call, Cells, Event, Finish, Step};
+pub use call::Call;
+pub use cells::{Cells, Entry, Event, Hold};
 pub use check::worst_case_attempts;
+pub use live::LiveStrategy;
+pub use step::{Finish, Step};
 pub use spec::{MAX_STRATEGIES, PipelineSpec, Strategy, StrategySpec};

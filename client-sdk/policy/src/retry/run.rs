@@ -7,6 +7,7 @@ use crate::{
     Draw, Timestamp,
     condition::Class,
     outcome::{ErrorKind, Facts, Outcome, Response, RetryHint},
+    throttle::Priority,
 };
 
 /// What one call has tried so far. State is per inner call: nested retries know nothing of each other.
@@ -77,6 +78,8 @@ pub struct CallRules {
     pub idempotent: bool,
     /// It can be sent again.
     pub replayable: bool,
+    /// How much it matters.
+    pub priority: Priority,
 }
 
 /// How an attempt ended, as the retry around it sees it.
@@ -112,7 +115,7 @@ impl RetryRun {
         rules: CallRules,
         attempt: &Attempt<'_>,
         now: Timestamp,
-        draw: Draw,
+        draw: impl FnOnce() -> Draw,
         budget: impl FnOnce() -> bool,
     ) -> Answer {
         let outcome = attempt.outcome;
@@ -141,7 +144,7 @@ impl RetryRun {
         {
             return Answer::Return(Stop::MaxAttempts);
         }
-        let mut delay = spec.backoff().delay(self.attempts, self.previous_delay, draw);
+        let mut delay = spec.backoff().delay(self.attempts, self.previous_delay, draw());
         self.previous_delay = Some(delay);
         match asked_wait(spec, outcome, attempt.facts, waits_for_breaker) {
             RetryHint::None => {}

@@ -12,14 +12,15 @@ use fusebox_policy::{
     breaker::{BreakerInput, BreakerSpec, Ending, LocalState, TripRules},
     condition::Conditions,
     fallback::{FallbackSpec, FallbackWith, StaticResponse},
-    fleet::gate::{Gate, Pass},
-    outcome::{ErrorKind, Facts, RejectionReason, RetryHint},
-    pipeline::{Call, Cells, Event, Finish, PipelineSpec, Step, StrategySpec},
+    fleet::gate::Gate,
+    outcome::{ErrorKind, Facts, NoFacts, RetryHint},
+    pipeline::{Call, Cells, Entry, Event, Finish, Hold, LiveStrategy, PipelineSpec, Step, StrategySpec},
     retry::{
         CallRules, RetryInput, RetrySpec,
         backoff::{Backoff, Jitter, Shape},
         budget::{Budget, BudgetSpec},
     },
+    throttle::Priority,
     timeout::{TimeoutScope, TimeoutSpec},
 };
 
@@ -123,6 +124,10 @@ pub(crate) fn says(outcome: Outcome, hint: RetryHint) -> Does {
 pub(crate) struct Process {
     pub(crate) spec: PipelineSpec,
     gates: RefCell<Vec<Option<Gate>>>,
+    /// Of the strategies that are no breakers.
+    lives: RefCell<Vec<Option<LiveStrategy>>>,
+    /// What the cache holds.
+    cached: Option<Outcome>,
     budget: RefCell<Budget>,
     pub(crate) events: RefCell<Vec<Event>>,
     pub(crate) draw: Cell<Draw>,
@@ -139,19 +144,20 @@ impl Process {
         let gates = spec
             .strategies()
             .iter()
-            .map(|strategy| match strategy.spec() {
-                StrategySpec::CircuitBreaker(spec) => Some(Gate::new(Arc::new(spec.clone()), Revision(1))),
-                StrategySpec::Timeout(_) | StrategySpec::Retry(_) | StrategySpec::Fallback(_) => None,
-            })
+            .map(|strategy| strategy.spec().as_circuit_breaker())
+            .map(|breaker| breaker.map(|spec| Gate::new(Arc::new(spec.clone()), Revision(1))))
             .collect();
+        let lives = spec.strategies().iter().map(|own| LiveStrategy::new(own.spec(), Timestamp::MAX)).collect();
         Self {
             spec,
             gates: RefCell::new(gates),
+            lives: RefCell::new(lives),
+            cached: None,
             budget: RefCell::default(),
             events: RefCell::default(),
             draw: Cell::new(Draw::ZERO),
             now: at(0),
-            rules: CallRules { idempotent: true, replayable: true },
+            rules: CallRules { idempotent: true, replayable: true, priority: Priority::Normal },
             fallback: does(Outcome::status(200)),
             executed: 0,
             waits: Vec::new(),
@@ -195,14 +201,33 @@ impl Process {
                         call.deadline_passed(&self.spec, self, self.now)
                     }
                 }
-                Step::Fallback { stage, .. } => {
-                    let done = self.fallback;
-                    if self.passes(done.takes, call.deadline()) {
-                        call.fallback_ended(&self.spec, self, stage, done.outcome, &done.said, self.now)
+                // Nobody else runs while this one waits: nobody makes room.
+                Step::Queue { until, .. } => {
+                    let end = until.expect("a test with a queue says how long it waits");
+                    if self.passes(self.now.until(end), call.deadline()) {
+                        call.queue_ended(&self.spec, self, false, self.now)
                     } else {
                         call.deadline_passed(&self.spec, self, self.now)
                     }
                 }
+                Step::Fallback { .. } => {
+                    let done = self.fallback;
+                    if self.passes(done.takes, call.deadline()) {
+                        call.fallback_ended(&self.spec, self, done.outcome, &done.said, self.now)
+                    } else {
+                        call.deadline_passed(&self.spec, self, self.now)
+                    }
+                }
+                Step::Lookup { .. } => match self.cached {
+                    Some(outcome) => call.cache_hit(&self.spec, self, outcome, &NoFacts, self.now),
+                    None => call.cache_missed(&self.spec, self, true, self.now),
+                },
+                Step::Keep { .. } => {
+                    self.cached = Some(OK);
+                    call.kept(&self.spec, self, OK, &NoFacts, self.now)
+                }
+                Step::Inject { fault, .. } => call.injected(&self.spec, self, fault.outcome(), &NoFacts, self.now),
+                Step::Hedge { .. } => unreachable!("races need a runtime: they are tested with the SDK"),
                 Step::Finish(finish) => return finish,
             };
         }
@@ -232,16 +257,35 @@ impl Process {
 }
 
 impl Cells for Process {
-    fn acquire(&self, stage: usize, now: Timestamp) -> Result<Pass, RejectionReason> {
-        self.gates.borrow_mut()[stage].as_mut().unwrap().try_acquire(now, self.draw.get()).0
+    fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
+        if let Some(gate) = &mut self.gates.borrow_mut()[stage] {
+            return match gate.try_acquire(now, self.draw.get()).0 {
+                Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
+                Err(reason) => Entry::Rejected(reason),
+            };
+        }
+        let spec = self.spec.strategies()[stage].spec();
+        self.lives.borrow_mut()[stage].as_mut().unwrap().enter(spec, rules, now, self.draw.get())
     }
 
-    fn record(&self, stage: usize, pass: Pass, ending: &Ending, now: Timestamp) {
-        self.gates.borrow_mut()[stage].as_mut().unwrap().record(pass, ending, now, self.draw.get());
+    fn leave(&self, stage: usize, hold: Hold, ending: &Ending, now: Timestamp) {
+        let spec = self.spec.strategies()[stage].spec();
+        match (hold, &mut self.gates.borrow_mut()[stage]) {
+            (Hold::Breaker(pass), Some(gate)) => drop(gate.record(pass, ending, now, self.draw.get())),
+            (hold, _) => {
+                self.lives.borrow_mut()[stage].as_mut().unwrap().leave(spec, hold, ending, now);
+            }
+        }
     }
 
-    fn abandon(&self, stage: usize, pass: Pass, _now: Timestamp) {
-        self.gates.borrow_mut()[stage].as_mut().unwrap().abandon(pass);
+    fn abandon(&self, stage: usize, hold: Hold, now: Timestamp) {
+        let spec = self.spec.strategies()[stage].spec();
+        match (hold, &mut self.gates.borrow_mut()[stage]) {
+            (Hold::Breaker(pass), Some(gate)) => drop(gate.abandon(pass)),
+            (hold, _) => {
+                self.lives.borrow_mut()[stage].as_mut().unwrap().abandon(spec, hold, now);
+            }
+        }
     }
 
     fn count_call(&self, _stage: usize, now: Timestamp) {

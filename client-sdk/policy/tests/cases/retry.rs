@@ -14,6 +14,7 @@ use fusebox_policy::{
     },
 };
 
+use fusebox_policy::throttle::Priority;
 use crate::driver::{FAILED, OK, Process, at, breaker, breaker_input, does, fixed, ms, retry, retry_input, says, slow};
 
 fn spec(input: RetryInput) -> StrategySpec {
@@ -21,13 +22,7 @@ fn spec(input: RetryInput) -> StrategySpec {
 }
 
 fn stops(process: &Process) -> Vec<Stop> {
-    let stop = |event: &Event| match event {
-        Event::RetryStopped { stop, .. } => Some(*stop),
-        Event::TimedOut { .. }
-        | Event::RetryScheduled { .. }
-        | Event::FallbackExecuted { .. }
-        | Event::Rejected { .. } => None,
-    };
+    let stop = |event: &Event| if let Event::RetryStopped { stop, .. } = event { Some(*stop) } else { None };
     process.events.borrow().iter().filter_map(stop).collect()
 }
 
@@ -175,7 +170,7 @@ fn a_negative_pushback_ends_the_call() {
 
 #[test]
 fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
-    let rules = CallRules { idempotent: false, replayable: true };
+    let rules = CallRules { idempotent: false, replayable: true, priority: Priority::Normal };
     let mut process = Process::new(vec![retry(3, 0)]);
     process.rules = rules;
     process.call(|_| does(Outcome::status(503)));
@@ -195,7 +190,7 @@ fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
 #[test]
 fn a_body_that_can_not_be_sent_again_makes_a_single_attempt() {
     let mut process = Process::new(vec![retry(3, 0)]);
-    process.rules = CallRules { idempotent: true, replayable: false };
+    process.rules = CallRules { idempotent: true, replayable: false, priority: Priority::Normal };
     process.call(|_| does(FAILED));
     assert_eq!((process.executed, stops(&process)), (1, vec![Stop::NotReplayable]));
 }
