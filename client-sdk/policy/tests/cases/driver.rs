@@ -240,6 +240,20 @@ impl Process {
         call.cancel(self, self.now);
     }
 
+    /// Starts a call and leaves it in its first attempt for ever.
+    pub(crate) fn hold_one(&self) {
+        let mut call = Call::new(self.rules);
+        assert_eq!(call.start(&self.spec, self, self.now), Step::Attempt);
+    }
+
+    /// Starts a call that has to wait, and drops it there.
+    pub(crate) fn drop_while_waiting(&self) {
+        let mut call = Call::new(self.rules);
+        let step = call.start(&self.spec, self, self.now);
+        assert!(matches!(step, Step::Wait { .. }), "{step:?}");
+        call.cancel(self, self.now);
+    }
+
     /// Lets time pass, up to a deadline; says whether it passed in full.
     fn passes(&mut self, span: Duration, deadline: Option<Timestamp>) -> bool {
         let end = self.now.plus(span);
