@@ -80,6 +80,12 @@ impl Client {
         Target::new(Arc::clone(&self.inner), name)
     }
 
+    /// The name of the service that this client calls for.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.inner.registry.caller().service.as_str()
+    }
+
     /// Waits until the control plane's policies are in force, at most this long, and says whether they are. Calls need not wait
     /// for it. Without a control plane the answer is no, at once.
     pub async fn wait_ready(&self, limit: Duration) -> bool {

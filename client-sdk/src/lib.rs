@@ -35,10 +35,18 @@ mod report;
 mod status;
 mod target;
 
-#[cfg(feature = "reqwest")]
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "http")]
 mod classify;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(feature = "tonic")]
+mod tonic;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use client::{Client, ClientBuilder};
 pub use error::{BoxError, CallError, FallbackError, FallbackFault, SetupError};
@@ -46,6 +54,15 @@ pub use fusebox_policy as policy;
 pub use fusebox_policy::{Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority};
 pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
 pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithFallback};
+
+#[cfg(feature = "axum")]
+pub use crate::axum::{InboundLayer, InboundService};
+#[cfg(feature = "reqwest-middleware")]
+pub use crate::middleware::PolicyMiddleware;
+#[cfg(feature = "tonic")]
+pub use crate::tonic::GrpcChannel;
+#[cfg(feature = "tower")]
+pub use crate::tower::{Http, Plain, PolicyLayer, PolicyService, Protocol};
 
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::{Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, HttpClient, Replaced, RequestBuilder};

@@ -61,6 +61,18 @@ pub(crate) fn fallback_with(live: &Live, stage: usize) -> Option<&FallbackWith> 
     Some(live.pipeline().strategies().get(stage)?.spec().as_fallback()?.with())
 }
 
+/// What a policy's fallback answers with, in words.
+pub(crate) fn fallback_kind(live: &Live, stage: usize) -> &'static str {
+    match fallback_with(live, stage) {
+        Some(FallbackWith::Error(_)) => "error",
+        Some(FallbackWith::Response(_)) => "static response",
+        Some(FallbackWith::Function(_)) => "function",
+        Some(FallbackWith::Target(_)) => "other target",
+        Some(FallbackWith::Stale(_)) => "last good response",
+        None => "fallback",
+    }
+}
+
 impl Target {
     pub(crate) fn new(client: Arc<Inner>, name: &str) -> Self {
         Self { client, name: name.into(), route: None, idempotent: None, priority: Priority::Normal }
@@ -154,11 +166,19 @@ impl Target {
         M: Memory<T>,
     {
         let mut operation = Closure { operation, fallback, memory };
-        match self.client.registry.resolve(&self.name, self.route.as_deref()) {
-            Some(live) => {
-                drive(self.client.clock, live, self.rules(true, true), &mut operation).await.result
-            }
-            None => (operation.operation)().await.map_err(CallError::Inner),
+        self.drive(&mut operation, self.route.as_deref(), self.rules(true, true)).await
+    }
+
+    /// Runs an operation under the policy for a route; once, if there is none.
+    pub(crate) async fn drive<P: Operation>(
+        &self,
+        operation: &mut P,
+        route: Option<&str>,
+        rules: CallRules,
+    ) -> Result<P::Value, CallError<P::Error>> {
+        match self.client.registry.resolve(&self.name, route) {
+            Some(live) => drive(self.client.clock, live, rules, operation).await.result,
+            None => operation.attempt(None, None).await.map_err(CallError::Inner),
         }
     }
 }
@@ -211,6 +231,13 @@ pub struct Fixed<T>(T);
 /// A function does.
 #[derive(Clone, Debug)]
 pub struct Asked<B>(B);
+
+#[cfg(feature = "tower")]
+impl<B> Asked<B> {
+    pub(crate) const fn new(function: B) -> Self {
+        Self(function)
+    }
+}
 
 impl<T> TypedFallback<T> for NoFallback {
     type Answer = Ready<Result<T, FallbackFault>>;
@@ -304,22 +331,15 @@ where
     type Fallback = Either<Ready<Result<T, FallbackFault>>, B::Answer>;
     type Lookup = M::Lookup;
 
-    fn attempt(&mut self, _remaining: Option<Duration>) -> F {
+    fn attempt(&mut self, _live: Option<&Live>, _remaining: Option<Duration>) -> F {
         (self.operation)()
     }
 
     fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Self::Fallback {
-        let kind = match fallback_with(live, stage) {
-            Some(FallbackWith::Error(text)) => {
-                return Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
-            }
-            Some(FallbackWith::Response(_)) => "static response",
-            Some(FallbackWith::Function(_)) => "function",
-            Some(FallbackWith::Target(_)) => "other target",
-            Some(FallbackWith::Stale(_)) => "last good response",
-            None => "fallback",
-        };
-        Either::Right(self.fallback.answer(Failure::new(live, stage, after), kind))
+        if let Some(FallbackWith::Error(text)) = fallback_with(live, stage) {
+            return Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
+        }
+        Either::Right(self.fallback.answer(Failure::new(live, stage, after), fallback_kind(live, stage)))
     }
 
     fn lookup(&mut self, live: &Arc<Live>, stage: usize) -> Self::Lookup {

@@ -78,7 +78,7 @@ pub(super) async fn run<O: Operation>(
             Step::Attempt => {
                 (slot, replaced) = (None, None);
                 let remaining = call.deadline_with_outer().map(|deadline| clock.now().until(deadline));
-                let attempt = operation.lock().attempt(remaining);
+                let attempt = operation.lock().attempt(Some(live), remaining);
                 match within(clock, call.deadline(), attempt).await {
                     Some(result) => {
                         let now = clock.now();

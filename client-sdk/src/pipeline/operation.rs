@@ -24,8 +24,8 @@ pub(crate) trait Operation {
     /// One look into a cache.
     type Lookup: Future<Output = Looked<Self::Value>>;
 
-    /// Begins an attempt. `remaining` is the time until the nearest deadline.
-    fn attempt(&mut self, remaining: Option<Duration>) -> Self::Attempt;
+    /// Begins an attempt. `live` is the policy, if there is one; `remaining` the time until its nearest deadline.
+    fn attempt(&mut self, live: Option<&Live>, remaining: Option<Duration>) -> Self::Attempt;
     /// Begins the fallback of a stage.
     fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Self::Fallback;
     /// Begins to look into the cache of a stage.

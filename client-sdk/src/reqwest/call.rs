@@ -107,7 +107,7 @@ impl Operation for HttpCall<'_> {
     type Fallback = Fallback;
     type Lookup = Lookup;
 
-    fn attempt(&mut self, remaining: Option<Duration>) -> Attempt {
+    fn attempt(&mut self, _live: Option<&Live>, remaining: Option<Duration>) -> Attempt {
         let rule = self.body_rule(remaining);
         let sent = match self.next_request() {
             Some(mut request) => {
