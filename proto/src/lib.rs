@@ -5,14 +5,21 @@
 //! field) and back (`From`). Past this crate no code interprets a wire message.
 
 mod breaker;
+mod bulkhead;
+mod cache;
+mod chaos;
+mod concurrency_limit;
 mod condition;
 mod coordination;
 pub mod duration;
 mod fallback;
+mod hedge;
 mod key;
 pub mod manifest;
 mod policy;
+mod rate_limiter;
 mod retry;
+mod throttle;
 mod timeout;
 
 pub use policy::parse_policy_name;

@@ -110,28 +110,33 @@ fn read_pipeline(wire: Vec<v1::Strategy>, faults: &mut Faults) -> Option<Pipelin
         let at = format!("pipeline[{index}]");
         let name =
             if name.is_empty() { None } else { faults.take(&format!("{at}.name"), StrategyName::try_new(&name)) };
-        let spec = match kind {
-            None => {
-                faults.push(at, "must be one of timeout, retry, circuitBreaker, fallback");
-                None
-            }
-            Some(v1::strategy::Kind::Timeout(wire)) => {
-                faults.take(&format!("{at}.timeout"), wire.try_into()).map(StrategySpec::Timeout)
-            }
-            Some(v1::strategy::Kind::Retry(wire)) => {
-                faults.take(&format!("{at}.retry"), wire.try_into()).map(StrategySpec::Retry)
-            }
-            Some(v1::strategy::Kind::CircuitBreaker(wire)) => {
-                faults.take(&format!("{at}.circuitBreaker"), wire.try_into()).map(StrategySpec::CircuitBreaker)
-            }
-            Some(v1::strategy::Kind::Fallback(wire)) => {
-                faults.take(&format!("{at}.fallback"), wire.try_into()).map(StrategySpec::Fallback)
-            }
+        let Some(kind) = kind else {
+            faults.push(at, format!("must be one of {}", StrategySpec::KINDS.join(", ")));
+            continue;
         };
+        let spec = read_strategy(kind, &at, faults);
         strategies.extend(spec.map(|spec| (name, spec)));
     }
     // With a strategy missing, what is said about the whole would be about another pipeline.
     if strategies.len() < count { None } else { faults.take("pipeline", PipelineSpec::try_new(strategies)) }
+}
+
+fn read_strategy(kind: v1::strategy::Kind, at: &str, faults: &mut Faults) -> Option<StrategySpec> {
+    use v1::strategy::Kind;
+    let under = |name: &str| format!("{at}.{name}");
+    match kind {
+        Kind::Timeout(wire) => faults.take(&under("timeout"), wire.try_into()).map(StrategySpec::Timeout),
+        Kind::Retry(wire) => faults.take(&under("retry"), wire.try_into()).map(StrategySpec::Retry),
+        Kind::CircuitBreaker(wire) => faults.take(&under("circuitBreaker"), wire.try_into()).map(StrategySpec::CircuitBreaker),
+        Kind::Fallback(wire) => faults.take(&under("fallback"), wire.try_into()).map(StrategySpec::Fallback),
+        Kind::Bulkhead(wire) => faults.take(&under("bulkhead"), wire.try_into()).map(StrategySpec::Bulkhead),
+        Kind::RateLimiter(wire) => faults.take(&under("rateLimiter"), wire.try_into()).map(StrategySpec::RateLimiter),
+        Kind::Hedge(wire) => faults.take(&under("hedge"), wire.try_into()).map(StrategySpec::Hedge),
+        Kind::ConcurrencyLimit(wire) => faults.take(&under("concurrencyLimit"), wire.try_into()).map(StrategySpec::ConcurrencyLimit),
+        Kind::Throttle(wire) => faults.take(&under("throttle"), wire.try_into()).map(StrategySpec::Throttle),
+        Kind::Cache(wire) => faults.take(&under("cache"), wire.try_into()).map(StrategySpec::Cache),
+        Kind::Chaos(wire) => faults.take(&under("chaos"), wire.try_into()).map(StrategySpec::Chaos),
+    }
 }
 
 impl From<&Definition> for v1::PolicySpec {
@@ -148,6 +153,13 @@ impl From<&Definition> for v1::PolicySpec {
                 StrategySpec::Retry(spec) => v1::strategy::Kind::Retry(spec.into()),
                 StrategySpec::CircuitBreaker(spec) => v1::strategy::Kind::CircuitBreaker(spec.into()),
                 StrategySpec::Fallback(spec) => v1::strategy::Kind::Fallback(spec.into()),
+                StrategySpec::Bulkhead(spec) => v1::strategy::Kind::Bulkhead(spec.into()),
+                StrategySpec::RateLimiter(spec) => v1::strategy::Kind::RateLimiter(spec.into()),
+                StrategySpec::Hedge(spec) => v1::strategy::Kind::Hedge(spec.into()),
+                StrategySpec::ConcurrencyLimit(spec) => v1::strategy::Kind::ConcurrencyLimit(spec.into()),
+                StrategySpec::Throttle(spec) => v1::strategy::Kind::Throttle(spec.into()),
+                StrategySpec::Cache(spec) => v1::strategy::Kind::Cache(spec.into()),
+                StrategySpec::Chaos(spec) => v1::strategy::Kind::Chaos(spec.into()),
             }),
         };
         Self {

@@ -4,11 +4,15 @@
 //! [`to_yaml`] writes the canonical form with all defaults filled in, which `parse` takes back unchanged. The form is described
 //! once, in `shape`: the reader checks against it and [`schema`] is made from it.
 
+mod at;
+mod limits;
 mod read;
 mod schema;
 mod shape;
 mod tree;
+mod wire;
 mod write;
+mod yaml;
 
 use std::fmt;
 

@@ -1,14 +1,14 @@
-//! From the tree to the domain: checks the form, builds the wire message, lets the domain judge it, and puts every fault at its place.
+//! From the tree to the domain: checks the form, lets the domain judge what it says, and puts every fault at its place.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use fusebox_policy::{Invalid, Namespace, Policy};
+use fusebox_policy::{Invalid, Policy};
 
 use super::{
     shape::{Field, Kind, MANIFEST},
     tree::{Node, Tree},
+    wire::wire,
 };
-use crate::{duration, v1};
 
 /// A fault and its place.
 pub(super) struct Wrong {
@@ -76,6 +76,7 @@ impl Form {
             Kind::Text => self.scalar(tree, path, "text", |_| true),
             Kind::Exactly(wanted) => self.scalar(tree, path, &format!("\"{wanted}\""), |text| text == wanted),
             Kind::Duration => self.duration(tree, path),
+            Kind::Date => self.scalar(tree, path, "a date like 2027-01-01T00:00:00Z", |text| read_date(text).is_some()),
             Kind::Whole => self.scalar(tree, path, "a whole number, not negative", |text| text.parse::<u32>().is_ok()),
             Kind::Number => self.scalar(tree, path, "a number", |text| text.parse::<f64>().is_ok_and(f64::is_finite)),
             Kind::Bool => self.scalar(tree, path, "true or false", |text| matches!(text, "true" | "false")),
@@ -104,6 +105,10 @@ impl Form {
             Kind::OneOf(kinds) => {
                 self.map(tree, path, &[kinds]);
                 self.exactly_one(tree, path, kinds);
+            }
+            Kind::Choosing(shared, kinds) => {
+                self.map(tree, path, &[shared, kinds]);
+                self.at_most_one(tree, path, kinds);
             }
             Kind::Element(shared, kinds) => {
                 self.map(tree, path, &[shared, kinds]);
@@ -188,6 +193,14 @@ impl Form {
         }
     }
 
+    fn at_most_one(&mut self, tree: &Tree, path: &str, kinds: &[Field]) {
+        let names: Vec<&str> = kinds.iter().map(|field| field.name).collect();
+        let present = names.iter().filter(|name| tree.get(name).is_some()).count();
+        if present > 1 {
+            self.at(tree, path, format!("must have at most one of {}, has {present}", names.join(", ")));
+        }
+    }
+
     fn exactly_one(&mut self, tree: &Tree, path: &str, kinds: &[Field]) {
         let Node::Map(entries) = &tree.node else {
             return;
@@ -234,295 +247,20 @@ fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
         .map(|(_, word)| word)
 }
 
-fn scalar(tree: &Tree) -> Option<&str> {
+pub(super) fn scalar(tree: &Tree) -> Option<&str> {
     match &tree.node {
         Node::Scalar { text, .. } if !tree.is_null() => Some(text),
         Node::Scalar { .. } | Node::List(_) | Node::Map(_) => None,
     }
 }
 
-fn read_duration(text: &str) -> Option<Duration> {
+pub(super) fn read_duration(text: &str) -> Option<Duration> {
     // A bare zero needs no unit in humantime; here every duration has one.
     if text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { humantime::parse_duration(text).ok() }
 }
 
-/// What is there, as a wire message. What is not well-formed is left out: the form has complained about it.
-fn wire(tree: &Tree) -> v1::Policy {
-    let metadata = At(tree.get("metadata"));
-    let namespace = metadata.text("namespace");
-    let namespace = if namespace.is_empty() { Namespace::default_namespace().to_string() } else { namespace };
-    let spec = At(tree.get("spec"));
-    v1::Policy {
-        name: format!("namespaces/{namespace}/policies/{}", metadata.text("name")),
-        labels: metadata.texts("labels"),
-        spec: Some(v1::PolicySpec {
-            r#match: Some(v1::Selector {
-                caller: spec.at("match").text("caller"),
-                target: spec.at("match").text("target"),
-                routes: spec
-                    .at("match")
-                    .list("routes")
-                    .filter_map(|item| scalar(item).map(ToOwned::to_owned))
-                    .collect(),
-            }),
-            pipeline: spec.list("pipeline").map(|item| strategy(At(Some(item)))).collect(),
-            coordination: spec.has("coordination").then(|| coordination(spec.at("coordination"))),
-            on_change: match spec.text("onChange").as_str() {
-                "reset" => v1::OnChange::Reset.into(),
-                _ => v1::OnChange::Keep.into(),
-            },
-        }),
-        ..v1::Policy::default()
-    }
-}
-
-/// A place in the tree that may not be there.
-#[derive(Clone, Copy)]
-struct At<'a>(Option<&'a Tree>);
-
-impl<'a> At<'a> {
-    fn at(self, key: &str) -> Self {
-        At(self.0.and_then(|tree| tree.get(key)))
-    }
-
-    fn has(self, key: &str) -> bool {
-        self.at(key).0.is_some()
-    }
-
-    fn value(self, key: &str) -> Option<&'a str> {
-        self.at(key).0.and_then(scalar)
-    }
-
-    fn text(self, key: &str) -> String {
-        self.value(key).unwrap_or_default().to_owned()
-    }
-
-    fn whole(self, key: &str) -> Option<u32> {
-        self.value(key)?.parse().ok()
-    }
-
-    fn number(self, key: &str) -> Option<f64> {
-        self.value(key)?.parse().ok()
-    }
-
-    fn flag(self, key: &str) -> Option<bool> {
-        self.value(key)?.parse().ok()
-    }
-
-    fn span(self, key: &str) -> Option<prost_types::Duration> {
-        self.value(key).and_then(read_duration).map(duration::to_wire)
-    }
-
-    fn list(self, key: &str) -> impl Iterator<Item = &'a Tree> + use<'a> {
-        match self.at(key).0.map(|tree| &tree.node) {
-            Some(Node::List(items)) => items.iter(),
-            Some(Node::Scalar { .. } | Node::Map(_)) | None => [].iter(),
-        }
-    }
-
-    fn texts(self, key: &str) -> BTreeMap<String, String> {
-        match self.at(key).0.map(|tree| &tree.node) {
-            Some(Node::Map(entries)) => {
-                entries.iter().filter_map(|entry| Some((entry.key.clone(), scalar(&entry.value)?.to_owned()))).collect()
-            }
-            Some(Node::Scalar { .. } | Node::List(_)) | None => BTreeMap::new(),
-        }
-    }
-
-    fn conditions(self, key: &str) -> Option<v1::Conditions> {
-        let at = self.at(key);
-        let words = |key: &str| at.list(key).filter_map(|item| scalar(item).map(ToOwned::to_owned)).collect::<Vec<_>>();
-        self.has(key).then(|| v1::Conditions {
-            statuses: words("statuses"),
-            grpc_codes: words("grpcCodes"),
-            errors: words("errors").iter().map(|word| error_kind(word).into()).collect(),
-            headers: at
-                .list("headers")
-                .map(|item| v1::HeaderMatch { name: At(Some(item)).text("name"), value: At(Some(item)).text("value") })
-                .collect(),
-            slower_than: at.span("slowerThan"),
-        })
-    }
-}
-
-fn error_kind(word: &str) -> v1::ErrorKind {
-    v1::ErrorKind::from_str_name(&format!("ERROR_KIND_{}", word.to_uppercase())).unwrap_or(v1::ErrorKind::Unspecified)
-}
-
-fn strategy(at: At<'_>) -> v1::Strategy {
-    let kind = if at.has("timeout") {
-        Some(v1::strategy::Kind::Timeout(timeout(at)))
-    } else if at.has("retry") {
-        Some(v1::strategy::Kind::Retry(retry(at.at("retry"))))
-    } else if at.has("circuitBreaker") {
-        Some(v1::strategy::Kind::CircuitBreaker(circuit_breaker(at.at("circuitBreaker"))))
-    } else if at.has("fallback") {
-        Some(v1::strategy::Kind::Fallback(fallback(at.at("fallback"))))
-    } else {
-        None
-    };
-    v1::Strategy { name: at.text("name"), kind }
-}
-
-fn timeout(at: At<'_>) -> v1::Timeout {
-    let inner = at.at("timeout");
-    v1::Timeout {
-        duration: at.span("timeout").or_else(|| inner.span("duration")),
-        scope: match inner.text("scope").as_str() {
-            "body" => v1::TimeoutScope::Body.into(),
-            _ => v1::TimeoutScope::Head.into(),
-        },
-        propagate_header: inner.text("propagateHeader"),
-    }
-}
-
-fn retry(at: At<'_>) -> v1::Retry {
-    let no_budget = at.value("budget") == Some("none");
-    v1::Retry {
-        max_attempts: at.whole("maxAttempts"),
-        unlimited: at.flag("unlimited").unwrap_or_default(),
-        max_duration: at.span("maxDuration"),
-        backoff: at.has("backoff").then(|| backoff(at)),
-        failure_when: at.conditions("failureWhen"),
-        ignore_when: at.conditions("ignoreWhen"),
-        non_idempotent: at.flag("nonIdempotent").unwrap_or_default(),
-        respect_retry_after: at.flag("respectRetryAfter"),
-        retry_after_max: at.span("retryAfterMax"),
-        wait_for_breaker: at.flag("waitForBreaker").unwrap_or_default(),
-        budget: (at.has("budget") && !no_budget).then(|| v1::RetryBudget {
-            ratio: at.at("budget").number("ratio"),
-            min_per_second: at.at("budget").whole("minPerSecond"),
-        }),
-        no_budget,
-        on_exhausted: match at.text("onExhausted").as_str() {
-            "error" => v1::OnExhausted::Error.into(),
-            _ => v1::OnExhausted::LastOutcome.into(),
-        },
-    }
-}
-
-fn backoff(at: At<'_>) -> v1::Backoff {
-    use v1::backoff::Shape;
-    let inner = at.at("backoff");
-    let shape = if let Some(delay) = at.span("backoff") {
-        Some(Shape::Fixed(v1::FixedBackoff { delay: Some(delay) }))
-    } else if inner.has("fixed") {
-        Some(Shape::Fixed(v1::FixedBackoff { delay: inner.at("fixed").span("delay") }))
-    } else if inner.has("linear") {
-        let at = inner.at("linear");
-        Some(Shape::Linear(v1::LinearBackoff {
-            initial: at.span("initial"),
-            step: at.span("step"),
-            max: at.span("max"),
-        }))
-    } else if inner.has("exponential") {
-        let at = inner.at("exponential");
-        Some(Shape::Exponential(v1::ExponentialBackoff {
-            initial: at.span("initial"),
-            factor: at.number("factor"),
-            max: at.span("max"),
-        }))
-    } else if inner.has("random") {
-        let at = inner.at("random");
-        Some(Shape::Random(v1::RandomBackoff { min: at.span("min"), max: at.span("max") }))
-    } else if inner.has("decorrelated") {
-        let at = inner.at("decorrelated");
-        Some(Shape::Decorrelated(v1::DecorrelatedBackoff { initial: at.span("initial"), max: at.span("max") }))
-    } else {
-        None
-    };
-    let (jitter, jitter_ratio) = match inner.value("jitter") {
-        None => (v1::Jitter::Unspecified, 0.0),
-        Some("none") => (v1::Jitter::None, 0.0),
-        Some("full") => (v1::Jitter::Full, 0.0),
-        Some("equal") => (v1::Jitter::Equal, 0.0),
-        // The form has checked that it is a number; what is not one is no ratio, and the domain says so.
-        Some(ratio) => (v1::Jitter::Ratio, ratio.parse().unwrap_or(f64::NAN)),
-    };
-    v1::Backoff { shape, jitter: jitter.into(), jitter_ratio }
-}
-
-fn circuit_breaker(at: At<'_>) -> v1::CircuitBreaker {
-    let window = at.at("window");
-    let trip = at.at("trip");
-    let half_open = at.at("halfOpen");
-    let rate = |key: &str| {
-        trip.has(key).then(|| v1::RateRule {
-            percent: trip.at(key).whole("percent").unwrap_or_default(),
-            min_calls: trip.at(key).whole("minCalls"),
-        })
-    };
-    v1::CircuitBreaker {
-        failure_when: at.conditions("failureWhen"),
-        ignore_when: at.conditions("ignoreWhen"),
-        window: at.has("window").then(|| v1::Window {
-            kind: match (window.whole("count"), window.span("time")) {
-                (Some(count), _) => Some(v1::window::Kind::Count(count)),
-                (None, Some(time)) => Some(v1::window::Kind::Time(time)),
-                (None, None) => None,
-            },
-        }),
-        trip: at.has("trip").then(|| v1::TripRules {
-            failure_rate: rate("failureRate"),
-            failures: trip.whole("failures"),
-            consecutive_failures: trip.whole("consecutiveFailures"),
-            slow_call_rate: rate("slowCallRate"),
-            slow_call_duration: trip.span("slowCallDuration"),
-        }),
-        delay: at.span("delay"),
-        delay_factor: at.number("delayFactor"),
-        delay_max: at.span("delayMax"),
-        delay_jitter: at.number("delayJitter"),
-        respect_retry_after: at.flag("respectRetryAfter"),
-        retry_after_max: at.span("retryAfterMax"),
-        half_open: at.has("halfOpen").then(|| v1::HalfOpen {
-            probes: half_open.whole("probes"),
-            concurrent_probes: half_open.whole("concurrentProbes"),
-            successes: half_open.whole("successes"),
-            max_duration: half_open.span("maxDuration"),
-        }),
-        ramp: at.span("ramp"),
-        mode: match at.text("mode").as_str() {
-            "shadow" => v1::BreakerMode::Shadow.into(),
-            "disabled" => v1::BreakerMode::Disabled.into(),
-            _ => v1::BreakerMode::Enforced.into(),
-        },
-    }
-}
-
-fn fallback(at: At<'_>) -> v1::Fallback {
-    use v1::fallback::With;
-    let response = at.at("response");
-    let stale = at.at("stale");
-    let mut with = Vec::new();
-    if at.has("response") {
-        with.push(With::Response(v1::StaticResponse {
-            status: response.whole("status"),
-            headers: response.texts("headers"),
-            body: response.text("body"),
-        }));
-    }
-    with.extend(at.has("error").then(|| With::Error(at.text("error"))));
-    with.extend(at.has("function").then(|| With::Function(at.text("function"))));
-    with.extend(at.has("target").then(|| With::Target(at.text("target"))));
-    if at.has("stale") {
-        with.push(With::Stale(v1::Stale {
-            max_age: stale.span("maxAge"),
-            max_entries: stale.whole("maxEntries"),
-            max_body_bytes: stale.whole("maxBodyBytes"),
-        }));
-    }
-    // More than one is as good as none: the domain asks for exactly one.
-    let with = if with.len() == 1 { with.pop() } else { None };
-    v1::Fallback { failure_when: at.conditions("failureWhen"), ignore_when: at.conditions("ignoreWhen"), with }
-}
-
-fn coordination(at: At<'_>) -> v1::Coordination {
-    let named = |prefix: &str, key: &str| format!("{prefix}_{}", at.text(key).to_uppercase());
-    v1::Coordination {
-        mode: v1::CoordinationMode::from_str_name(&named("COORDINATION_MODE", "mode")).unwrap_or_default().into(),
-        scope: v1::CoordinationScope::from_str_name(&named("COORDINATION_SCOPE", "scope")).unwrap_or_default().into(),
-        acknowledge_single_witness: at.flag("acknowledgeSingleWitness").unwrap_or_default(),
-        quorum_percent: at.whole("quorumPercent"),
-    }
+/// Seconds since 1970. A date without a zone would mean another moment on each machine: the form asks for `Z`.
+pub(super) fn read_date(text: &str) -> Option<i64> {
+    let date = humantime::parse_rfc3339(text).ok()?;
+    i64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()).ok()
 }

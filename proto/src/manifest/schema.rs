@@ -18,6 +18,7 @@ fn of(kind: Kind) -> Value {
         Kind::Text => json!({ "type": "string" }),
         Kind::Exactly(text) => json!({ "const": text }),
         Kind::Duration => json!({ "type": "string", "pattern": "^[0-9].*[a-z]$", "examples": ["100ms", "1m30s"] }),
+        Kind::Date => json!({ "type": "string", "format": "date-time" }),
         Kind::Whole => json!({ "type": "integer", "minimum": 0 }),
         Kind::Number => json!({ "type": "number" }),
         Kind::Bool => json!({ "type": "boolean" }),
@@ -28,6 +29,13 @@ fn of(kind: Kind) -> Value {
         Kind::List(inner) => json!({ "type": "array", "items": of(*inner) }),
         Kind::Map(fields) => map(&[fields]),
         Kind::OneOf(fields) => one_of(map(&[fields]), fields),
+        Kind::Choosing(shared, kinds) => {
+            let mut object = map(&[shared, kinds]);
+            let mut choices: Vec<Value> = kinds.iter().map(|field| json!({ "required": [field.name] })).collect();
+            choices.push(json!({ "not": { "anyOf": choices } }));
+            object["oneOf"] = json!(choices);
+            object
+        }
         Kind::Element(shared, kinds) => one_of(map(&[shared, kinds]), kinds),
         Kind::Either(scalar, other) => json!({ "anyOf": [of(*scalar), of(*other)] }),
     }

@@ -9,6 +9,8 @@ pub(super) enum Kind {
     Exactly(&'static str),
     /// As people write it: `100ms`, `1m30s`.
     Duration,
+    /// A point of the calendar: `2027-01-01T00:00:00Z`.
+    Date,
     /// A whole number, not negative.
     Whole,
     /// A number.
@@ -29,6 +31,8 @@ pub(super) enum Kind {
     Map(&'static [Field]),
     /// A map with exactly one of these fields.
     OneOf(&'static [Field]),
+    /// A map with at most one of the latter fields, and any of the former.
+    Choosing(&'static [Field], &'static [Field]),
     /// A map with exactly one of the latter fields, and any of the former.
     Element(&'static [Field], &'static [Field]),
     /// The first, where the value is a scalar; else the second.
@@ -115,6 +119,21 @@ const STRATEGIES: &[Field] = &[
         Kind::Map(FALLBACK),
         "Answers in place of a failed inside: one of response, error, function, target, stale.",
     ),
+    field("bulkhead", Kind::Map(BULKHEAD), "Bounds how many calls run at the same time."),
+    field("rateLimiter", Kind::Map(RATE_LIMITER), "Bounds how many calls begin in a time."),
+    field(
+        "hedge",
+        Kind::Element(HEDGE, HEDGE_DELAY),
+        "Tries again before the first try has ended; the first outcome that is no failure counts.",
+    ),
+    field(
+        "concurrencyLimit",
+        Kind::Map(CONCURRENCY_LIMIT),
+        "Finds by itself how many calls the target can take at the same time.",
+    ),
+    field("throttle", Kind::Map(THROTTLE), "Refuses calls in the measure in which the target refuses them."),
+    field("cache", Kind::Map(CACHE), "Answers from memory; equal requests in flight share one call."),
+    field("chaos", Kind::Choosing(CHAOS, CHAOS_FAULT), "Trouble on purpose, in processes that have opted in, until a date."),
 ];
 
 const TIMEOUT: &[Field] = &[
@@ -287,6 +306,99 @@ const STALE: &[Field] = &[
     required("maxAge", Kind::Duration, "Older ones are not used."),
     field("maxEntries", Kind::Whole, "Responses kept per target. Default: 100."),
     field("maxBodyBytes", Kind::Whole, "Largest body kept. Default: 65536."),
+];
+
+const BULKHEAD: &[Field] = &[
+    required("maxConcurrent", Kind::Whole, "Calls that may run at the same time, 1 to 1000000."),
+    field("maxWaiting", Kind::Whole, "Calls that may wait for a place. Default: 0."),
+    field("maxWait", Kind::Duration, "How long one may wait; needs maxWaiting. Default: as long as its caller does."),
+];
+
+const RATE_LIMITER: &[Field] = &[
+    required("limit", Kind::Whole, "Calls per period, at least 1."),
+    field("period", Kind::Duration, "The time that the limit is for, at most 24h. Default: 1s."),
+    field("burst", Kind::Whole, "Calls that may begin at once after a rest, 1 to limit. Default: 1, which is smooth."),
+    field("maxWait", Kind::Duration, "How long a call may wait for its turn. Default: not at all."),
+    field("scope", Kind::Choice(&["instance", "fleet"]), "Over what the limit is counted. Default: instance."),
+];
+
+const HEDGE_DELAY: &[Field] = &[
+    field("delay", Kind::Duration, "A further try begins this long after the one before it; 0s: all at once."),
+    field(
+        "quantile",
+        Kind::Either(&Kind::Number, &Kind::Map(QUANTILE)),
+        "A further try begins when this share of the latest calls had ended, 0.5 to 0.999.",
+    ),
+];
+
+const QUANTILE: &[Field] = &[
+    required("quantile", Kind::Number, "The share, 0.5 to 0.999."),
+    field("warmUp", Kind::Whole, "Calls that are seen before anything is hedged. Default: 100."),
+];
+
+const HEDGE: &[Field] = &[
+    field("maxHedges", Kind::Whole, "Tries beside the first one, 1 to 10. Default: 1."),
+    field(
+        "budget",
+        Kind::Either(&Kind::Choice(&["none"]), &Kind::Map(BUDGET)),
+        "Bound on the hedges and retries of a target together, or none. Default: ratio 0.2, minPerSecond 3.",
+    ),
+    field("failureWhen", FAILURE_WHEN, "Which outcomes don't win. Default: any failure or rejection."),
+    field("ignoreWhen", FAILURE_WHEN, "Which outcomes win although they look like failures; read before failureWhen."),
+];
+
+const CONCURRENCY_LIMIT: &[Field] = &[
+    field("initial", Kind::Whole, "Where it begins. Default: 20."),
+    field("min", Kind::Whole, "It never falls below. Default: 4."),
+    field("max", Kind::Whole, "It never rises above. Default: 200."),
+    field(
+        "failureWhen",
+        FAILURE_WHEN,
+        "Which outcomes mean too much load. Default: timeouts, 429, 503, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED.",
+    ),
+    field("ignoreWhen", FAILURE_WHEN, "Which outcomes say nothing about load; read before failureWhen."),
+];
+
+const THROTTLE: &[Field] = &[
+    field(
+        "multiplier",
+        Kind::Number,
+        "Calls that are sent for each one that the target accepts, before any is refused, 1 to 100. Default: 2.",
+    ),
+    field("window", Kind::Duration, "Over which calls, 1s to 1h. Default: 2m."),
+    field("minCalls", Kind::Whole, "Fewer calls than this in the window: nothing is refused. Default: 10."),
+    field("maxRejectionPercent", Kind::Whole, "Most calls refused, 1 to 100. Default: 90."),
+    field(
+        "failureWhen",
+        FAILURE_WHEN,
+        "Which outcomes are refusals. Default: timeouts, 429, 503, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED.",
+    ),
+    field("ignoreWhen", FAILURE_WHEN, "Which outcomes count neither way; read before failureWhen."),
+];
+
+const CACHE: &[Field] = &[
+    required("ttl", Kind::Duration, "How long an answer is good."),
+    field("maxEntries", Kind::Whole, "Answers kept, 1 to 1000000. Default: 1000."),
+    field("maxBodyBytes", Kind::Whole, "Largest body kept. Default: 65536."),
+    field("coalesce", Kind::Bool, "Whether equal requests in flight wait for the first one. Default: true."),
+    field("failureWhen", FAILURE_WHEN, "What is not kept. Default: any failure or rejection."),
+    field("ignoreWhen", FAILURE_WHEN, "Not kept either; read before failureWhen."),
+];
+
+const CHAOS: &[Field] = &[
+    required("percent", Kind::Number, "Troubled calls, above 0 and at most 100."),
+    field("latency", Kind::Duration, "By how much a troubled call is delayed, at most 1h. Default: not at all."),
+    required("until", Kind::Date, "When it ends: 2027-01-01T00:00:00Z."),
+];
+
+const CHAOS_FAULT: &[Field] = &[
+    field("status", Kind::Whole, "A troubled call ends in a response with this HTTP status."),
+    field("grpcCode", Kind::Text, "A troubled call ends in this gRPC code."),
+    field(
+        "error",
+        Kind::Choice(&["connect", "reset", "timeout", "body", "tls", "request", "other"]),
+        "A troubled call ends in an error of this kind.",
+    ),
 ];
 
 const COORDINATION: &[Field] = &[

@@ -1,24 +1,32 @@
 //! The canonical form: every default filled in, fields in the order of the schema.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::{Duration, UNIX_EPOCH};
 
 use fusebox_policy::{
     Policy,
     breaker::{BreakerMode, BreakerSpec, HalfOpenSpec, RateRule, WindowSpec},
+    bulkhead::BulkheadSpec,
+    cache::CacheSpec,
+    chaos::{ChaosSpec, Fault},
+    concurrency_limit::ConcurrencyLimitSpec,
     condition::{Classifier, Conditions, ErrorRule},
     fallback::{FallbackSpec, FallbackWith},
     fleet::{Coordination, CoordinationMode},
+    hedge::{HedgeDelay, HedgeSpec},
     pipeline::StrategySpec,
     policy::OnChange,
+    rate_limiter::{RateLimiterSpec, RateScope},
     retry::{
         MaxAttempts, OnExhausted, RetrySpec,
         backoff::{Backoff, Jitter, Shape},
+        budget::BudgetSpec,
     },
+    throttle::ThrottleSpec,
     timeout::{TimeoutScope, TimeoutSpec},
 };
 use serde_json::{Map, Value, json};
 
-use super::shape::API_VERSION;
+use super::{shape::API_VERSION, yaml::yaml};
 
 /// The policy as a manifest in JSON.
 #[must_use]
@@ -44,6 +52,13 @@ pub fn to_json(policy: &Policy) -> Value {
                 StrategySpec::Retry(spec) => retry(spec),
                 StrategySpec::CircuitBreaker(spec) => circuit_breaker(spec),
                 StrategySpec::Fallback(spec) => fallback(spec),
+                StrategySpec::Bulkhead(spec) => bulkhead(spec),
+                StrategySpec::RateLimiter(spec) => rate_limiter(spec),
+                StrategySpec::Hedge(spec) => hedge(spec),
+                StrategySpec::ConcurrencyLimit(spec) => concurrency_limit(spec),
+                StrategySpec::Throttle(spec) => throttle(spec),
+                StrategySpec::Cache(spec) => cache(spec),
+                StrategySpec::Chaos(spec) => chaos(spec),
             };
             Value::Object(object([("name", json!(strategy.name().as_str())), (strategy.spec().kind(), spec)]))
         })
@@ -144,17 +159,20 @@ fn retry(spec: &RetrySpec) -> Value {
     map.insert("respectRetryAfter".to_owned(), json!(spec.respect_retry_after()));
     map.insert("retryAfterMax".to_owned(), span(spec.retry_after_max()));
     map.insert("waitForBreaker".to_owned(), json!(spec.wait_for_breaker()));
-    let budget = spec.budget().map_or_else(
-        || json!("none"),
-        |budget| json!({ "ratio": budget.ratio(), "minPerSecond": budget.min_per_second() }),
-    );
-    map.insert("budget".to_owned(), budget);
+    map.insert("budget".to_owned(), budget(spec.budget()));
     let on_exhausted = match spec.on_exhausted() {
         OnExhausted::LastOutcome => "lastOutcome",
         OnExhausted::Error => "error",
     };
     map.insert("onExhausted".to_owned(), json!(on_exhausted));
     Value::Object(map)
+}
+
+fn budget(budget: Option<&BudgetSpec>) -> Value {
+    budget.map_or_else(
+        || json!("none"),
+        |budget| json!({ "ratio": budget.ratio(), "minPerSecond": budget.min_per_second() }),
+    )
 }
 
 fn backoff(backoff: &Backoff) -> Value {
@@ -251,6 +269,83 @@ fn fallback(spec: &FallbackSpec) -> Value {
     Value::Object(map)
 }
 
+fn bulkhead(spec: &BulkheadSpec) -> Value {
+    let mut map =
+        object([("maxConcurrent", json!(spec.max_concurrent())), ("maxWaiting", json!(spec.max_waiting()))]);
+    put(&mut map, "maxWait", spec.max_wait().map(span));
+    Value::Object(map)
+}
+
+fn rate_limiter(spec: &RateLimiterSpec) -> Value {
+    let scope = match spec.scope() {
+        RateScope::Instance => "instance",
+        RateScope::Fleet => "fleet",
+    };
+    json!({
+        "limit": spec.limit(),
+        "period": span(spec.period()),
+        "burst": spec.burst(),
+        "maxWait": span(spec.max_wait()),
+        "scope": scope,
+    })
+}
+
+fn hedge(spec: &HedgeSpec) -> Value {
+    let mut map = match spec.delay() {
+        HedgeDelay::Fixed(delay) => object([("delay", span(delay))]),
+        HedgeDelay::Quantile(quantile) => {
+            object([("quantile", json!({ "quantile": quantile.share(), "warmUp": quantile.warm_up() }))])
+        }
+    };
+    map.insert("maxHedges".to_owned(), json!(spec.max_hedges()));
+    map.insert("budget".to_owned(), budget(spec.budget()));
+    classifier(&mut map, spec.classifier());
+    Value::Object(map)
+}
+
+fn concurrency_limit(spec: &ConcurrencyLimitSpec) -> Value {
+    let mut map =
+        object([("initial", json!(spec.initial())), ("min", json!(spec.min())), ("max", json!(spec.max()))]);
+    classifier(&mut map, spec.classifier());
+    Value::Object(map)
+}
+
+fn throttle(spec: &ThrottleSpec) -> Value {
+    let mut map = object([
+        ("multiplier", json!(spec.multiplier())),
+        ("window", span(spec.window())),
+        ("minCalls", json!(spec.min_calls())),
+        ("maxRejectionPercent", json!(spec.max_rejection_percent())),
+    ]);
+    classifier(&mut map, spec.classifier());
+    Value::Object(map)
+}
+
+fn cache(spec: &CacheSpec) -> Value {
+    let mut map = object([
+        ("ttl", span(spec.ttl())),
+        ("maxEntries", json!(spec.max_entries())),
+        ("maxBodyBytes", json!(spec.max_body_bytes())),
+        ("coalesce", json!(spec.coalesce())),
+    ]);
+    classifier(&mut map, spec.classifier());
+    Value::Object(map)
+}
+
+fn chaos(spec: &ChaosSpec) -> Value {
+    let mut map = object([("percent", json!(spec.percent()))]);
+    put(&mut map, "latency", (!spec.latency().is_zero()).then(|| span(spec.latency())));
+    match spec.fault() {
+        Some(Fault::Status(status)) => put(&mut map, "status", Some(json!(status))),
+        Some(Fault::Grpc(code)) => put(&mut map, "grpcCode", Some(json!(code.name()))),
+        Some(Fault::Error(kind)) => put(&mut map, "error", Some(json!(kind.to_string()))),
+        None => {}
+    }
+    let until = UNIX_EPOCH + Duration::from_secs(u64::try_from(spec.until().0).unwrap_or_default());
+    map.insert("until".to_owned(), json!(humantime::format_rfc3339_seconds(until).to_string()));
+    Value::Object(map)
+}
+
 fn coordination(coordination: &Coordination) -> Value {
     let mut map = object([("mode", json!(coordination.mode().name())), ("scope", json!(coordination.scope().name()))]);
     match coordination.mode() {
@@ -261,68 +356,4 @@ fn coordination(coordination: &Coordination) -> Value {
         CoordinationMode::Pooled | CoordinationMode::Local => {}
     }
     Value::Object(map)
-}
-
-/// Block style for maps and for lists of maps, flow style for lists of scalars. Strings that could be read as something else are in
-/// double quotes, whose escapes JSON and YAML share.
-fn yaml(text: &mut String, value: &Value, depth: usize) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let _ = write!(text, "{indent}{}:", plain_or_quoted(key));
-                nested(text, value, depth);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                let mut inner = String::new();
-                yaml(&mut inner, item, depth + 1);
-                let rest = inner.get(indent.len() + 2..).unwrap_or_default();
-                let _ = write!(text, "{indent}- {rest}");
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            let _ = writeln!(text, "{indent}{}", flow(value));
-        }
-    }
-}
-
-fn nested(text: &mut String, value: &Value, depth: usize) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            text.push('\n');
-            yaml(text, value, depth + 1);
-        }
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            text.push('\n');
-            yaml(text, value, depth + 1);
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            let _ = writeln!(text, " {}", flow(value));
-        }
-    }
-}
-
-fn flow(value: &Value) -> String {
-    match value {
-        Value::String(string) => plain_or_quoted(string),
-        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
-    }
-}
-
-fn plain_or_quoted(text: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    let word = text.chars().all(safe) && text.starts_with(|c: char| c.is_ascii_alphabetic());
-    let other = matches!(
-        text.to_ascii_lowercase().as_str(),
-        "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
-    );
-    let duration = text.starts_with(|c: char| c.is_ascii_digit())
-        && text.ends_with(|c: char| c.is_ascii_lowercase())
-        && !text.ends_with("xx")
-        && text.chars().all(|c| c.is_ascii_alphanumeric())
-        && !text.contains('e');
-    if (word && !other) || duration { text.to_owned() } else { Value::String(text.to_owned()).to_string() }
 }

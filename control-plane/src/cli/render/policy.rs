@@ -115,6 +115,13 @@ const fn kind(strategy: &v1::Strategy) -> &'static str {
         Some(strategy::Kind::Retry(_)) => "retry",
         Some(strategy::Kind::CircuitBreaker(_)) => "circuitBreaker",
         Some(strategy::Kind::Fallback(_)) => "fallback",
+        Some(strategy::Kind::Bulkhead(_)) => "bulkhead",
+        Some(strategy::Kind::RateLimiter(_)) => "rateLimiter",
+        Some(strategy::Kind::Hedge(_)) => "hedge",
+        Some(strategy::Kind::ConcurrencyLimit(_)) => "concurrencyLimit",
+        Some(strategy::Kind::Throttle(_)) => "throttle",
+        Some(strategy::Kind::Cache(_)) => "cache",
+        Some(strategy::Kind::Chaos(_)) => "chaos",
         None => "unknown",
     }
 }
