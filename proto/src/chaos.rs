@@ -45,11 +45,7 @@ fn read_fault(wire: v1::chaos::Fault, faults: &mut Faults) -> Option<Fault> {
         }
         v1::chaos::Fault::Error(number) => {
             let kind = v1::ErrorKind::try_from(number).ok().and_then(error_kind).map(Fault::Error);
-            faults.check(
-                kind.is_some(),
-                "error",
-                "must be one of connect, reset, timeout, body, tls, request, other",
-            );
+            faults.check(kind.is_some(), "error", "must be one of connect, reset, timeout, body, tls, request, other");
             kind
         }
     }

@@ -127,12 +127,16 @@ fn read_strategy(kind: v1::strategy::Kind, at: &str, faults: &mut Faults) -> Opt
     match kind {
         Kind::Timeout(wire) => faults.take(&under("timeout"), wire.try_into()).map(StrategySpec::Timeout),
         Kind::Retry(wire) => faults.take(&under("retry"), wire.try_into()).map(StrategySpec::Retry),
-        Kind::CircuitBreaker(wire) => faults.take(&under("circuitBreaker"), wire.try_into()).map(StrategySpec::CircuitBreaker),
+        Kind::CircuitBreaker(wire) => {
+            faults.take(&under("circuitBreaker"), wire.try_into()).map(StrategySpec::CircuitBreaker)
+        }
         Kind::Fallback(wire) => faults.take(&under("fallback"), wire.try_into()).map(StrategySpec::Fallback),
         Kind::Bulkhead(wire) => faults.take(&under("bulkhead"), wire.try_into()).map(StrategySpec::Bulkhead),
         Kind::RateLimiter(wire) => faults.take(&under("rateLimiter"), wire.try_into()).map(StrategySpec::RateLimiter),
         Kind::Hedge(wire) => faults.take(&under("hedge"), wire.try_into()).map(StrategySpec::Hedge),
-        Kind::ConcurrencyLimit(wire) => faults.take(&under("concurrencyLimit"), wire.try_into()).map(StrategySpec::ConcurrencyLimit),
+        Kind::ConcurrencyLimit(wire) => {
+            faults.take(&under("concurrencyLimit"), wire.try_into()).map(StrategySpec::ConcurrencyLimit)
+        }
         Kind::Throttle(wire) => faults.take(&under("throttle"), wire.try_into()).map(StrategySpec::Throttle),
         Kind::Cache(wire) => faults.take(&under("cache"), wire.try_into()).map(StrategySpec::Cache),
         Kind::Chaos(wire) => faults.take(&under("chaos"), wire.try_into()).map(StrategySpec::Chaos),

@@ -44,7 +44,10 @@ fn every_kind_of_mistake_is_named_at_its_place() {
         ("    - timeout: -1s", "7:16 spec.pipeline[0].timeout: must not be negative, is -1s"),
         ("    - timeout: 0s", "7:16 spec.pipeline[0].timeout.duration: must be greater than zero"),
         ("    - timeout: {}", "7:16 spec.pipeline[0].timeout.duration: is required"),
-        ("    - {}", "7:7 spec.pipeline[0]: must have exactly one of timeout, retry, circuitBreaker, fallback, bulkhead, rateLimiter, hedge, concurrencyLimit, throttle, cache, chaos, has 0"),
+        (
+            "    - {}",
+            "7:7 spec.pipeline[0]: must have exactly one of timeout, retry, circuitBreaker, fallback, bulkhead, rateLimiter, hedge, concurrencyLimit, throttle, cache, chaos, has 0",
+        ),
         (
             "    - { timeout: 1s, retry: {} }",
             "7:7 spec.pipeline[0]: must have exactly one of timeout, retry, circuitBreaker, fallback, bulkhead, rateLimiter, hedge, concurrencyLimit, throttle, cache, chaos, has 2",

@@ -55,7 +55,8 @@ impl Definition {
             );
         }
         let routes = self.selector.routes();
-        let never_twice = !routes.is_empty() && routes.iter().all(|route| matches!(route.method(), Some("POST" | "PATCH")));
+        let never_twice =
+            !routes.is_empty() && routes.iter().all(|route| matches!(route.method(), Some("POST" | "PATCH")));
         for (index, strategy) in self.pipeline.strategies().iter().enumerate() {
             faults.check(
                 !(never_twice && strategy.spec().as_hedge().is_some()),

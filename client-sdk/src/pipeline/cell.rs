@@ -1,15 +1,22 @@
-//! One live breaker: the gate behind a lock that no call keeps, and the way of its effects out.
+//! One live breaker: the gate behind a lock that no call keeps, what needs no lock beside it, and the way of its effects out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fusebox_policy::{
-    Draw, Timestamp,
-    breaker::BreakerSpec,
-    fleet::{BreakerKey, gate::Gate, gate::GateEffect},
+    Draw, Outcome, Timestamp,
+    breaker::{BreakerSpec, Ending},
+    condition::Class,
+    fleet::{
+        BreakerKey,
+        gate::{Gate, GateEffect, Pass},
+    },
     names::Revision,
+    outcome::RejectionReason,
 };
 use parking_lot::Mutex;
+use thread_local::ThreadLocal;
 
+use super::tally::{Said, Shard, Word};
 use crate::report::{Origin, Outbox, tell};
 
 /// One live breaker. It outlives the policies that describe it.
@@ -17,36 +24,140 @@ use crate::report::{Origin, Outbox, tell};
 pub(crate) struct Cell {
     /// A changed scope changes the key, and with it the cell.
     key: BreakerKey,
-    gate: Mutex<Gate>,
+    word: Apart<Word>,
+    shards: ThreadLocal<Apart<Shard>>,
+    gate: Mutex<Guarded>,
     outbox: Arc<Outbox>,
+}
+
+/// Apart from its neighbours in memory: two threads that write beside each other would wait for each other's cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+#[derive(Debug)]
+struct Guarded {
+    gate: Gate,
+    /// Of the rest that was published last.
+    epoch: u64,
+    generation: u64,
+    spec: Arc<BreakerSpec>,
 }
 
 impl Cell {
     pub(crate) fn new(key: BreakerKey, spec: Arc<BreakerSpec>, revision: Revision, outbox: Arc<Outbox>) -> Self {
-        Self { key, gate: Mutex::new(Gate::new(spec, revision)), outbox }
+        let gate = Gate::new(Arc::clone(&spec), revision);
+        let mut guarded = Guarded { generation: gate.breaker().generation(), gate, epoch: 1, spec };
+        let word = Apart(Word::new());
+        guarded.publish(&word.0);
+        Self { key, word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
     }
 
     pub(crate) const fn key(&self) -> &BreakerKey {
         &self.key
     }
 
+    /// Asks to make a call.
+    ///
+    /// # Errors
+    /// Why it may not be made.
+    pub(crate) fn try_acquire(&self, now: Timestamp) -> Result<Pass, RejectionReason> {
+        match self.word.0.read(now) {
+            (Said::Rest { epoch }, _) => {
+                if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
+                    return Ok(Gate::pass_at_rest(generation));
+                }
+            }
+            (Said::Refuse, until) => {
+                self.shards.get_or(|| Apart(Shard::new())).0.count_rejection();
+                return Err(RejectionReason::Open { retry_after: now.until(until) });
+            }
+            (Said::Ask, _) => {}
+        }
+        self.with_shard(now, |gate| gate.try_acquire(now, draw()))
+    }
+
+    /// Takes the outcome of a call.
+    pub(crate) fn record(&self, pass: Pass, ending: &Ending, now: Timestamp) {
+        if ending.class == Class::Success
+            && let Some(generation) = pass.plain_generation()
+            && let (Said::Rest { epoch }, _) = self.word.0.read(now)
+            && self.shards.get().is_some_and(|shard| shard.0.count_success(epoch, generation, ending.elapsed, now))
+        {
+            return;
+        }
+        self.with_shard(now, |gate| ((), gate.record(pass, ending, now, draw())));
+    }
+
+    /// Gives a pass back: its call was dropped.
+    pub(crate) fn abandon(&self, pass: Pass) {
+        // What was admitted at rest holds nothing: only half-open breakers and probes count who is in.
+        if let (Some(generation), (Said::Rest { epoch }, _)) = (pass.plain_generation(), self.word.0.read(Timestamp::ZERO))
+            && self.shards.get().is_some_and(|shard| shard.0.generation_of(epoch) == Some(generation))
+        {
+            return;
+        }
+        self.with(|gate| ((), gate.abandon(pass)));
+    }
+
+    /// As [`Cell::with`], and lets this thread count by itself from here on.
+    fn with_shard<T>(&self, now: Timestamp, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
+        let shard = self.shards.get_or(|| Apart(Shard::new()));
+        self.locked(|guarded| {
+            let done = act(&mut guarded.gate);
+            guarded.publish(&self.word.0);
+            if self.word.0.is_rest(guarded.epoch) {
+                let breaker = guarded.gate.breaker();
+                let slow = guarded.spec.trip().slow_call_rate.map_or(Duration::MAX, |(_, limit)| limit);
+                shard.0.begin(guarded.epoch, guarded.generation, breaker.bucket_end(now), slow);
+            }
+            done
+        })
+    }
+
     /// Lets `act` work on the gate, and tells the effects after the lock is free.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
-        let mut gate = self.gate.lock();
-        let (value, effects) = act(&mut gate);
+        self.locked(|guarded| act(&mut guarded.gate))
+    }
+
+    fn locked<T>(&self, act: impl FnOnce(&mut Guarded) -> (T, Vec<GateEffect>)) -> T {
+        let mut guarded = self.gate.lock();
+        self.drain(&mut guarded);
+        let (value, effects) = act(&mut guarded);
+        guarded.publish(&self.word.0);
         if effects.is_empty() {
             return value;
         }
+        let gate = &guarded.gate;
         let origin =
             Origin { revision: gate.revision(), own_trip: gate.breaker().own_trip(), held: gate.held().highest() };
-        drop(gate);
+        drop(guarded);
         tell(&self.outbox, &self.key, &origin, effects);
         value
     }
 
+    /// Moves what the threads have counted to the gate.
+    fn drain(&self, guarded: &mut Guarded) {
+        for shard in &self.shards {
+            let taken = shard.0.take();
+            let current = taken.generation == guarded.gate.breaker().generation();
+            let successes = if current { taken.successes } else { 0 };
+            // Any moment of the bucket does; its last one is known.
+            let at = Timestamp::from_nanos(taken.until.as_nanos().saturating_sub(1));
+            guarded.gate.tally(successes, taken.rejected, at);
+        }
+    }
+
     /// Lets `act` look at the gate.
     pub(crate) fn look<T>(&self, act: impl FnOnce(&Gate) -> T) -> T {
-        act(&self.gate.lock())
+        let mut guarded = self.gate.lock();
+        self.drain(&mut guarded);
+        act(&guarded.gate)
+    }
+
+    /// The last outcome that counted as a failure here.
+    pub(crate) fn last_failure(&self) -> Option<Outcome> {
+        self.gate.lock().gate.last_failure()
     }
 
     /// Makes happen what is due, and says when there is more to do.
@@ -58,7 +169,31 @@ impl Cell {
     }
 }
 
+impl Guarded {
+    /// Says to all threads what the gate has come to.
+    fn publish(&mut self, word: &Word) {
+        let gate = &self.gate;
+        let deadline = gate.next_deadline().unwrap_or(Timestamp::MAX);
+        if gate.is_at_rest() {
+            let generation = gate.breaker().generation();
+            if generation != self.generation || !Arc::ptr_eq(&self.spec, gate.breaker().spec()) {
+                self.epoch += 1;
+                self.generation = generation;
+                self.spec = Arc::clone(gate.breaker().spec());
+            }
+            word.publish(Said::Rest { epoch: self.epoch }, deadline);
+        } else if let Some(until) = gate.refuses_until().filter(|until| *until <= deadline) {
+            word.publish(Said::Refuse, until);
+        } else {
+            word.publish(Said::Ask, deadline);
+        }
+    }
+}
+
 /// A random number. Which calls probe and how long waits are needs no cryptography.
 pub(crate) fn draw() -> Draw {
     Draw::new(fastrand::f64())
 }
+
+#[cfg(all(test, not(fusebox_loom)))]
+mod tests;

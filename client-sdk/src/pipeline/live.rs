@@ -72,7 +72,7 @@ impl Live {
             policy: self.policy.name.clone(),
             strategy: self.strategy(stage).clone(),
             reason,
-            after: self.cell(stage).and_then(|cell| cell.look(|gate| gate.last_failure())),
+            after: self.cell(stage).and_then(|cell| cell.last_failure()),
         }
     }
 
@@ -115,7 +115,7 @@ impl Live {
 impl Cells for Live {
     fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
         match &self.stages[stage] {
-            Stage::Breaker(cell) => match cell.with(|gate| gate.try_acquire(now, draw())) {
+            Stage::Breaker(cell) => match cell.try_acquire(now) {
                 Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
                 Err(reason) => Entry::Rejected(reason),
             },
@@ -127,7 +127,7 @@ impl Cells for Live {
     fn leave(&self, stage: usize, hold: Hold, ending: &Ending, now: Timestamp) {
         match (&self.stages[stage], hold) {
             (Stage::Breaker(cell), Hold::Breaker(pass)) => {
-                cell.with(|gate| ((), gate.record(pass, ending, now, draw())));
+                cell.record(pass, ending, now);
             }
             (Stage::Limited(limited), hold) => limited.leave(hold, ending, now),
             (Stage::Breaker(_) | Stage::Cache(_) | Stage::Stateless, _) => {}
@@ -136,7 +136,7 @@ impl Cells for Live {
 
     fn abandon(&self, stage: usize, hold: Hold, now: Timestamp) {
         match (&self.stages[stage], hold) {
-            (Stage::Breaker(cell), Hold::Breaker(pass)) => cell.with(|gate| ((), gate.abandon(pass))),
+            (Stage::Breaker(cell), Hold::Breaker(pass)) => cell.abandon(pass),
             (Stage::Limited(limited), hold) => limited.abandon(hold, now),
             (Stage::Breaker(_) | Stage::Cache(_) | Stage::Stateless, _) => {}
         }

@@ -10,6 +10,7 @@ mod limited;
 mod live;
 mod operation;
 mod race;
+mod tally;
 mod within;
 
 pub(crate) use cache::{CacheStore, Flight};

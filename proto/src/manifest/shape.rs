@@ -133,7 +133,11 @@ const STRATEGIES: &[Field] = &[
     ),
     field("throttle", Kind::Map(THROTTLE), "Refuses calls in the measure in which the target refuses them."),
     field("cache", Kind::Map(CACHE), "Answers from memory; equal requests in flight share one call."),
-    field("chaos", Kind::Choosing(CHAOS, CHAOS_FAULT), "Trouble on purpose, in processes that have opted in, until a date."),
+    field(
+        "chaos",
+        Kind::Choosing(CHAOS, CHAOS_FAULT),
+        "Trouble on purpose, in processes that have opted in, until a date.",
+    ),
 ];
 
 const TIMEOUT: &[Field] = &[

@@ -2,12 +2,7 @@
 
 use fusebox_policy::Namespace;
 
-use super::{
-    at::At,
-    limits,
-    read::scalar,
-    tree::Tree,
-};
+use super::{at::At, limits, read::scalar, tree::Tree};
 use crate::v1;
 
 /// What is there, as a wire message. What is not well-formed is left out: the form has complained about it.

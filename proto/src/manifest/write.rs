@@ -270,8 +270,7 @@ fn fallback(spec: &FallbackSpec) -> Value {
 }
 
 fn bulkhead(spec: &BulkheadSpec) -> Value {
-    let mut map =
-        object([("maxConcurrent", json!(spec.max_concurrent())), ("maxWaiting", json!(spec.max_waiting()))]);
+    let mut map = object([("maxConcurrent", json!(spec.max_concurrent())), ("maxWaiting", json!(spec.max_waiting()))]);
     put(&mut map, "maxWait", spec.max_wait().map(span));
     Value::Object(map)
 }
@@ -304,8 +303,7 @@ fn hedge(spec: &HedgeSpec) -> Value {
 }
 
 fn concurrency_limit(spec: &ConcurrencyLimitSpec) -> Value {
-    let mut map =
-        object([("initial", json!(spec.initial())), ("min", json!(spec.min())), ("max", json!(spec.max()))]);
+    let mut map = object([("initial", json!(spec.initial())), ("min", json!(spec.min())), ("max", json!(spec.max()))]);
     classifier(&mut map, spec.classifier());
     Value::Object(map)
 }

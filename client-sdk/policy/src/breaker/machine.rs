@@ -1,9 +1,10 @@
 //! The state machine of one process' own breaker.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     spec::{BreakerMode, BreakerSpec},
+    state::{Cause, Ending, LocalState, Permit, Transition},
     window::{Counts, FailureCause, Sample, Window},
 };
 use crate::{
@@ -11,116 +12,6 @@ use crate::{
     condition::Class,
     outcome::{Outcome, RejectionReason, RetryHint},
 };
-
-/// What a breaker does with calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LocalState {
-    /// They pass and are counted.
-    Closed,
-    /// They are refused.
-    Open,
-    /// A few pass as probes.
-    HalfOpen,
-}
-
-impl LocalState {
-    /// In lower case with underscores, as it is shown everywhere.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-impl fmt::Display for LocalState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Why a state changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// The share of failures.
-    FailureRate,
-    /// The number of failures.
-    Failures,
-    /// Failures in a row.
-    ConsecutiveFailures,
-    /// The share of slow calls.
-    SlowCallRate,
-    /// The open time is over.
-    DelayElapsed,
-    /// Enough probes succeeded.
-    ProbeOk,
-    /// Too many probes failed.
-    ProbeFailed,
-    /// The half-open period took too long.
-    ProbesTimedOut,
-    /// The failure rate rose again while ramping up.
-    RampFailed,
-    /// The fleet's verdict.
-    Fleet,
-    /// A fleet's verdict ended without a successor.
-    Decay,
-    /// An operator, or code.
-    Operator,
-    /// A changed policy asked for a fresh start.
-    PolicyChange,
-}
-
-impl Cause {
-    /// In lower case with underscores.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FailureRate => "failure_rate",
-            Self::Failures => "failures",
-            Self::ConsecutiveFailures => "consecutive_failures",
-            Self::SlowCallRate => "slow_call_rate",
-            Self::DelayElapsed => "delay_elapsed",
-            Self::ProbeOk => "probe_ok",
-            Self::ProbeFailed => "probe_failed",
-            Self::ProbesTimedOut => "probes_timed_out",
-            Self::RampFailed => "ramp_failed",
-            Self::Fleet => "fleet",
-            Self::Decay => "decay",
-            Self::Operator => "operator",
-            Self::PolicyChange => "policy_change",
-        }
-    }
-}
-
-/// A change of state, as an effect for whoever reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Transition {
-    /// Before.
-    pub from: LocalState,
-    /// After. Never the same.
-    pub to: LocalState,
-    /// Why.
-    pub cause: Cause,
-    /// What the window held at that moment.
-    pub counts: Counts,
-}
-
-/// Leave to make one call. It must come back: by [`Breaker::record`] or [`Breaker::abandon`].
-#[must_use = "a permit that does not come back blocks a half-open breaker"]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Permit {
-    /// The generation that admitted it; `None` where its outcome counts for nothing.
-    generation: Option<u64>,
-}
-
-impl Permit {
-    /// A permit whose outcome counts for nothing.
-    pub const fn untracked() -> Self {
-        Self { generation: None }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
@@ -199,6 +90,42 @@ impl Breaker {
     #[must_use]
     pub const fn own_trip(&self) -> bool {
         self.own_trip
+    }
+
+    /// The present generation. Each change of state begins a new one.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether every call is admitted and counted, without a ramp: then quick successes change nothing but counts.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.spec.mode() == BreakerMode::Enforced && matches!(self.state, State::Closed { ramp_from: None })
+    }
+
+    /// While open, and enforced: when that ends by itself.
+    #[must_use]
+    pub fn refuses_until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Open { until, .. } if self.spec.mode() == BreakerMode::Enforced => Some(until),
+            State::Open { .. } | State::Closed { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Counts so many quick successes that this generation admitted, as if each had been recorded at its time.
+    pub fn tally(&mut self, successes: u64, at: Timestamp) {
+        debug_assert!(successes == 0 || self.state() == LocalState::Closed, "only the closed state tallies");
+        if successes > 0 {
+            self.consecutive_failures = 0;
+            self.window.add_successes(successes, at);
+        }
+    }
+
+    /// Until when quick successes need not be told apart by their time.
+    #[must_use]
+    pub fn bucket_end(&self, now: Timestamp) -> Timestamp {
+        self.window.bucket_end(now)
     }
 
     /// What the window holds.
@@ -515,17 +442,4 @@ impl Breaker {
         debug_assert_ne!(from, to, "a transition leads to another state");
         Transition { from, to, cause, counts: self.window.counts(now) }
     }
-}
-
-/// How a call ended, as its breaker sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ending {
-    /// What it counts as.
-    pub class: Class,
-    /// What it was.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// The wait that the answer asked for.
-    pub hint: RetryHint,
 }

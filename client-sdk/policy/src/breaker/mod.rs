@@ -5,8 +5,10 @@
 
 mod machine;
 mod spec;
+mod state;
 mod window;
 
-pub use machine::{Breaker, Cause, Ending, LocalState, Permit, Transition};
+pub use machine::Breaker;
 pub use spec::{BreakerInput, BreakerMode, BreakerSpec, HalfOpenSpec, RateRule, TripRules, WindowSpec};
+pub use state::{Cause, Ending, LocalState, Permit, Transition};
 pub use window::{Causes, Counts, FailureCause, Sample, Window};

@@ -205,6 +205,43 @@ impl Window {
         }
     }
 
+    /// Adds so many quick successes of a moment that may be a while ago: each goes to the bucket of its own time.
+    pub fn add_successes(&mut self, calls: u64, at: Timestamp) {
+        let sample = Sample { failure: None, slow: false };
+        match self {
+            // Of more successes than the window has room for only the last ones leave a trace.
+            Self::Count { size, .. } => {
+                for _ in 0..calls.min(*size as u64) {
+                    self.record(sample, at);
+                }
+            }
+            Self::Time { bucket, buckets } => {
+                let number = at.as_nanos() / *bucket;
+                let newer = buckets.iter().rev().take_while(|(own, _)| *own > number).count();
+                let place = buckets.len() - newer;
+                let own = match place.checked_sub(1).and_then(|before| buckets.get_mut(before)) {
+                    Some((same, counts)) if *same == number => counts,
+                    Some(_) | None => {
+                        buckets.insert(place, (number, Counts::default()));
+                        &mut buckets[place].1
+                    }
+                };
+                own.calls += calls;
+            }
+        }
+    }
+
+    /// The end of the bucket that a moment falls into: until then calls need not be told apart by their time.
+    #[must_use]
+    pub fn bucket_end(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Count { .. } => Timestamp::MAX,
+            Self::Time { bucket, .. } => {
+                Timestamp::from_nanos((now.as_nanos() / bucket).saturating_add(1).saturating_mul(*bucket))
+            }
+        }
+    }
+
     /// What the window holds now.
     #[must_use]
     pub fn counts(&self, now: Timestamp) -> Counts {

@@ -29,8 +29,16 @@ impl BulkheadSpec {
             format!("must be from 1 to {}, is {max_concurrent}", Self::MOST),
         );
         faults.check(max_waiting <= Self::MOST, "maxWaiting", format!("must be at most {}", Self::MOST));
-        faults.check(max_wait != Some(Duration::ZERO), "maxWait", "must be greater than zero; leave maxWaiting out to refuse at once");
-        faults.check(max_wait.is_none() || max_waiting > 0, "maxWait", "needs maxWaiting: without a place to wait nobody waits");
+        faults.check(
+            max_wait != Some(Duration::ZERO),
+            "maxWait",
+            "must be greater than zero; leave maxWaiting out to refuse at once",
+        );
+        faults.check(
+            max_wait.is_none() || max_waiting > 0,
+            "maxWait",
+            "needs maxWaiting: without a place to wait nobody waits",
+        );
         faults.into_result(Some(Self { max_concurrent, max_waiting, max_wait }))
     }
 

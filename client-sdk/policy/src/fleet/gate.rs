@@ -53,6 +53,14 @@ pub struct Gate {
     touched: bool,
 }
 
+impl Pass {
+    /// The generation that admitted the call, if it was admitted by the process' own breaker and is no probe.
+    #[must_use]
+    pub const fn plain_generation(&self) -> Option<u64> {
+        if self.probe.is_none() { self.permit.generation() } else { None }
+    }
+}
+
 impl Gate {
     /// A closed breaker, of which the fleet has said nothing.
     #[must_use]
@@ -76,6 +84,37 @@ impl Gate {
     #[must_use]
     pub const fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// Whether every call passes and quick successes change nothing but counts, as long as [`Gate::next_deadline`] has not come.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.breaker.is_at_rest()
+            && self.held.override_in_force().is_none()
+            && self.held.verdict_state() == FleetState::Released
+    }
+
+    /// Until when every call is refused because the process' own breaker is open, if nothing else has a say;
+    /// as long as [`Gate::next_deadline`] has not come.
+    #[must_use]
+    pub fn refuses_until(&self) -> Option<Timestamp> {
+        let own = self.held.override_in_force().is_none() && self.held.verdict_state() == FleetState::Released;
+        self.breaker.refuses_until().filter(|_| own)
+    }
+
+    /// Leave to make one call, for a gate at rest whose breaker is in this generation.
+    pub const fn pass_at_rest(generation: u64) -> Pass {
+        Pass { permit: Permit::of(generation), probe: None }
+    }
+
+    /// Counts so many quick successes that a gate at rest has let pass, and so many calls that one which refuses has refused. Both
+    /// are of the breaker's present generation.
+    pub fn tally(&mut self, successes: u64, rejected: u64, at: Timestamp) {
+        if successes + rejected > 0 {
+            self.touched = true;
+            self.rejected += rejected;
+            self.breaker.tally(successes, at);
+        }
     }
 
     /// Whether a verdict keeps calls back at this moment.

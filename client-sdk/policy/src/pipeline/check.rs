@@ -26,7 +26,10 @@ pub(super) fn contradictions(strategies: &[Strategy], faults: &mut Faults) {
             } else if let Some((_, inner)) = outer.spec().as_fallback().zip(inner.spec().as_fallback()) {
                 pair.fallback_inside_fallback(inner);
             } else if outer.spec().as_hedge().is_some() && inner.spec().as_hedge().is_some() {
-                pair.fault("hedge", format!("stands inside another hedge ([{outer_index}]): their tries would multiply"));
+                pair.fault(
+                    "hedge",
+                    format!("stands inside another hedge ([{outer_index}]): their tries would multiply"),
+                );
             }
         }
     }
@@ -76,7 +79,10 @@ impl Pair<'_> {
             StrategySpec::Hedge(inner) => {
                 if let HedgeDelay::Fixed(delay) = inner.delay() {
                     self.check(delay < limit, "hedge.delay", |outer| {
-                        format!("must be less than the {} of the timeout around it ([{outer}]), or it never hedges", text(limit))
+                        format!(
+                            "must be less than the {} of the timeout around it ([{outer}]), or it never hedges",
+                            text(limit)
+                        )
                     });
                 }
             }

@@ -15,5 +15,5 @@ pub use call::Call;
 pub use cells::{Cells, Entry, Event, Hold};
 pub use check::worst_case_attempts;
 pub use live::LiveStrategy;
-pub use step::{Finish, Step};
 pub use spec::{MAX_STRATEGIES, PipelineSpec, Strategy, StrategySpec};
+pub use step::{Finish, Step};

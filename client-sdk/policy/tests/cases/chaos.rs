@@ -44,7 +44,10 @@ fn latency_comes_before_the_call_or_before_the_fault() {
     assert_eq!(process.call(|_| does(OK)), Finish::Value);
     assert_eq!((process.executed, process.now), (0, at(50)));
     let replaced = process.events.borrow().iter().any(|event| {
-        matches!(event, fusebox_policy::pipeline::Event::FallbackExecuted { after: Outcome::Error(ErrorKind::Connect), .. })
+        matches!(
+            event,
+            fusebox_policy::pipeline::Event::FallbackExecuted { after: Outcome::Error(ErrorKind::Connect), .. }
+        )
     });
     assert!(replaced);
 }

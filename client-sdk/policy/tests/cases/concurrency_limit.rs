@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fusebox_policy::{
-    condition::Class,
     concurrency_limit::{AdaptiveLimit, ConcurrencyLimitInput, ConcurrencyLimitSpec},
+    condition::Class,
     outcome::RejectionReason,
     pipeline::{Finish, StrategySpec},
 };
@@ -12,7 +12,8 @@ use fusebox_policy::{
 use crate::driver::{OK, Process, at, does, ms};
 
 fn spec(initial: u32, min: u32, max: u32) -> ConcurrencyLimitSpec {
-    ConcurrencyLimitSpec::try_new(ConcurrencyLimitInput { initial, min, max, ..ConcurrencyLimitInput::default() }).unwrap()
+    ConcurrencyLimitSpec::try_new(ConcurrencyLimitInput { initial, min, max, ..ConcurrencyLimitInput::default() })
+        .unwrap()
 }
 
 /// Lets as many calls run as may; ten of them, which make a sample, take so long.

@@ -79,7 +79,13 @@ fn settings_that_make_no_sense_are_refused() {
     assert!(Quantile::try_new(0.95, 0).is_err());
     let hedge = |max_hedges| {
         let delay = HedgeDelay::Fixed(ms(10));
-        HedgeSpec::try_new(HedgeInput { delay, max_hedges, budget: None, failure_when: None, ignore_when: Default::default() })
+        HedgeSpec::try_new(HedgeInput {
+            delay,
+            max_hedges,
+            budget: None,
+            failure_when: None,
+            ignore_when: Default::default(),
+        })
     };
     assert!(hedge(0).is_err());
     assert!(hedge(11).is_err());

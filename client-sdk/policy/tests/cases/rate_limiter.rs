@@ -132,7 +132,10 @@ fn a_retry_around_a_limiter_runs_as_often_as_the_limiter_lets_it() {
     let limiter = StrategySpec::RateLimiter(burst(3, 60_000, 3));
     let mut process = Process::new(vec![retry(7, 0), limiter.clone()]);
     let finish = process.call(|_| does(crate::driver::FAILED));
-    assert!(matches!(finish, Finish::Rejected { stage: 1, reason: RejectionReason::RateExceeded { .. } }), "{finish:?}");
+    assert!(
+        matches!(finish, Finish::Rejected { stage: 1, reason: RejectionReason::RateExceeded { .. } }),
+        "{finish:?}"
+    );
     assert_eq!(process.executed, 3);
 }
 

@@ -14,8 +14,8 @@ use fusebox_policy::{
     },
 };
 
-use fusebox_policy::throttle::Priority;
 use crate::driver::{FAILED, OK, Process, at, breaker, breaker_input, does, fixed, ms, retry, retry_input, says, slow};
+use fusebox_policy::throttle::Priority;
 
 fn spec(input: RetryInput) -> StrategySpec {
     StrategySpec::Retry(RetrySpec::try_new(input).unwrap())
