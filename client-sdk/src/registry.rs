@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -78,6 +81,8 @@ pub(crate) struct Registry {
     caller: Caller,
     clock: Clock,
     table: ArcSwap<Table>,
+    /// Grows with each exchange of the table.
+    version: AtomicU64,
     builtin: PolicySet,
     overrides: Mutex<Vec<HeldOverride>>,
     /// Held while the table is exchanged.
@@ -92,6 +97,7 @@ impl Registry {
             caller,
             clock,
             table: ArcSwap::default(),
+            version: AtomicU64::new(0),
             builtin,
             overrides: Mutex::default(),
             writer: Mutex::default(),
@@ -104,6 +110,11 @@ impl Registry {
 
     pub(crate) const fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Changes when the answers of [`Registry::resolve`] may have changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The policy of a call, with its live state.
@@ -173,6 +184,8 @@ impl Registry {
         }
         drop(kept);
         self.table.store(Arc::new(table));
+        // After the exchange: who sees the new number finds the new table.
+        self.version.fetch_add(1, Ordering::Release);
         drop(budgets);
         self.outbox.stir();
     }

@@ -16,7 +16,7 @@ use crate::{
     client::Inner,
     clock::Clock,
     error::{BoxError, CallError, FallbackFault},
-    pipeline::{Flight, Live, Looked, Operation, cache, drive},
+    pipeline::{Flight, Live, Looked, Operation, Snapshot, begin, cache, drive},
 };
 
 /// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
@@ -28,6 +28,8 @@ pub struct Target {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) priority: Priority,
+    /// Of this name and route; shared by clones.
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 /// What a fallback is asked to stand for.
@@ -75,7 +77,7 @@ pub(crate) fn fallback_kind(live: &Live, stage: usize) -> &'static str {
 
 impl Target {
     pub(crate) fn new(client: Arc<Inner>, name: &str) -> Self {
-        Self { client, name: name.into(), route: None, idempotent: None, priority: Priority::Normal }
+        Self { client, name: name.into(), route: None, idempotent: None, priority: Priority::Normal, snapshot: Arc::default() }
     }
 
     /// The name of the service.
@@ -89,6 +91,7 @@ impl Target {
     #[must_use]
     pub fn route(mut self, route: &str) -> Self {
         self.route = Some(route.into());
+        self.snapshot = Arc::default();
         self
     }
 
@@ -165,8 +168,8 @@ impl Target {
         B: TypedFallback<T>,
         M: Memory<T>,
     {
-        let mut operation = Closure { operation, fallback, memory };
-        self.drive(&mut operation, self.route.as_deref(), self.rules(true, true)).await
+        let operation = Closure { operation, fallback, memory };
+        begin(self, self.rules(true, true), operation).await
     }
 
     /// Runs an operation under the policy for a route; once, if there is none.

@@ -10,11 +10,13 @@ mod limited;
 mod live;
 mod operation;
 mod race;
+mod snapshot;
 mod tally;
 mod within;
 
 pub(crate) use cache::{CacheStore, Flight};
-pub(crate) use drive::drive;
+pub(crate) use drive::{begin, drive};
 pub(crate) use limited::Limited;
 pub(crate) use live::{Live, Stage};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use operation::{Looked, Operation};

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 
 use super::{
-    drive::{Underway, run},
+    drive::{Begun, Underway, run},
     live::Live,
     operation::{Driven, Operation, judge},
 };
@@ -32,7 +32,7 @@ pub(super) async fn race<O: Operation>(
     let try_number = |number: u32| {
         let mut underway = Underway::new(call.branch(), Arc::clone(live), clock);
         // The type of a try holds the type of a race: it lives on the heap, once for each try of a hedged call.
-        Box::pin(async move { (number, run(&mut underway, None, operation).await) })
+        Box::pin(async move { (number, run(&mut underway, Begun::New, operation).await) })
     };
     let mut tries = FuturesUnordered::new();
     tries.push(try_number(0));

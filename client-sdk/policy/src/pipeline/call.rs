@@ -81,6 +81,12 @@ impl Call {
         Self { rules, base, outer, stages, attempts: 0, exhausted: None, outcome: Outcome::OK }
     }
 
+    /// Whether it is inside of no stage: it holds nothing.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stages.is_empty()
+    }
+
     /// What may be done with it.
     #[must_use]
     pub const fn rules(&self) -> CallRules {

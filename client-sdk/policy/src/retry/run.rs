@@ -72,7 +72,7 @@ impl Stop {
 }
 
 /// What a retry may know of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CallRules {
     /// Doing it twice is as good as once.
     pub idempotent: bool,
