@@ -70,8 +70,15 @@ impl Client {
             builtin: Vec::new(),
             allow_chaos: false,
             dial: Arc::new(Endpoint::connect_lazy),
+            #[cfg(feature = "test")]
+            recorder: None,
             fault: None,
         }
+    }
+
+    #[cfg(feature = "test")]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The handle for calls to a service.
@@ -141,6 +148,8 @@ pub struct ClientBuilder {
     builtin: Vec<Policy>,
     allow_chaos: bool,
     dial: Dial,
+    #[cfg(feature = "test")]
+    recorder: Option<Arc<crate::testing::Recorder>>,
     /// The first bad argument that could not be told at once.
     fault: Option<SetupError>,
 }
@@ -222,6 +231,12 @@ impl ClientBuilder {
         self
     }
 
+    #[cfg(feature = "test")]
+    pub(crate) fn recorder(mut self, recorder: Arc<crate::testing::Recorder>) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
     /// Replaces how connections are made, for simulated networks.
     #[doc(hidden)]
     pub fn dial_with(mut self, dial: impl Fn(&Endpoint) -> Channel + Send + Sync + 'static) -> Self {
@@ -234,7 +249,9 @@ impl ClientBuilder {
     /// # Errors
     /// Bad arguments, and a call outside of a tokio runtime.
     pub fn start(self) -> Result<Client, SetupError> {
-        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, allow_chaos, dial, fault } =
+        #[cfg(feature = "test")]
+        let recorder = self.recorder.clone();
+        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, allow_chaos, dial, fault, .. } =
             self;
         if let Some(fault) = fault {
             return Err(fault);
@@ -262,7 +279,10 @@ impl ClientBuilder {
 
         let clock = Clock::start();
         let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
-        let registry = Arc::new(Registry::new(Caller { namespace, service, zone, allow_chaos }, clock, builtin));
+        let registry = Registry::new(Caller { namespace, service, zone, allow_chaos }, clock, builtin);
+        #[cfg(feature = "test")]
+        let registry = registry.recorded_by(recorder);
+        let registry = Arc::new(registry);
         let (ready_sender, ready) = watch::channel(false);
         let (alive, alive_receiver) = watch::channel(());
         let has_server = server.is_some();
@@ -301,7 +321,7 @@ fn some_instance() -> String {
     }
 }
 
-fn builtin_set(policies: Vec<Policy>, allow_chaos: bool) -> Result<PolicySet, SetupError> {
+pub(crate) fn builtin_set(policies: Vec<Policy>, allow_chaos: bool) -> Result<PolicySet, SetupError> {
     let mut set = PolicySet::default();
     for policy in policies {
         if !allow_chaos && policy.definition.pipeline.strategies().iter().any(|own| own.spec().as_chaos().is_some()) {

@@ -34,6 +34,8 @@ mod registry;
 mod report;
 mod status;
 mod target;
+#[cfg(feature = "test")]
+mod testing;
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -57,8 +59,7 @@ pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithF
 
 #[cfg(feature = "axum")]
 pub use crate::axum::{InboundLayer, InboundService};
-#[cfg(feature = "reqwest-middleware")]
-pub use crate::middleware::PolicyMiddleware;
+pub use crate::testing::{Happened, Recorded, TestClient};
 #[cfg(feature = "tonic")]
 pub use crate::tonic::GrpcChannel;
 #[cfg(feature = "tower")]

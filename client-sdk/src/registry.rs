@@ -17,14 +17,13 @@ use fusebox_policy::{
     breaker::BreakerSpec,
     fleet::{BreakerKey, gate::Forced, held::Override, key::KeyPattern},
     policy::OnChange,
-    retry::budget::Budget,
 };
 use parking_lot::Mutex;
 
 use crate::{
     clock::Clock,
     pipeline::{
-        CacheStore, Limited, Live, Stage,
+        CacheStore, Limited, Live, Purse, Stage,
         cell::{Cell, draw},
     },
     report::Outbox,
@@ -86,7 +85,9 @@ pub(crate) struct Registry {
     builtin: PolicySet,
     overrides: Mutex<Vec<HeldOverride>>,
     /// Held while the table is exchanged.
-    writer: Mutex<BTreeMap<TargetName, Arc<Mutex<Budget>>>>,
+    writer: Mutex<BTreeMap<TargetName, Arc<Purse>>>,
+    #[cfg(feature = "test")]
+    recorder: Option<Arc<crate::testing::Recorder>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) connected: std::sync::atomic::AtomicBool,
 }
@@ -101,11 +102,21 @@ impl Registry {
             builtin,
             overrides: Mutex::default(),
             writer: Mutex::default(),
+            #[cfg(feature = "test")]
+            recorder: None,
             outbox: Arc::default(),
             connected: std::sync::atomic::AtomicBool::new(false),
         };
         registry.hold(Held::default());
         registry
+    }
+
+    /// Keeps a record of what happens.
+    #[cfg(feature = "test")]
+    pub(crate) fn recorded_by(mut self, recorder: Option<Arc<crate::testing::Recorder>>) -> Self {
+        self.outbox = Arc::new(Outbox::recorded_by(recorder.clone().map(|recorder| (recorder, self.clock))));
+        self.recorder = recorder;
+        self
     }
 
     pub(crate) const fn caller(&self) -> &Caller {
@@ -196,7 +207,7 @@ impl Registry {
         policy: &Arc<Policy>,
         source: PolicySource,
         before: Option<&Live>,
-        budget: &Arc<Mutex<Budget>>,
+        budget: &Arc<Purse>,
         now: Timestamp,
     ) -> Live {
         let reset = policy.definition.on_change == OnChange::Reset
@@ -233,7 +244,14 @@ impl Registry {
                 }
             })
             .collect();
-        Live { policy: Arc::clone(policy), source, stages, budget: Arc::clone(budget) }
+        Live {
+            policy: Arc::clone(policy),
+            source,
+            stages,
+            budget: Arc::clone(budget),
+            #[cfg(feature = "test")]
+            recorder: self.recorder.clone().map(|recorder| (recorder, self.clock)),
+        }
     }
 
     fn revive_breaker(

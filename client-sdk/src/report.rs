@@ -60,9 +60,18 @@ pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     filled: Notify,
     stirred: Notify,
+    #[cfg(feature = "test")]
+    recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
 }
 
 impl Outbox {
+    #[cfg(feature = "test")]
+    pub(crate) fn recorded_by(
+        recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
+    ) -> Self {
+        Self { recorder, ..Self::default() }
+    }
+
     pub(crate) fn transition(&self, told: Told) {
         self.waiting.lock().transitions.insert(told.key.clone(), told);
         self.filled.notify_one();
@@ -141,6 +150,11 @@ pub(crate) fn tell(outbox: &Outbox, key: &BreakerKey, origin: &Origin, effects: 
     for effect in effects {
         match effect {
             GateEffect::Transition(transition) => {
+                #[cfg(feature = "test")]
+                if let Some((recorder, clock)) = &outbox.recorder {
+                    let names = (&key.target, &key.policy, &key.strategy);
+                    recorder.record(clock.now(), names, crate::testing::Happened::Transition(transition));
+                }
                 let Transition { from, to, cause, counts } = transition;
                 tracing::info!(
                     target: "fusebox",

@@ -16,7 +16,7 @@ use fusebox_policy::{
 use parking_lot::Mutex;
 use thread_local::ThreadLocal;
 
-use super::tally::{Said, Shard, Word};
+use super::tally::{Apart, Said, Shard, Word};
 use crate::report::{Origin, Outbox, tell};
 
 /// One live breaker. It outlives the policies that describe it.
@@ -29,11 +29,6 @@ pub(crate) struct Cell {
     gate: Mutex<Guarded>,
     outbox: Arc<Outbox>,
 }
-
-/// Apart from its neighbours in memory: two threads that write beside each other would wait for each other's cache lines.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Apart<T>(T);
 
 #[derive(Debug)]
 struct Guarded {

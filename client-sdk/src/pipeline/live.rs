@@ -10,15 +10,11 @@ use fusebox_policy::{
     names::StrategyName,
     outcome::{Rejection, RejectionReason},
     pipeline::{Cells, Entry, Event, Hold, PipelineSpec},
-    retry::{
-        CallRules,
-        budget::{Budget, BudgetSpec},
-    },
+    retry::{CallRules, budget::BudgetSpec},
 };
-use parking_lot::Mutex;
 
 use super::{
-    CacheStore, Limited,
+    CacheStore, Limited, Purse,
     cell::{Cell, draw},
 };
 use crate::status::PolicySource;
@@ -31,7 +27,9 @@ pub(crate) struct Live {
     /// One for each strategy of the pipeline.
     pub(crate) stages: Vec<Stage>,
     /// Of the target, shared by all its policies.
-    pub(crate) budget: Arc<Mutex<Budget>>,
+    pub(crate) budget: Arc<Purse>,
+    #[cfg(feature = "test")]
+    pub(crate) recorder: Option<(Arc<crate::testing::Recorder>, crate::clock::Clock)>,
 }
 
 /// The live state of one strategy.
@@ -143,11 +141,11 @@ impl Cells for Live {
     }
 
     fn count_call(&self, _stage: usize, now: Timestamp) {
-        self.budget.lock().call(now);
+        self.budget.call(now);
     }
 
     fn try_retry(&self, _stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool {
-        self.budget.lock().try_retry(budget, now)
+        self.budget.try_retry(budget, now)
     }
 
     fn draw(&self) -> Draw {
@@ -158,6 +156,10 @@ impl Cells for Live {
         let strategy = self.strategy(event.stage());
         let policy = &self.policy.name;
         let service = self.policy.definition.selector.target();
+        #[cfg(feature = "test")]
+        if let Some((recorder, clock)) = &self.recorder {
+            recorder.record(clock.now(), (service, policy, strategy), crate::testing::Happened::Call(event));
+        }
         match event {
             Event::TimedOut { stage } => {
                 let limit = self.pipeline().strategies()[stage].spec().as_timeout().map(|own| own.duration());

@@ -14,6 +14,11 @@ use std::time::Duration;
 
 use fusebox_policy::Timestamp;
 
+/// Apart from its neighbours in memory: two threads that write beside each other would wait for each other's cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) T);
+
 /// What the gate has published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {

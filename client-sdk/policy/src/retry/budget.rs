@@ -71,6 +71,23 @@ impl Budget {
         self.bucket(now).1 += 1;
     }
 
+    /// Counts calls of a second that may be past.
+    pub fn calls(&mut self, calls: u64, at: Timestamp) {
+        let second = second(at);
+        if let Some(bucket) = self.buckets.iter_mut().find(|bucket| bucket.0 == second) {
+            bucket.1 += calls;
+        } else {
+            let place = self.buckets.iter().take_while(|bucket| bucket.0 < second).count();
+            self.buckets.insert(place, (second, calls, 0));
+        }
+    }
+
+    /// The end of the second that a moment falls into: until then calls need not be told apart by their time.
+    #[must_use]
+    pub fn bucket_end(now: Timestamp) -> Timestamp {
+        Timestamp::after_origin(Duration::from_secs(second(now).saturating_add(1)))
+    }
+
     /// Takes a retry from the budget, if there is one left. The settings come with each question: a changed policy is
     /// honoured by the next decision.
     pub fn try_retry(&mut self, spec: &BudgetSpec, now: Timestamp) -> bool {
@@ -87,7 +104,7 @@ impl Budget {
     }
 
     fn bucket(&mut self, now: Timestamp) -> &mut (u64, u64, u64) {
-        let second = now.as_nanos() / Duration::from_secs(1).as_nanos() as u64;
+        let second = second(now);
         while self.buckets.front().is_some_and(|oldest| oldest.0 + SECONDS <= second) {
             self.buckets.pop_front();
         }
@@ -96,4 +113,8 @@ impl Budget {
         }
         self.buckets.back_mut().expect("a bucket was pushed if there was none")
     }
+}
+
+const fn second(at: Timestamp) -> u64 {
+    at.as_nanos() / 1_000_000_000
 }

@@ -1,0 +1,101 @@
+//! Fusebox.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    hint::black_box,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use criterion::Criterion;
+use fusebox::{Client, Target, TestClient};
+
+use crate::{measure, measure_two, table::Table};
+
+/// Polls a future that is ready at once.
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
+    let future = pin!(future);
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("the operation is ready at once"),
+    }
+}
+
+fn client(pipeline: &str) -> TestClient {
+    Client::for_test(&manifest(pipeline)).expect("the manifest is valid")
+}
+
+fn manifest(pipeline: &str) -> String {
+    format!(
+        "apiVersion: fusebox/v1\nkind: Policy\nmetadata: {{ name: b }}\nspec:\n  match: {{ target: b }}\n  pipeline:\n{pipeline}"
+    )
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an operation's form")]
+fn operation() -> Ready<Result<u64, Infallible>> {
+    ready(Ok(1))
+}
+
+fn call(target: &Target) {
+    let _ = black_box(now(target.call(operation)));
+}
+
+/// A time window and the timing of slow calls: both ends of a call are timed.
+const BREAKER: &str = "    - circuitBreaker: { window: { time: 10s }, trip: { failureRate: { percent: 50 }, \
+                       slowCallRate: { percent: 50 }, slowCallDuration: 1s } }\n";
+const STACK: &str = "    - fallback: { error: nothing }\n    - retry: {}\n    - circuitBreaker: { window: { time: 10s }, trip: { failureRate: { percent: 50 }, \
+                     slowCallRate: { percent: 50 }, slowCallDuration: 1s } }\n    - timeout: 1s\n";
+
+pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
+    let none = client("    - timeout: 1s\n").target("unknown");
+    measure(criterion, table, "fusebox: no policy", || call(&none));
+    let client_breaker = client(BREAKER);
+    let breaker = client_breaker.target("b");
+    measure(criterion, table, "fusebox: breaker", || call(&breaker));
+    measure_two(criterion, "fusebox: breaker, two threads", || call(&breaker));
+    let count = client("    - circuitBreaker: { window: { count: 100 }, trip: { failureRate: { percent: 50 } } }\n").target("b");
+    measure(criterion, table, "fusebox: breaker, count window", || call(&count));
+    let consecutive = client("    - circuitBreaker: { trip: { consecutiveFailures: 5 } }\n").target("b");
+    measure(criterion, table, "fusebox: breaker, consecutive", || call(&consecutive));
+
+    let stacked = client(STACK);
+    let stack = stacked.target("b");
+    measure(criterion, table, "fusebox: stack", || call(&stack));
+    measure_two(criterion, "fusebox: stack, two threads", || call(&stack));
+
+    let open = client("    - circuitBreaker: { trip: { consecutiveFailures: 1 }, delay: 1h, delayMax: 1h }\n").target("b");
+    let _ = now(open.call(|| ready(Err::<u64, &str>("down"))));
+    measure(criterion, table, "fusebox: open breaker", || {
+        let result = black_box(now(open.call(operation)));
+        assert!(result.is_err());
+    });
+
+    let limiter = client("    - rateLimiter: { limit: 1000000000, burst: 1000000 }\n").target("b");
+    measure(criterion, table, "fusebox: rate limiter", || call(&limiter));
+    let bulkhead = client("    - bulkhead: { maxConcurrent: 10 }\n").target("b");
+    measure(criterion, table, "fusebox: bulkhead", || call(&bulkhead));
+
+    swapping(criterion, &stacked, &stack);
+}
+
+/// The stack while its policy is replaced a thousand times in a second.
+fn swapping(criterion: &mut Criterion, client: &TestClient, stack: &Target) {
+    let stop = AtomicBool::new(false);
+    let versions = [manifest(STACK), manifest(&STACK.replace("timeout: 1s", "timeout: 2s"))];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for version in versions.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                client.apply(version).expect("the manifest is valid");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        criterion.bench_function("fusebox: stack, policy swapped at 1 kHz", |bencher| bencher.iter(|| call(stack)));
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,115 @@
+//! Others that do the same.
+
+use std::{
+    convert::Infallible,
+    hint::black_box,
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use criterion::Criterion;
+use failsafe::{CircuitBreaker as _, Config, backoff, failure_policy};
+use recloser::Recloser;
+use tower::{Service, ServiceBuilder, service_fn};
+use tower_resilience_circuitbreaker::CircuitBreakerLayer;
+use tower_resilience_fallback::FallbackLayer;
+use tower_resilience_retry::RetryLayer;
+use tower_resilience_timelimiter::TimeLimiterLayer;
+
+use crate::{measure, ours::now, table::Table};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Debug)]
+struct Down;
+
+impl std::fmt::Display for Down {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("down")
+    }
+}
+
+impl std::error::Error for Down {}
+
+pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
+    failsafe(criterion, table);
+    recloser(criterion, table);
+    governor(criterion, table);
+    tower_resilience(criterion, table);
+}
+
+fn failsafe(criterion: &mut Criterion, table: &mut Table) {
+    let consecutive = Config::new()
+        .failure_policy(failure_policy::consecutive_failures(5, backoff::constant(HOUR)))
+        .build();
+    measure(criterion, table, "failsafe: consecutive", || {
+        let _ = black_box(consecutive.call(|| Ok::<u64, Down>(1)));
+    });
+    let rate = Config::new()
+        .failure_policy(failure_policy::success_rate_over_time_window(
+            0.5,
+            20,
+            Duration::from_secs(10),
+            backoff::constant(HOUR),
+        ))
+        .build();
+    measure(criterion, table, "failsafe: rate over a time window", || {
+        let _ = black_box(rate.call(|| Ok::<u64, Down>(1)));
+    });
+    for _ in 0..5 {
+        let _ = consecutive.call(|| Err::<u64, Down>(Down));
+    }
+    measure(criterion, table, "failsafe: open", || {
+        let _ = black_box(consecutive.call(|| Ok::<u64, Down>(1)));
+    });
+}
+
+fn recloser(criterion: &mut Criterion, table: &mut Table) {
+    let breaker = Recloser::custom().error_rate(0.5).closed_len(100).open_wait(HOUR).build();
+    measure(criterion, table, "recloser: breaker", || {
+        let _ = black_box(breaker.call(|| Ok::<u64, Down>(1)));
+    });
+    for _ in 0..200 {
+        let _ = breaker.call(|| Err::<u64, Down>(Down));
+    }
+    measure(criterion, table, "recloser: open", || {
+        let _ = black_box(breaker.call(|| Ok::<u64, Down>(1)));
+    });
+}
+
+fn governor(criterion: &mut Criterion, table: &mut Table) {
+    let million = NonZeroU32::new(1_000_000).expect("a million is not zero");
+    let quota = governor::Quota::per_second(NonZeroU32::MAX).allow_burst(million);
+    let limiter = governor::RateLimiter::direct(quota);
+    measure(criterion, table, "governor: rate limiter", || {
+        let _ = black_box(limiter.check());
+    });
+}
+
+fn tower_resilience(criterion: &mut Criterion, table: &mut Table) {
+    let breaker = || {
+        CircuitBreakerLayer::builder()
+            .failure_rate_threshold(0.5)
+            .sliding_window_type(tower_resilience_circuitbreaker::SlidingWindowType::TimeBased)
+            .sliding_window_duration(Duration::from_secs(10))
+            .minimum_number_of_calls(20)
+            .slow_call_duration_threshold(Duration::from_secs(1))
+            .slow_call_rate_threshold(0.5)
+            .build()
+            .expect("the settings are valid")
+    };
+    let mut service =
+        ServiceBuilder::new().layer(breaker()).service(service_fn(|_: u64| async { Ok::<u64, Infallible>(1) }));
+    measure(criterion, table, "tower-resilience: breaker", || {
+        let _ = black_box(now(service.call(1)));
+    });
+    let mut stack = ServiceBuilder::new()
+        .layer(FallbackLayer::value(0_u64))
+        .layer(RetryLayer::builder().max_attempts(3).build())
+        .layer(breaker())
+        .layer(TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(1)).build())
+        .service(service_fn(|_: u64| async { Ok::<u64, Down>(1) }));
+    measure(criterion, table, "tower-resilience: stack", || {
+        let _ = black_box(now(stack.call(1)));
+    });
+}

@@ -1,0 +1,1 @@
+//! A target's policy as a middleware of `reqwest-middleware`.
