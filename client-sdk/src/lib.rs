@@ -59,6 +59,7 @@ pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithF
 
 #[cfg(feature = "axum")]
 pub use crate::axum::{InboundLayer, InboundService};
+#[cfg(feature = "test")]
 pub use crate::testing::{Happened, Recorded, TestClient};
 #[cfg(feature = "tonic")]
 pub use crate::tonic::GrpcChannel;

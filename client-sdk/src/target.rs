@@ -16,7 +16,7 @@ use crate::{
     client::Inner,
     clock::Clock,
     error::{BoxError, CallError, FallbackFault},
-    pipeline::{Flight, Live, Looked, Operation, Snapshot, begin, cache, drive},
+    pipeline::{Flight, Live, Looked, Operation, Snapshot, cache, calling, drive},
 };
 
 /// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
@@ -117,12 +117,12 @@ impl Target {
     ///
     /// # Errors
     /// The operation's own error, or what a strategy made of it.
-    pub async fn call<T, E, F, O>(&self, operation: O) -> Result<T, CallError<E>>
+    pub fn call<T, E, F, O>(&self, operation: O) -> impl Future<Output = Result<T, CallError<E>>>
     where
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        self.run(operation, NoFallback, Forgetful).await
+        self.run(operation, NoFallback, Forgetful)
     }
 
     /// As [`Target::call`], for an operation whose value may be answered from memory: where the policy has a cache, calls with
@@ -161,15 +161,19 @@ impl Target {
         CallRules { idempotent: self.idempotent.unwrap_or(idempotent), replayable, priority: self.priority }
     }
 
-    async fn run<T, E, F, O, B, M>(&self, operation: O, fallback: B, memory: M) -> Result<T, CallError<E>>
+    fn run<T, E, F, O, B, M>(
+        &self,
+        operation: O,
+        fallback: B,
+        memory: M,
+    ) -> impl Future<Output = Result<T, CallError<E>>>
     where
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
         B: TypedFallback<T>,
         M: Memory<T>,
     {
-        let operation = Closure { operation, fallback, memory };
-        begin(self, self.rules(true, true), operation).await
+        calling(self, self.rules(true, true), Closure { operation, fallback, memory })
     }
 
     /// Runs an operation under the policy for a route; once, if there is none.

@@ -2,13 +2,7 @@
 //!
 //! The call's future owns the machine; dropping it at any await point, or a panic in the operation, gives everything back.
 
-use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use fusebox_policy::{
     Outcome,
@@ -28,14 +22,13 @@ use super::{
 use crate::{
     clock::Clock,
     error::{CallError, FallbackError},
-    target::Target,
 };
 
 /// The machine of a call, which is owed its end.
 pub(super) struct Underway {
-    call: Call,
-    live: Arc<Live>,
-    clock: Clock,
+    pub(super) call: Call,
+    pub(super) live: Arc<Live>,
+    pub(super) clock: Clock,
 }
 
 impl Underway {
@@ -53,122 +46,11 @@ impl Drop for Underway {
 }
 
 /// How far a call has come when [`run`] takes it over.
-pub(super) enum Begun<'a, O: Operation> {
+pub(super) enum Begun<O: Operation> {
     /// Not at all.
     New,
-    /// Its first attempt waits.
-    Attempt(Pin<&'a mut O::Attempt>),
     /// Its first attempt has ended, and this is what follows.
     Step(Step, Option<Result<O::Value, CallError<O::Error>>>),
-}
-
-/// The machine of a call in its first poll, while the policy is only borrowed.
-struct Opening<'a> {
-    call: Call,
-    live: &'a Live,
-    clock: Clock,
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        // The operation has panicked in its first poll.
-        if !self.call.is_over() {
-            self.call.cancel(self.live, self.clock.now());
-        }
-    }
-}
-
-impl Opening<'_> {
-    /// Takes the machine out, for a call that goes on.
-    fn into_call(mut self) -> Call {
-        std::mem::replace(&mut self.call, Call::new(CallRules::default()))
-    }
-}
-
-/// How the first poll of a call has ended.
-enum Opened<O: Operation> {
-    Done(Result<O::Value, CallError<O::Error>>),
-    Unguarded,
-    Waits(Call, Arc<Live>),
-    GoesOn(Call, Arc<Live>, Step, Option<Result<O::Value, CallError<O::Error>>>),
-}
-
-/// Runs a call to its end. An operation that is ready at once goes through its whole pipeline in one poll: with the policy
-/// borrowed, and without a timer, an allocation or a counter that threads share.
-pub(crate) async fn begin<O: Operation>(
-    target: &Target,
-    rules: CallRules,
-    mut operation: O,
-) -> Result<O::Value, CallError<O::Error>> {
-    let client = &target.client;
-    let clock = client.clock;
-    let mut first = pin!(None::<O::Attempt>);
-    let opened = poll_fn(|cx| {
-        let opened = target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |live| match live {
-            Some(live) => open(clock, live, rules, &mut operation, first.as_mut(), cx),
-            None => Opened::Unguarded,
-        });
-        Poll::Ready(opened)
-    })
-    .await;
-    match opened {
-        Opened::Done(result) => result,
-        Opened::Unguarded => operation.attempt(None, None).await.map_err(CallError::Inner),
-        // Only calls that wait, or whose first attempt was not the last, need room for the rest of the way.
-        Opened::Waits(call, live) => {
-            let mut underway = Underway::new(call, live, clock);
-            let attempt = first.as_pin_mut().expect("a call that waits has begun an attempt");
-            Box::pin(run(&mut underway, Begun::Attempt(attempt), &Mutex::new(&mut operation))).await.result
-        }
-        Opened::GoesOn(call, live, step, slot) => {
-            first.set(None);
-            let mut underway = Underway::new(call, live, clock);
-            Box::pin(run(&mut underway, Begun::Step(step, slot), &Mutex::new(&mut operation))).await.result
-        }
-    }
-}
-
-/// The first poll.
-fn open<O: Operation>(
-    clock: Clock,
-    live: &Arc<Live>,
-    rules: CallRules,
-    operation: &mut O,
-    mut first: Pin<&mut Option<O::Attempt>>,
-    cx: &mut Context<'_>,
-) -> Opened<O> {
-    let now = clock.now();
-    let mut opening = Opening { call: Call::new(rules), live, clock };
-    let step = opening.call.start(live.pipeline(), &**live, now);
-    if step != Step::Attempt {
-        return finish_or_go_on(opening, live, step, None);
-    }
-    let remaining = opening.call.deadline().map(|deadline| now.until(deadline));
-    first.set(Some(operation.attempt(Some(live), remaining)));
-    let Some(attempt) = first.as_mut().as_pin_mut() else { unreachable!("it has just been set") };
-    let Poll::Ready(result) = attempt.poll(cx) else {
-        return Opened::Waits(opening.into_call(), Arc::clone(live));
-    };
-    let now = clock.now();
-    let step = operation.judge(result.as_ref(), |outcome, facts| {
-        opening.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
-    });
-    finish_or_go_on(opening, live, step, Some(result.map_err(CallError::Inner)))
-}
-
-fn finish_or_go_on<O: Operation>(
-    opening: Opening<'_>,
-    live: &Arc<Live>,
-    step: Step,
-    slot: Option<Result<O::Value, CallError<O::Error>>>,
-) -> Opened<O> {
-    match (step, slot) {
-        (Step::Finish(Finish::Value), Some(result)) => Opened::Done(result),
-        (Step::Finish(Finish::Rejected { stage, reason }), _) => {
-            Opened::Done(Err(CallError::Rejected(live.rejection(stage, reason))))
-        }
-        (step, slot) => Opened::GoesOn(opening.into_call(), Arc::clone(live), step, slot),
-    }
 }
 
 /// Runs a call to its end.
@@ -185,7 +67,7 @@ pub(crate) async fn drive<O: Operation>(
 /// Does step after step.
 pub(super) async fn run<O: Operation>(
     underway: &mut Underway,
-    begun: Begun<'_, O>,
+    begun: Begun<O>,
     operation: &Mutex<&mut O>,
 ) -> Driven<O::Value, O::Error> {
     let Underway { call, live, clock } = underway;
@@ -201,17 +83,6 @@ pub(super) async fn run<O: Operation>(
             slot = given;
             step
         }
-        Begun::Attempt(attempt) => match within(clock, call.deadline(), attempt).await {
-            Some(result) => {
-                let now = clock.now();
-                let step = operation.lock().judge(result.as_ref(), |outcome, facts| {
-                    call.attempt_ended(spec, cells, outcome, facts, now)
-                });
-                slot = Some(result.map_err(CallError::Inner));
-                step
-            }
-            None => call.deadline_passed(spec, cells, clock.now()),
-        },
     };
     let finish = loop {
         // Equal calls must not wait for a flight that has come back without an answer.
@@ -356,7 +227,7 @@ pub(super) async fn run<O: Operation>(
     Driven { result, outcome, attempts, replaced }
 }
 
-fn timeout<E>(live: &Live, stage: usize) -> CallError<E> {
+pub(super) fn timeout<E>(live: &Live, stage: usize) -> CallError<E> {
     let limit = live.pipeline().strategies()[stage].spec().as_timeout().map_or(Duration::ZERO, |own| own.duration());
     CallError::Timeout { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), limit }
 }

@@ -4,6 +4,7 @@
 //! ([`fusebox_policy::pipeline::Call`]); what is here does what they say. Nothing in here knows the wire or the link.
 
 pub(crate) mod cache;
+mod calling;
 pub(crate) mod cell;
 mod drive;
 mod limited;
@@ -16,7 +17,8 @@ mod tally;
 mod within;
 
 pub(crate) use cache::{CacheStore, Flight};
-pub(crate) use drive::{begin, drive};
+pub(crate) use calling::calling;
+pub(crate) use drive::drive;
 pub(crate) use limited::Limited;
 pub(crate) use live::{Live, Stage};
 pub(crate) use purse::Purse;
