@@ -251,8 +251,20 @@ impl ClientBuilder {
     pub fn start(self) -> Result<Client, SetupError> {
         #[cfg(feature = "test")]
         let recorder = self.recorder.clone();
-        let Self { service, namespace, instance, zone, labels, control_plane, cache_dir, builtin, allow_chaos, dial, fault, .. } =
-            self;
+        let Self {
+            service,
+            namespace,
+            instance,
+            zone,
+            labels,
+            control_plane,
+            cache_dir,
+            builtin,
+            allow_chaos,
+            dial,
+            fault,
+            ..
+        } = self;
         if let Some(fault) = fault {
             return Err(fault);
         }

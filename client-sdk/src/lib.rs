@@ -53,7 +53,9 @@ mod tower;
 pub use client::{Client, ClientBuilder};
 pub use error::{BoxError, CallError, FallbackError, FallbackFault, SetupError};
 pub use fusebox_policy as policy;
-pub use fusebox_policy::{Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority};
+pub use fusebox_policy::{
+    Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority,
+};
 pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
 pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithFallback};
 

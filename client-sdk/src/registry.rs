@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::{
     clock::Clock,
     pipeline::{
-        CacheStore, Limited, Live, Purse, Stage,
+        CacheStore, Lane, Limited, Live, Purse, Stage,
         cell::{Cell, draw},
     },
     report::Outbox,
@@ -232,8 +232,7 @@ impl Registry {
                         _ => Arc::new(CacheStore::new(cache)),
                     });
                 }
-                let chaos_until =
-                    spec.as_chaos().map_or(Timestamp::ZERO, |chaos| self.clock.at_date(chaos.until()));
+                let chaos_until = spec.as_chaos().map_or(Timestamp::ZERO, |chaos| self.clock.at_date(chaos.until()));
                 match kept {
                     Some(Stage::Limited(limited)) if limited.is_for(spec) => {
                         limited.adapt(spec, chaos_until);
@@ -247,6 +246,7 @@ impl Registry {
         Live {
             policy: Arc::clone(policy),
             source,
+            lane: Lane::of(&policy.definition.pipeline),
             stages,
             budget: Arc::clone(budget),
             #[cfg(feature = "test")]

@@ -4,8 +4,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use fusebox_policy::{
     Outcome, PolicyName, StrategyName,
-    fallback::FallbackWith,
     chaos::Fault,
+    fallback::FallbackWith,
     outcome::{ErrorKind, Facts, NoFacts},
     retry::CallRules,
     throttle::Priority,
@@ -77,7 +77,14 @@ pub(crate) fn fallback_kind(live: &Live, stage: usize) -> &'static str {
 
 impl Target {
     pub(crate) fn new(client: Arc<Inner>, name: &str) -> Self {
-        Self { client, name: name.into(), route: None, idempotent: None, priority: Priority::Normal, snapshot: Arc::default() }
+        Self {
+            client,
+            name: name.into(),
+            route: None,
+            idempotent: None,
+            priority: Priority::Normal,
+            snapshot: Arc::default(),
+        }
     }
 
     /// The name of the service.
@@ -337,6 +344,8 @@ where
     type Attempt = F;
     type Fallback = Either<Ready<Result<T, FallbackFault>>, B::Answer>;
     type Lookup = M::Lookup;
+
+    const PLAIN: bool = true;
 
     fn attempt(&mut self, _live: Option<&Live>, _remaining: Option<Duration>) -> F {
         (self.operation)()

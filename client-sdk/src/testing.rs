@@ -88,11 +88,8 @@ impl Client {
         let caller = policies.iter().find_map(|policy| policy.definition.selector.caller().cloned());
         let caller = caller.map_or_else(|| "test".to_owned(), |caller| caller.to_string());
         let recorder = Arc::new(Recorder::default());
-        let client = Self::builder(caller)
-            .instance("test-1")
-            .allow_chaos(true)
-            .recorder(Arc::clone(&recorder))
-            .start()?;
+        let client =
+            Self::builder(caller).instance("test-1").allow_chaos(true).recorder(Arc::clone(&recorder)).start()?;
         let test = TestClient { client, recorder };
         test.hold(policies);
         Ok(test)

@@ -56,7 +56,8 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     let breaker = client_breaker.target("b");
     measure(criterion, table, "fusebox: breaker", || call(&breaker));
     measure_two(criterion, "fusebox: breaker, two threads", || call(&breaker));
-    let count = client("    - circuitBreaker: { window: { count: 100 }, trip: { failureRate: { percent: 50 } } }\n").target("b");
+    let count = client("    - circuitBreaker: { window: { count: 100 }, trip: { failureRate: { percent: 50 } } }\n")
+        .target("b");
     measure(criterion, table, "fusebox: breaker, count window", || call(&count));
     let consecutive = client("    - circuitBreaker: { trip: { consecutiveFailures: 5 } }\n").target("b");
     measure(criterion, table, "fusebox: breaker, consecutive", || call(&consecutive));
@@ -66,7 +67,8 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     measure(criterion, table, "fusebox: stack", || call(&stack));
     measure_two(criterion, "fusebox: stack, two threads", || call(&stack));
 
-    let open = client("    - circuitBreaker: { trip: { consecutiveFailures: 1 }, delay: 1h, delayMax: 1h }\n").target("b");
+    let open =
+        client("    - circuitBreaker: { trip: { consecutiveFailures: 1 }, delay: 1h, delayMax: 1h }\n").target("b");
     let _ = now(open.call(|| ready(Err::<u64, &str>("down"))));
     measure(criterion, table, "fusebox: open breaker", || {
         let result = black_box(now(open.call(operation)));

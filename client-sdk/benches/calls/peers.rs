@@ -1,11 +1,6 @@
 //! Others that do the same.
 
-use std::{
-    convert::Infallible,
-    hint::black_box,
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{convert::Infallible, hint::black_box, num::NonZeroU32, time::Duration};
 
 use criterion::Criterion;
 use failsafe::{CircuitBreaker as _, Config, backoff, failure_policy};
@@ -39,9 +34,8 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
 }
 
 fn failsafe(criterion: &mut Criterion, table: &mut Table) {
-    let consecutive = Config::new()
-        .failure_policy(failure_policy::consecutive_failures(5, backoff::constant(HOUR)))
-        .build();
+    let consecutive =
+        Config::new().failure_policy(failure_policy::consecutive_failures(5, backoff::constant(HOUR))).build();
     measure(criterion, table, "failsafe: consecutive", || {
         let _ = black_box(consecutive.call(|| Ok::<u64, Down>(1)));
     });

@@ -28,7 +28,9 @@ impl Table {
                 let _ = writeln!(out, "{name:<42} {median:>6.1} ns {:>12.2}", self.allocations[name]);
             }
         }
-        for name in ["fusebox: breaker, two threads", "fusebox: stack, two threads", "fusebox: stack, policy swapped at 1 kHz"] {
+        for name in
+            ["fusebox: breaker, two threads", "fusebox: stack, two threads", "fusebox: stack, policy swapped at 1 kHz"]
+        {
             if let Some(median) = median(name) {
                 let _ = writeln!(out, "{name:<42} {median:>6.1} ns");
             }
@@ -58,10 +60,8 @@ impl Table {
 
 /// Criterion's median of a benchmark, in nanoseconds.
 fn median(name: &str) -> Option<f64> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
     // Criterion replaces what file names can't hold.
     let folder = name.replace([':', '/', '"'], "_");
     let text = std::fs::read_to_string(target.join("criterion").join(folder).join("new/estimates.json")).ok()?;

@@ -38,11 +38,7 @@ fn refuse_chaos(policy: &Policy) -> Result<(), Invalid> {
 }
 
 /// Checks each policy for itself; a refused one leaves its last good version in place.
-pub(super) fn check(
-    wire: Vec<v1::Policy>,
-    caller: &Caller,
-    last_good: &PolicySet,
-) -> (PolicySet, Vec<RejectedPolicy>) {
+pub(super) fn check(wire: Vec<v1::Policy>, caller: &Caller, last_good: &PolicySet) -> (PolicySet, Vec<RejectedPolicy>) {
     let namespace = &caller.namespace;
     let mut set = PolicySet::default();
     let mut rejected = Vec::new();

@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 
 use super::{
     drive::{Begun, Underway, run, timeout},
+    lane::Entered,
     live::Live,
     operation::Operation,
 };
@@ -120,10 +121,11 @@ where
             }
         } else {
             let client = &target.client;
-            let opened = target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |live| match live {
-                Some(live) => open(client.clock, live, *this.rules, operation, this.first.as_mut(), cx),
-                None => Opened::Unguarded,
-            });
+            let opened =
+                target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |live| match live {
+                    Some(live) => open(client.clock, live, *this.rules, operation, this.first.as_mut(), cx),
+                    None => Opened::Unguarded,
+                });
             match opened {
                 Opened::Done(outcome) => return Poll::Ready(outcome),
                 Opened::GoesOn(begun) => begun,
@@ -162,6 +164,11 @@ fn open<O: Operation>(
     cx: &mut Context<'_>,
 ) -> Opened<O> {
     let now = clock.now();
+    if O::PLAIN
+        && let Some(entered) = Entered::enter(live, now)
+    {
+        return open_lane(clock, live, entered, rules, operation, first, cx);
+    }
     let mut opening = Opening { call: Call::new(rules), live, clock };
     let step = opening.call.start(live.pipeline(), &**live, now);
     if step != Step::Attempt {
@@ -178,7 +185,17 @@ fn open<O: Operation>(
     let Poll::Ready(result) = polled else {
         return Opened::Waits(Box::new(Waiting { underway: opening.settle(live), sleep: None }));
     };
-    let now = clock.now();
+    after_first(opening, live, operation, result)
+}
+
+/// The first attempt has ended in the first poll.
+fn after_first<O: Operation>(
+    mut opening: Opening<'_>,
+    live: &Arc<Live>,
+    operation: &O,
+    result: Result<O::Value, O::Error>,
+) -> Opened<O> {
+    let now = opening.clock.now();
     let step = operation.judge(result.as_ref(), |outcome, facts| {
         opening.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
     });
@@ -188,6 +205,48 @@ fn open<O: Operation>(
             let slot = Some(result.map_err(CallError::Inner));
             Opened::GoesOn(Box::new((opening.settle(live), Begun::Step(step, slot))))
         }
+    }
+}
+
+/// The first poll of a call in the fast lane.
+#[inline]
+fn open_lane<O: Operation>(
+    clock: Clock,
+    live: &Arc<Live>,
+    entered: Entered<'_>,
+    rules: CallRules,
+    operation: &mut O,
+    mut first: Pin<&mut Option<O::Attempt>>,
+    cx: &mut Context<'_>,
+) -> Opened<O> {
+    // What remains is told to operations that pass it on; a plain one does not.
+    first.set(Some(operation.attempt(Some(live), None)));
+    let polled = first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx));
+    match polled {
+        Poll::Ready(Ok(value)) => {
+            entered.succeeded(|| clock.now());
+            Opened::Done(Ok(value))
+        }
+        polled => leave_lane(clock, live, &entered, rules, operation, polled),
+    }
+}
+
+/// The machine takes over, as if it had been there from the beginning.
+#[cold]
+fn leave_lane<O: Operation>(
+    clock: Clock,
+    live: &Arc<Live>,
+    entered: &Entered<'_>,
+    rules: CallRules,
+    operation: &O,
+    polled: Poll<Result<O::Value, O::Error>>,
+) -> Opened<O> {
+    let mut opening = Opening { call: Call::new(rules), live, clock };
+    let step = opening.call.start(live.pipeline(), entered, entered.at());
+    debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
+    match polled {
+        Poll::Pending => Opened::Waits(Box::new(Waiting { underway: opening.settle(live), sleep: None })),
+        Poll::Ready(result) => after_first(opening, live, operation, result),
     }
 }
 
@@ -209,8 +268,8 @@ fn poll_first<O: Operation>(
     let (step, slot) = match polled {
         Poll::Ready(result) => {
             let now = clock.now();
-            let step = operation
-                .judge(result.as_ref(), |outcome, facts| call.attempt_ended(spec, cells, outcome, facts, now));
+            let step =
+                operation.judge(result.as_ref(), |outcome, facts| call.attempt_ended(spec, cells, outcome, facts, now));
             (step, Some(result.map_err(CallError::Inner)))
         }
         Poll::Pending => {

@@ -19,6 +19,31 @@ use thread_local::ThreadLocal;
 use super::tally::{Apart, Said, Shard, Word};
 use crate::report::{Origin, Outbox, tell};
 
+/// Leave to make one call through a breaker at rest. It holds nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest<'a> {
+    epoch: u64,
+    generation: u64,
+    shard: &'a Shard,
+}
+
+impl Rest<'_> {
+    /// Whether the end of the call matters to the count.
+    pub(super) fn is_timed(self) -> bool {
+        self.shard.is_timed()
+    }
+
+    /// Counts a success, if the breaker still rests as it did.
+    pub(super) fn count_success(self, cell: &Cell, took: Duration, now: Timestamp) -> bool {
+        cell.word.0.is_rest(self.epoch) && self.shard.count_success(self.epoch, self.generation, took, now)
+    }
+
+    /// The same leave, for those who take a longer way.
+    pub(super) const fn pass(self) -> Pass {
+        Gate::pass_at_rest(self.generation)
+    }
+}
+
 /// One live breaker. It outlives the policies that describe it.
 #[derive(Debug)]
 pub(crate) struct Cell {
@@ -50,6 +75,14 @@ impl Cell {
 
     pub(crate) const fn key(&self) -> &BreakerKey {
         &self.key
+    }
+
+    /// Leave to make a call, if the breaker is at rest and this thread counts for it already.
+    #[inline]
+    pub(super) fn rest(&self, now: Timestamp) -> Option<Rest<'_>> {
+        let (Said::Rest { epoch }, _) = self.word.0.read(now) else { return None };
+        let shard = &self.shards.get()?.0;
+        Some(Rest { epoch, generation: shard.generation_of(epoch)?, shard })
     }
 
     /// Asks to make a call.
@@ -87,7 +120,8 @@ impl Cell {
     /// Gives a pass back: its call was dropped.
     pub(crate) fn abandon(&self, pass: Pass) {
         // What was admitted at rest holds nothing: only half-open breakers and probes count who is in.
-        if let (Some(generation), (Said::Rest { epoch }, _)) = (pass.plain_generation(), self.word.0.read(Timestamp::ZERO))
+        if let (Some(generation), (Said::Rest { epoch }, _)) =
+            (pass.plain_generation(), self.word.0.read(Timestamp::ZERO))
             && self.shards.get().is_some_and(|shard| shard.0.generation_of(epoch) == Some(generation))
         {
             return;

@@ -142,9 +142,9 @@ pub(super) async fn run<O: Operation>(
                 match within(clock, call.deadline(), lookup).await {
                     Some(Looked::Hit(value)) => {
                         let now = clock.now();
-                        let step = operation.lock().judge(Ok(&value), |outcome, facts| {
-                            call.cache_hit(spec, cells, outcome, facts, now)
-                        });
+                        let step = operation
+                            .lock()
+                            .judge(Ok(&value), |outcome, facts| call.cache_hit(spec, cells, outcome, facts, now));
                         slot = Some(Ok(value));
                         step
                     }

@@ -16,6 +16,7 @@ use fusebox_policy::{
 use super::{
     CacheStore, Limited, Purse,
     cell::{Cell, draw},
+    lane::Lane,
 };
 use crate::status::PolicySource;
 
@@ -26,6 +27,8 @@ pub(crate) struct Live {
     pub(crate) source: PolicySource,
     /// One for each strategy of the pipeline.
     pub(crate) stages: Vec<Stage>,
+    /// The way of calls for which there is nothing to decide.
+    pub(crate) lane: Option<Lane>,
     /// Of the target, shared by all its policies.
     pub(crate) budget: Arc<Purse>,
     #[cfg(feature = "test")]

@@ -24,6 +24,9 @@ pub(crate) trait Operation {
     /// One look into a cache.
     type Lookup: Future<Output = Looked<Self::Value>>;
 
+    /// Whether a good value says nothing more than that it is one.
+    const PLAIN: bool = false;
+
     /// Begins an attempt. `live` is the policy, if there is one; `remaining` the time until its nearest deadline.
     fn attempt(&mut self, live: Option<&Live>, remaining: Option<Duration>) -> Self::Attempt;
     /// Begins the fallback of a stage.
@@ -35,11 +38,7 @@ pub(crate) trait Operation {
     /// Makes the answer that chaos asks for, where this kind of call can.
     fn inject(&mut self, fault: Fault) -> Option<Result<Self::Value, Self::Error>>;
     /// What an attempt's result means to rules.
-    fn judge<R>(
-        &self,
-        result: Result<&Self::Value, &Self::Error>,
-        act: impl FnOnce(Outcome, &dyn Facts) -> R,
-    ) -> R;
+    fn judge<R>(&self, result: Result<&Self::Value, &Self::Error>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R;
 }
 
 /// What a look into a cache gives.

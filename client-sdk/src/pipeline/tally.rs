@@ -131,12 +131,17 @@ impl Shard {
         (self.epoch.load(Ordering::Relaxed) == epoch).then(|| self.generation.load(Ordering::Relaxed))
     }
 
+    /// Whether a success is counted by when it ended or how long it took. By the owner.
+    pub(super) fn is_timed(&self) -> bool {
+        self.until.load(Ordering::Relaxed) != u64::MAX || self.slow.load(Ordering::Relaxed) != u64::MAX
+    }
+
     /// Counts a success of a generation, if it was not slow and the shard counts for this epoch and moment. By the owner.
     pub(super) fn count_success(&self, epoch: u64, generation: u64, took: Duration, now: Timestamp) -> bool {
         let counts = self.epoch.load(Ordering::Relaxed) == epoch
             && self.generation.load(Ordering::Relaxed) == generation
             && now.as_nanos() < self.until.load(Ordering::Relaxed)
-            && took.as_nanos() <= u128::from(self.slow.load(Ordering::Relaxed));
+            && nanos(took) <= self.slow.load(Ordering::Relaxed);
         if counts {
             // One writer: no other thread's count can be lost between the load and the store.
             self.successes.store(self.successes.load(Ordering::Relaxed) + 1, Ordering::Release);
@@ -170,8 +175,13 @@ impl Shard {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.generation.store(generation, Ordering::Relaxed);
         self.until.store(until.as_nanos(), Ordering::Relaxed);
-        self.slow.store(u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.slow.store(nanos(slow), Ordering::Relaxed);
     }
+}
+
+/// At most what a word holds.
+fn nanos(span: Duration) -> u64 {
+    span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()))
 }
 
 #[cfg(all(test, fusebox_loom))]

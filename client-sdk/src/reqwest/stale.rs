@@ -26,12 +26,14 @@ pub(super) struct StaleStore {
 
 /// The key of a request, if the policy answers with last good responses and the request only reads.
 pub(super) fn key(live: &Live, request: &reqwest::Request) -> Option<Key> {
-    let specs = live.pipeline().strategies().iter().filter_map(|strategy| match strategy.spec().as_fallback()?.with() {
-        FallbackWith::Stale(stale) => Some(stale),
-        FallbackWith::Response(_) | FallbackWith::Error(_) | FallbackWith::Function(_) | FallbackWith::Target(_) => {
-            None
-        }
-    });
+    let specs =
+        live.pipeline().strategies().iter().filter_map(|strategy| match strategy.spec().as_fallback()?.with() {
+            FallbackWith::Stale(stale) => Some(stale),
+            FallbackWith::Response(_)
+            | FallbackWith::Error(_)
+            | FallbackWith::Function(_)
+            | FallbackWith::Target(_) => None,
+        });
     let spec: &StaleSpec = specs.max_by_key(|spec| spec.max_entries)?;
     Some(Key {
         request: kept::same(request)?,

@@ -75,11 +75,7 @@ where
         None
     }
 
-    fn judge<T>(
-        &self,
-        result: Result<&S::Response, &S::Error>,
-        act: impl FnOnce(Outcome, &dyn Facts) -> T,
-    ) -> T {
+    fn judge<T>(&self, result: Result<&S::Response, &S::Error>, act: impl FnOnce(Outcome, &dyn Facts) -> T) -> T {
         let mut act = Some(act);
         let mut told = None;
         self.protocol.judge(result, &mut |outcome, facts| told = act.take().map(|act| act(outcome, facts)));
