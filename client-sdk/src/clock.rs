@@ -11,6 +11,8 @@ use tokio::time::Instant;
 /// Far enough away to mean never, near enough that no timer overflows.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
+const NANOS_OF_SECOND: u64 = 1_000_000_000;
+
 /// Timestamps count from the start of the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -24,8 +26,11 @@ impl Clock {
     }
 
     /// The present.
+    #[inline]
     pub(crate) fn now(self) -> Timestamp {
-        Timestamp::after_origin(self.epoch.elapsed())
+        let since = self.epoch.elapsed();
+        // A process does not live for the 584 years at which this would wrap, and it is done twice in each call.
+        Timestamp::from_nanos(since.as_secs() * NANOS_OF_SECOND + u64::from(since.subsec_nanos()))
     }
 
     /// The moment of tokio's time line that a timestamp means.

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::{
     clock::Clock,
     pipeline::{
-        CacheStore, Lane, Limited, Live, Purse, Stage,
+        CacheStore, Limited, Live, Purse, Stage,
         cell::{Cell, draw},
     },
     report::Outbox,
@@ -246,7 +246,6 @@ impl Registry {
         Live {
             policy: Arc::clone(policy),
             source,
-            lane: Lane::of(&policy.definition.pipeline),
             stages,
             budget: Arc::clone(budget),
             #[cfg(feature = "test")]

@@ -1,6 +1,11 @@
 //! Names, parsed once: past these types no code asks whether a name is well-formed.
+//!
+//! They are copied into every error that names its policy, so a name of at most 23 bytes lives in the value itself, and only a
+//! longer one behind a counter that threads share.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt};
+
+use smol_str::SmolStr;
 
 use crate::Invalid;
 
@@ -41,7 +46,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(Arc<str>);
+        pub struct $type(SmolStr);
 
         impl $type {
             /// Parses the name.
@@ -120,7 +125,7 @@ impl Namespace {
     /// The namespace of those who name none: `default`.
     #[must_use]
     pub fn default_namespace() -> Self {
-        Self("default".into())
+        Self(SmolStr::new_static("default"))
     }
 }
 

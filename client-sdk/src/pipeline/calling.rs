@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use fusebox_policy::{
@@ -21,9 +22,10 @@ use tokio::time::Sleep;
 
 use super::{
     drive::{Begun, Underway, run, timeout},
-    lane::Entered,
+    lane::{Entered, Entrance},
     live::Live,
     operation::Operation,
+    snapshot::Seen,
 };
 use crate::{clock::Clock, error::CallError, target::Target};
 
@@ -31,15 +33,19 @@ type Outcome<O> = Result<<O as Operation>::Value, CallError<<O as Operation>::Er
 
 pin_project! {
     /// See the module. `G` makes the future of the rest of the way, `S`.
+    #[project = Projection]
     struct Calling<'t, O: Operation, G, S> {
         target: &'t Target,
         rules: CallRules,
+        begun: bool,
         // Taken by the rest of the way.
         operation: Option<O>,
         #[pin]
         first: Option<O::Attempt>,
         // Of a call whose first attempt waits; none without a policy.
         waiting: Option<Box<Waiting>>,
+        // Of a call that goes on after its first attempt, or before it.
+        onward: Option<Box<(Underway, Begun<O>)>>,
         rest: G,
         slow: Option<Pin<Box<S>>>,
     }
@@ -52,13 +58,13 @@ struct Waiting {
 }
 
 /// The machine of a call in its first poll, while the policy is only borrowed.
-struct Opening<'a> {
+struct Machine<'a> {
     call: Call,
     live: &'a Live,
     clock: Clock,
 }
 
-impl Drop for Opening<'_> {
+impl Drop for Machine<'_> {
     fn drop(&mut self) {
         // The operation has panicked in its first poll.
         if !self.call.is_over() {
@@ -67,7 +73,7 @@ impl Drop for Opening<'_> {
     }
 }
 
-impl Opening<'_> {
+impl Machine<'_> {
     /// Gives the machine a place of its own, for a call that goes on: it is large, and calls that end at once must not carry
     /// room for it around.
     #[cold]
@@ -77,21 +83,23 @@ impl Opening<'_> {
     }
 }
 
-/// How the first poll of a call has ended.
-enum Opened<O: Operation> {
-    Done(Outcome<O>),
-    Unguarded,
-    Waits(Box<Waiting>),
-    GoesOn(Box<(Underway, Begun<O>)>),
-}
-
 /// Runs an operation under the policy of a target.
 pub(crate) fn calling<O: Operation>(
     target: &Target,
     rules: CallRules,
     operation: O,
 ) -> impl Future<Output = Outcome<O>> {
-    Calling { target, rules, operation: Some(operation), first: None, waiting: None, rest: go_on::<O>, slow: None }
+    Calling {
+        target,
+        rules,
+        begun: false,
+        operation: Some(operation),
+        first: None,
+        waiting: None,
+        onward: None,
+        rest: go_on::<O>,
+        slow: None,
+    }
 }
 
 async fn go_on<O: Operation>(mut operation: O, begun: Box<(Underway, Begun<O>)>) -> Outcome<O> {
@@ -107,158 +115,177 @@ where
 {
     type Output = Outcome<O>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let mut this = self.project();
-        if let Some(slow) = this.slow {
+        if !*this.begun {
+            *this.begun = true;
+            let target = *this.target;
+            let client = &*target.client;
+            let opened = target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
+                Opening { this: &mut this, clock: client.clock }.open(seen, cx)
+            });
+            return match opened {
+                Some(outcome) => Poll::Ready(outcome),
+                // What waits has been polled, but its deadline not yet.
+                None => this.later(true, cx),
+            };
+        }
+        this.later(false, cx)
+    }
+}
+
+impl<O, G, S> Projection<'_, '_, O, G, S>
+where
+    O: Operation,
+    G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
+    S: Future<Output = Outcome<O>>,
+{
+    /// Every poll but the first, and the rest of the first where that has no outcome yet.
+    #[cold]
+    fn later(mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        if let Some(slow) = self.slow {
             return slow.as_mut().poll(cx);
         }
-        let target = *this.target;
-        let operation = this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
-        let begun = if this.first.is_some() {
-            match ready!(poll_first(this.first.as_mut(), this.waiting, operation, cx)) {
+        if self.onward.is_none() {
+            let operation = self.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+            let polled = match self.first.as_mut().as_pin_mut() {
+                Some(attempt) if !polled => attempt.poll(cx),
+                Some(_) | None => Poll::Pending,
+            };
+            match ready!(first_polled(polled, self.waiting, operation, cx)) {
                 Ok(outcome) => return Poll::Ready(outcome),
-                Err(begun) => begun,
+                Err(onward) => *self.onward = Some(onward),
             }
-        } else {
-            let client = &target.client;
-            let opened =
-                target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |live| match live {
-                    Some(live) => open(client.clock, live, *this.rules, operation, this.first.as_mut(), cx),
-                    None => Opened::Unguarded,
-                });
-            match opened {
-                Opened::Done(outcome) => return Poll::Ready(outcome),
-                Opened::GoesOn(begun) => begun,
-                Opened::Waits(waiting) => {
-                    *this.waiting = Some(waiting);
-                    // The operation has been polled, but its deadline not yet.
-                    match ready!(poll_first(this.first.as_mut(), this.waiting, operation, cx)) {
-                        Ok(outcome) => return Poll::Ready(outcome),
-                        Err(begun) => begun,
-                    }
-                }
-                Opened::Unguarded => {
-                    this.first.set(Some(operation.attempt(None, None)));
-                    match ready!(poll_first(this.first.as_mut(), this.waiting, operation, cx)) {
-                        Ok(outcome) => return Poll::Ready(outcome),
-                        Err(begun) => begun,
-                    }
-                }
-            }
-        };
+        }
         // A response that is not handed out must not keep its connection busy.
-        this.first.set(None);
-        let operation = this.operation.take().expect("it was here a moment ago");
-        let slow = this.slow.insert(Box::pin((this.rest)(operation, begun)));
+        self.first.set(None);
+        let onward = self.onward.take().expect("it was put there a moment ago");
+        let operation = self.operation.take().expect("only the rest of the way takes it");
+        let slow = self.slow.insert(Box::pin((self.rest)(operation, onward)));
         slow.as_mut().poll(cx)
     }
 }
 
-/// The first poll.
-fn open<O: Operation>(
+/// The first poll of a call, while the policy is only borrowed.
+struct Opening<'a, 'p, 't, O: Operation, G, S> {
+    this: &'a mut Projection<'p, 't, O, G, S>,
     clock: Clock,
-    live: &Arc<Live>,
-    rules: CallRules,
-    operation: &mut O,
-    mut first: Pin<&mut Option<O::Attempt>>,
-    cx: &mut Context<'_>,
-) -> Opened<O> {
-    let now = clock.now();
-    if O::PLAIN
-        && let Some(entered) = Entered::enter(live, now)
-    {
-        return open_lane(clock, live, entered, rules, operation, first, cx);
-    }
-    let mut opening = Opening { call: Call::new(rules), live, clock };
-    let step = opening.call.start(live.pipeline(), &**live, now);
-    if step != Step::Attempt {
-        return match step {
-            Step::Finish(Finish::Rejected { stage, reason }) => {
-                Opened::Done(Err(CallError::Rejected(live.rejection(stage, reason))))
-            }
-            step => Opened::GoesOn(Box::new((opening.settle(live), Begun::Step(step, None)))),
+}
+
+impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
+    /// The outcome, if there is one already.
+    #[inline]
+    fn open(mut self, seen: &Seen, cx: &mut Context<'_>) -> Option<Outcome<O>> {
+        let Some(live) = &seen.live else {
+            return match self.begin(None, None, cx) {
+                Poll::Ready(result) => Some(result.map_err(CallError::Inner)),
+                Poll::Pending => None,
+            };
         };
-    }
-    let remaining = opening.call.deadline().map(|deadline| now.until(deadline));
-    first.set(Some(operation.attempt(Some(live), remaining)));
-    let polled = first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx));
-    let Poll::Ready(result) = polled else {
-        return Opened::Waits(Box::new(Waiting { underway: opening.settle(live), sleep: None }));
-    };
-    after_first(opening, live, operation, result)
-}
-
-/// The first attempt has ended in the first poll.
-fn after_first<O: Operation>(
-    mut opening: Opening<'_>,
-    live: &Arc<Live>,
-    operation: &O,
-    result: Result<O::Value, O::Error>,
-) -> Opened<O> {
-    let now = opening.clock.now();
-    let step = operation.judge(result.as_ref(), |outcome, facts| {
-        opening.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
-    });
-    match step {
-        Step::Finish(Finish::Value) => Opened::Done(result.map_err(CallError::Inner)),
-        step => {
-            let slot = Some(result.map_err(CallError::Inner));
-            Opened::GoesOn(Box::new((opening.settle(live), Begun::Step(step, slot))))
+        if O::PLAIN
+            && let Some(way) = &seen.way
+        {
+            match way.enter(live, self.clock) {
+                Entrance::Entered(entered) => {
+                    // What time remains is told to operations that pass it on; a plain one does not.
+                    return match self.begin(Some(live), None, cx) {
+                        Poll::Ready(Ok(value)) => {
+                            entered.succeeded(self.clock);
+                            Some(Ok(value))
+                        }
+                        polled => self.leave_lane(live, &entered, polled),
+                    };
+                }
+                Entrance::Refused { reason, after } => {
+                    return Some(Err(CallError::Rejected(way.rejection(live, reason, after))));
+                }
+                Entrance::None => {}
+            }
         }
+        self.decide(live, cx)
     }
-}
 
-/// The first poll of a call in the fast lane.
-#[inline]
-fn open_lane<O: Operation>(
-    clock: Clock,
-    live: &Arc<Live>,
-    entered: Entered<'_>,
-    rules: CallRules,
-    operation: &mut O,
-    mut first: Pin<&mut Option<O::Attempt>>,
-    cx: &mut Context<'_>,
-) -> Opened<O> {
-    // What remains is told to operations that pass it on; a plain one does not.
-    first.set(Some(operation.attempt(Some(live), None)));
-    let polled = first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx));
-    match polled {
-        Poll::Ready(Ok(value)) => {
-            entered.succeeded(|| clock.now());
-            Opened::Done(Ok(value))
+    /// Begins the first attempt and polls it.
+    #[inline]
+    fn begin(
+        &mut self,
+        live: Option<&Live>,
+        remaining: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<O::Value, O::Error>> {
+        let operation = self.this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
+        self.this.first.set(Some(operation.attempt(live, remaining)));
+        self.this.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+    }
+
+    /// Asks the machine.
+    fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Option<Outcome<O>> {
+        let now = self.clock.now();
+        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
+        let step = machine.call.start(live.pipeline(), &**live, now);
+        match step {
+            Step::Attempt => {}
+            Step::Finish(Finish::Rejected { stage, reason }) => {
+                return Some(Err(CallError::Rejected(live.rejection(stage, reason))));
+            }
+            step => {
+                *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
+                return None;
+            }
         }
-        polled => leave_lane(clock, live, &entered, rules, operation, polled),
+        let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
+        let polled = self.begin(Some(live), remaining, cx);
+        self.after_first(machine, live, polled)
+    }
+
+    /// The machine takes over, as if it had been there from the beginning.
+    #[cold]
+    fn leave_lane(
+        self,
+        live: &Arc<Live>,
+        entered: &Entered<'_>,
+        polled: Poll<Result<O::Value, O::Error>>,
+    ) -> Option<Outcome<O>> {
+        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
+        let step = machine.call.start(live.pipeline(), entered, entered.at(self.clock));
+        debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
+        self.after_first(machine, live, polled)
+    }
+
+    /// The first attempt has been polled.
+    fn after_first(
+        self,
+        mut machine: Machine<'_>,
+        live: &Arc<Live>,
+        polled: Poll<Result<O::Value, O::Error>>,
+    ) -> Option<Outcome<O>> {
+        let Poll::Ready(result) = polled else {
+            *self.this.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
+            return None;
+        };
+        let now = self.clock.now();
+        let operation = self.this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+        let step = operation.judge(result.as_ref(), |outcome, facts| {
+            machine.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
+        });
+        let result = result.map_err(CallError::Inner);
+        if step == Step::Finish(Finish::Value) {
+            return Some(result);
+        }
+        *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
+        None
     }
 }
 
-/// The machine takes over, as if it had been there from the beginning.
-#[cold]
-fn leave_lane<O: Operation>(
-    clock: Clock,
-    live: &Arc<Live>,
-    entered: &Entered<'_>,
-    rules: CallRules,
-    operation: &O,
-    polled: Poll<Result<O::Value, O::Error>>,
-) -> Opened<O> {
-    let mut opening = Opening { call: Call::new(rules), live, clock };
-    let step = opening.call.start(live.pipeline(), entered, entered.at());
-    debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
-    match polled {
-        Poll::Pending => Opened::Waits(Box::new(Waiting { underway: opening.settle(live), sleep: None })),
-        Poll::Ready(result) => after_first(opening, live, operation, result),
-    }
-}
-
-/// A later poll of the first attempt: its outcome, or the beginning of the rest of the way.
+/// The first attempt has been polled once more: its outcome, or the beginning of the rest of the way.
 #[expect(clippy::type_complexity, reason = "it is read once, where it is made")]
-fn poll_first<O: Operation>(
-    first: Pin<&mut Option<O::Attempt>>,
+fn first_polled<O: Operation>(
+    polled: Poll<Result<O::Value, O::Error>>,
     waiting: &mut Option<Box<Waiting>>,
-    operation: &mut O,
+    operation: &O,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Outcome<O>, Box<(Underway, Begun<O>)>>> {
-    let polled = first.as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx));
     let Some(own) = waiting else {
         // Without a policy there is nothing around the operation.
         return polled.map(|result| Ok(result.map_err(CallError::Inner)));

@@ -16,33 +16,8 @@ use fusebox_policy::{
 use parking_lot::Mutex;
 use thread_local::ThreadLocal;
 
-use super::tally::{Apart, Said, Shard, Word};
+use super::tally::{Apart, Said, Shard, Word, nanos};
 use crate::report::{Origin, Outbox, tell};
-
-/// Leave to make one call through a breaker at rest. It holds nothing.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rest<'a> {
-    epoch: u64,
-    generation: u64,
-    shard: &'a Shard,
-}
-
-impl Rest<'_> {
-    /// Whether the end of the call matters to the count.
-    pub(super) fn is_timed(self) -> bool {
-        self.shard.is_timed()
-    }
-
-    /// Counts a success, if the breaker still rests as it did.
-    pub(super) fn count_success(self, cell: &Cell, took: Duration, now: Timestamp) -> bool {
-        cell.word.0.is_rest(self.epoch) && self.shard.count_success(self.epoch, self.generation, took, now)
-    }
-
-    /// The same leave, for those who take a longer way.
-    pub(super) const fn pass(self) -> Pass {
-        Gate::pass_at_rest(self.generation)
-    }
-}
 
 /// One live breaker. It outlives the policies that describe it.
 #[derive(Debug)]
@@ -50,7 +25,7 @@ pub(crate) struct Cell {
     /// A changed scope changes the key, and with it the cell.
     key: BreakerKey,
     word: Apart<Word>,
-    shards: ThreadLocal<Apart<Shard>>,
+    shards: ThreadLocal<Arc<Apart<Shard>>>,
     gate: Mutex<Guarded>,
     outbox: Arc<Outbox>,
 }
@@ -62,12 +37,15 @@ struct Guarded {
     epoch: u64,
     generation: u64,
     spec: Arc<BreakerSpec>,
+    /// The latest time that anybody came with.
+    latest: Timestamp,
 }
 
 impl Cell {
     pub(crate) fn new(key: BreakerKey, spec: Arc<BreakerSpec>, revision: Revision, outbox: Arc<Outbox>) -> Self {
         let gate = Gate::new(Arc::clone(&spec), revision);
-        let mut guarded = Guarded { generation: gate.breaker().generation(), gate, epoch: 1, spec };
+        let mut guarded =
+            Guarded { generation: gate.breaker().generation(), gate, epoch: 1, spec, latest: Timestamp::ZERO };
         let word = Apart(Word::new());
         guarded.publish(&word.0);
         Self { key, word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
@@ -77,27 +55,30 @@ impl Cell {
         &self.key
     }
 
-    /// Leave to make a call, if the breaker is at rest and this thread counts for it already.
+    /// What it says to all threads.
     #[inline]
-    pub(super) fn rest(&self, now: Timestamp) -> Option<Rest<'_>> {
-        let (Said::Rest { epoch }, _) = self.word.0.read(now) else { return None };
-        let shard = &self.shards.get()?.0;
-        Some(Rest { epoch, generation: shard.generation_of(epoch)?, shard })
+    pub(super) const fn word(&self) -> &Word {
+        &self.word.0
+    }
+
+    /// The counts of this thread.
+    pub(super) fn shard(&self) -> &Arc<Apart<Shard>> {
+        self.shards.get_or(|| Arc::new(Apart(Shard::new())))
     }
 
     /// Asks to make a call.
     ///
     /// # Errors
-    /// Why it may not be made.
+    /// Why it may not be made, and after which failure.
     pub(crate) fn try_acquire(&self, now: Timestamp) -> Result<Pass, RejectionReason> {
-        match self.word.0.read(now) {
+        match self.word.0.read(|| now) {
             (Said::Rest { epoch }, _) => {
                 if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
                     return Ok(Gate::pass_at_rest(generation));
                 }
             }
-            (Said::Refuse, until) => {
-                self.shards.get_or(|| Apart(Shard::new())).0.count_rejection();
+            (Said::Refuse { .. }, until) => {
+                self.shard().0.count_rejection();
                 return Err(RejectionReason::Open { retry_after: now.until(until) });
             }
             (Said::Ask, _) => {}
@@ -109,8 +90,11 @@ impl Cell {
     pub(crate) fn record(&self, pass: Pass, ending: &Ending, now: Timestamp) {
         if ending.class == Class::Success
             && let Some(generation) = pass.plain_generation()
-            && let (Said::Rest { epoch }, _) = self.word.0.read(now)
-            && self.shards.get().is_some_and(|shard| shard.0.count_success(epoch, generation, ending.elapsed, now))
+            && let (Said::Rest { epoch }, _) = self.word.0.read(|| now)
+            && self
+                .shards
+                .get()
+                .is_some_and(|shard| shard.0.count_success(epoch, generation, nanos(ending.elapsed), now))
         {
             return;
         }
@@ -121,7 +105,7 @@ impl Cell {
     pub(crate) fn abandon(&self, pass: Pass) {
         // What was admitted at rest holds nothing: only half-open breakers and probes count who is in.
         if let (Some(generation), (Said::Rest { epoch }, _)) =
-            (pass.plain_generation(), self.word.0.read(Timestamp::ZERO))
+            (pass.plain_generation(), self.word.0.read(|| Timestamp::ZERO))
             && self.shards.get().is_some_and(|shard| shard.0.generation_of(epoch) == Some(generation))
         {
             return;
@@ -131,14 +115,18 @@ impl Cell {
 
     /// As [`Cell::with`], and lets this thread count by itself from here on.
     fn with_shard<T>(&self, now: Timestamp, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
-        let shard = self.shards.get_or(|| Apart(Shard::new()));
-        self.locked(|guarded| {
+        let shard = self.shard();
+        self.locked(Some(now), |guarded| {
             let done = act(&mut guarded.gate);
             guarded.publish(&self.word.0);
             if self.word.0.is_rest(guarded.epoch) {
                 let breaker = guarded.gate.breaker();
-                let slow = guarded.spec.trip().slow_call_rate.map_or(Duration::MAX, |(_, limit)| limit);
-                shard.0.begin(guarded.epoch, guarded.generation, breaker.bucket_end(now), slow);
+                let trip = guarded.spec.trip();
+                // Only rates ask for the share of successes, and so for their time; otherwise it is enough to know about when.
+                let timed = trip.failure_rate.is_some() || trip.slow_call_rate.is_some();
+                let until = if timed { breaker.bucket_end(now) } else { Timestamp::MAX };
+                let slow = trip.slow_call_rate.map_or(Duration::MAX, |(_, limit)| limit);
+                shard.0.begin(guarded.epoch, guarded.generation, until, slow);
             }
             done
         })
@@ -146,11 +134,12 @@ impl Cell {
 
     /// Lets `act` work on the gate, and tells the effects after the lock is free.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
-        self.locked(|guarded| act(&mut guarded.gate))
+        self.locked(None, |guarded| act(&mut guarded.gate))
     }
 
-    fn locked<T>(&self, act: impl FnOnce(&mut Guarded) -> (T, Vec<GateEffect>)) -> T {
+    fn locked<T>(&self, now: Option<Timestamp>, act: impl FnOnce(&mut Guarded) -> (T, Vec<GateEffect>)) -> T {
         let mut guarded = self.gate.lock();
+        guarded.latest = guarded.latest.max(now.unwrap_or_default());
         self.drain(&mut guarded);
         let (value, effects) = act(&mut guarded);
         guarded.publish(&self.word.0);
@@ -171,8 +160,11 @@ impl Cell {
             let taken = shard.0.take();
             let current = taken.generation == guarded.gate.breaker().generation();
             let successes = if current { taken.successes } else { 0 };
-            // Any moment of the bucket does; its last one is known.
-            let at = Timestamp::from_nanos(taken.until.as_nanos().saturating_sub(1));
+            // Any moment of the bucket does; its last one is known. Where there are no buckets, the time that was told last.
+            let at = match taken.until {
+                Timestamp::MAX => guarded.latest,
+                until => Timestamp::from_nanos(until.as_nanos().saturating_sub(1)),
+            };
             guarded.gate.tally(successes, taken.rejected, at);
         }
     }
@@ -191,9 +183,9 @@ impl Cell {
 
     /// Makes happen what is due, and says when there is more to do.
     pub(crate) fn tick(&self, now: Timestamp) -> Option<Timestamp> {
-        self.with(|gate| {
-            let effects = gate.tick(now, draw());
-            (gate.next_deadline(), effects)
+        self.locked(Some(now), |guarded| {
+            let effects = guarded.gate.tick(now, draw());
+            (guarded.gate.next_deadline(), effects)
         })
     }
 }
@@ -212,7 +204,7 @@ impl Guarded {
             }
             word.publish(Said::Rest { epoch: self.epoch }, deadline);
         } else if let Some(until) = gate.refuses_until().filter(|until| *until <= deadline) {
-            word.publish(Said::Refuse, until);
+            word.publish(Said::Refuse { after: gate.last_failure() }, until);
         } else {
             word.publish(Said::Ask, deadline);
         }

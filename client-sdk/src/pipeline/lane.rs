@@ -5,47 +5,57 @@
 //! this kind (a breaker that is not at rest, an error, a slow call, an operation that waits) goes to the machine, which is told what
 //! has been entered already and decides everything.
 
+use std::sync::Arc;
+
 use fusebox_policy::{
     Draw, Timestamp,
     breaker::Ending,
     condition::{Class, Classifier},
-    outcome::{NoFacts, Outcome},
+    fleet::gate::{Gate, Pass},
+    outcome::{NoFacts, Outcome, Rejection, RejectionReason, RetryHint},
     pipeline::{Cells, Entry, Event, Hold, PipelineSpec, StrategySpec},
     retry::{CallRules, budget::BudgetSpec},
 };
 
 use super::{
-    cell::{Cell, Rest},
+    cell::Cell,
     live::{Live, Stage},
+    tally::{Apart, Said, Shard},
 };
+use crate::clock::Clock;
 
-/// What of a pipeline has to be done for a plain success. Made once for each policy.
+/// What of a pipeline has to be done for a plain success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lane {
+struct Lane {
     /// The one breaker, if there is one.
     breaker: Option<usize>,
-    /// Whether calls are counted for a budget, and how often.
+    /// Whether the breaker's refusal is the answer: nothing around it would look at it.
+    bare: bool,
+    /// How many retries count calls for their budget.
     counted: u8,
-    /// Whether anything wants to know when the call ended.
-    timed: bool,
+    /// Whether it matters when a call began, also if it ends at once.
+    clocked: bool,
 }
 
 impl Lane {
     /// The lane of a pipeline; `None` where even a plain success needs decisions.
-    pub(crate) fn of(pipeline: &PipelineSpec) -> Option<Self> {
-        let mut lane = Self::default();
+    fn of(pipeline: &PipelineSpec) -> Option<Self> {
+        let mut lane = Self { bare: true, ..Self::default() };
         for (index, strategy) in pipeline.strategies().iter().enumerate() {
             match strategy.spec() {
-                StrategySpec::Timeout(_) => {}
+                StrategySpec::Timeout(_) => lane.clocked = true,
                 StrategySpec::Retry(retry) if takes_success(retry.classifier()) => {
+                    lane.bare &= lane.breaker.is_some();
                     lane.counted += u8::from(retry.budget().is_some());
+                    lane.clocked = true;
                 }
-                StrategySpec::Fallback(fallback) if takes_success(fallback.classifier()) => {}
+                StrategySpec::Fallback(fallback) if takes_success(fallback.classifier()) => {
+                    lane.bare &= lane.breaker.is_some();
+                }
                 StrategySpec::CircuitBreaker(breaker)
                     if takes_success(breaker.classifier()) && lane.breaker.is_none() =>
                 {
                     lane.breaker = Some(index);
-                    lane.timed = true;
                 }
                 StrategySpec::Retry(_)
                 | StrategySpec::Fallback(_)
@@ -70,52 +80,143 @@ fn takes_success(classifier: &Classifier) -> bool {
         && classifier.classify(Outcome::OK, std::time::Duration::ZERO, &NoFacts) == Class::Success
 }
 
+/// A thread's way through the lane of a policy, with all that it touches at hand.
+#[derive(Debug)]
+pub(super) struct Way {
+    lane: Lane,
+    breaker: Option<(Arc<Cell>, Arc<Apart<Shard>>)>,
+}
+
+impl Way {
+    /// This thread's way through a policy, if it has a lane.
+    pub(super) fn of(live: &Live) -> Option<Self> {
+        let lane = Lane::of(live.pipeline())?;
+        let breaker = match lane.breaker {
+            None => None,
+            Some(stage) => {
+                let Stage::Breaker(cell) = &live.stages[stage] else { return None };
+                Some((Arc::clone(cell), Arc::clone(cell.shard())))
+            }
+        };
+        Some(Self { lane, breaker })
+    }
+
+    /// Takes the lane, if its breaker is at rest or refuses.
+    #[inline]
+    pub(super) fn enter<'a>(&'a self, live: &'a Live, clock: Clock) -> Entrance<'a> {
+        let mut at = None;
+        let mut now = || *at.get_or_insert_with(|| clock.now());
+        let rest = match &self.breaker {
+            None => None,
+            Some((cell, shard)) => match cell.word().read(&mut now) {
+                (Said::Rest { epoch }, _) => {
+                    let Some(generation) = shard.0.generation_of(epoch) else { return Entrance::None };
+                    if shard.0.is_timed() {
+                        now();
+                    }
+                    Some(Rest { epoch, generation, cell, shard: &shard.0 })
+                }
+                (Said::Refuse { after }, until) if self.lane.bare => {
+                    shard.0.count_rejection();
+                    let reason = RejectionReason::Open { retry_after: now().until(until) };
+                    return Entrance::Refused { reason, after };
+                }
+                (Said::Refuse { .. } | Said::Ask, _) => return Entrance::None,
+            },
+        };
+        if self.lane.clocked {
+            let now = now();
+            for _ in 0..self.lane.counted {
+                live.budget.call(now);
+            }
+        }
+        Entrance::Entered(Entered { live, breaker: self.lane.breaker, at, rest })
+    }
+
+    /// The refusal of its breaker, as the caller gets it.
+    pub(super) fn rejection(&self, live: &Live, reason: RejectionReason, after: Option<Outcome>) -> Rejection {
+        let stage = self.lane.breaker.unwrap_or_default();
+        live.event(Event::Rejected { stage, reason });
+        Rejection { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), reason, after }
+    }
+}
+
+/// What the lane is for a call.
+pub(super) enum Entrance<'a> {
+    /// Not there: ask the machine.
+    None,
+    /// The breaker refuses.
+    Refused {
+        /// Why.
+        reason: RejectionReason,
+        /// After which failure.
+        after: Option<Outcome>,
+    },
+    /// Open.
+    Entered(Entered<'a>),
+}
+
+/// Leave to make one call through a breaker at rest. It holds nothing.
+#[derive(Clone, Copy, Debug)]
+struct Rest<'a> {
+    epoch: u64,
+    generation: u64,
+    cell: &'a Cell,
+    shard: &'a Shard,
+}
+
+impl Rest<'_> {
+    /// The same leave, for those who take a longer way.
+    const fn pass(self) -> Pass {
+        Gate::pass_at_rest(self.generation)
+    }
+}
+
 /// A call in the lane.
 #[derive(Debug)]
 pub(super) struct Entered<'a> {
     live: &'a Live,
-    lane: Lane,
-    at: Timestamp,
-    rest: Option<(&'a Cell, Rest<'a>)>,
+    breaker: Option<usize>,
+    /// When it began, where that matters.
+    at: Option<Timestamp>,
+    rest: Option<Rest<'a>>,
 }
 
-impl<'a> Entered<'a> {
-    /// Takes the lane, if there is one and its breaker is at rest.
-    #[inline]
-    pub(super) fn enter(live: &'a Live, now: Timestamp) -> Option<Self> {
-        let lane = live.lane?;
-        let rest = match lane.breaker {
-            None => None,
-            Some(stage) => {
-                let Stage::Breaker(cell) = &live.stages[stage] else { return None };
-                Some((&**cell, cell.rest(now)?))
-            }
-        };
-        for _ in 0..lane.counted {
-            live.budget.call(now);
-        }
-        Some(Self { live, lane, at: now, rest })
-    }
-
+impl Entered<'_> {
     /// The call is a plain success.
     #[inline]
-    pub(super) fn succeeded(self, now: impl FnOnce() -> Timestamp) {
-        let Some((cell, rest)) = self.rest else { return };
-        let now = if self.lane.timed && rest.is_timed() { now() } else { self.at };
-        let elapsed = now.since(self.at);
-        if !rest.count_success(cell, elapsed, now) {
-            let hint = fusebox_policy::outcome::RetryHint::None;
-            let ending = Ending { class: Class::Success, outcome: Outcome::OK, elapsed, hint };
-            cell.record(rest.pass(), &ending, now);
+    pub(super) fn succeeded(self, clock: Clock) {
+        let Some(Rest { epoch, generation, cell, shard }) = self.rest else { return };
+        let (at, now) = match self.at {
+            Some(at) if shard.is_timed() => (at, clock.now()),
+            Some(at) => (at, at),
+            None => (Timestamp::ZERO, Timestamp::ZERO),
+        };
+        let took = now.as_nanos().saturating_sub(at.as_nanos());
+        if !(cell.word().is_rest(epoch) && shard.count_success(epoch, generation, took, now)) {
+            record(cell, generation, at, now, clock);
         }
     }
+
+    /// When the call began, or about then.
+    pub(super) fn at(&self, clock: Clock) -> Timestamp {
+        self.at.unwrap_or_else(|| clock.now())
+    }
+}
+
+#[cold]
+fn record(cell: &Cell, generation: u64, at: Timestamp, now: Timestamp, clock: Clock) {
+    let elapsed = now.since(at);
+    let now = if now == Timestamp::ZERO { clock.now() } else { now };
+    let ending = Ending { class: Class::Success, outcome: Outcome::OK, elapsed, hint: RetryHint::None };
+    cell.record(Gate::pass_at_rest(generation), &ending, now);
 }
 
 /// The live state for the machine of a call that has left the lane: what it has entered already it is given again.
 impl Cells for Entered<'_> {
     fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
         match &self.rest {
-            Some((_, rest)) if self.lane.breaker == Some(stage) => Entry::Pass(Hold::Breaker(rest.pass())),
+            Some(rest) if self.breaker == Some(stage) => Entry::Pass(Hold::Breaker(rest.pass())),
             Some(_) | None => self.live.enter(stage, rules, now),
         }
     }
@@ -142,13 +243,6 @@ impl Cells for Entered<'_> {
 
     fn event(&self, event: Event) {
         self.live.event(event);
-    }
-}
-
-impl Entered<'_> {
-    /// When the call began.
-    pub(super) const fn at(&self) -> Timestamp {
-        self.at
     }
 }
 

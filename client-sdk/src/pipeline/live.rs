@@ -16,7 +16,6 @@ use fusebox_policy::{
 use super::{
     CacheStore, Limited, Purse,
     cell::{Cell, draw},
-    lane::Lane,
 };
 use crate::status::PolicySource;
 
@@ -27,8 +26,6 @@ pub(crate) struct Live {
     pub(crate) source: PolicySource,
     /// One for each strategy of the pipeline.
     pub(crate) stages: Vec<Stage>,
-    /// The way of calls for which there is nothing to decide.
-    pub(crate) lane: Option<Lane>,
     /// Of the target, shared by all its policies.
     pub(crate) budget: Arc<Purse>,
     #[cfg(feature = "test")]
@@ -73,7 +70,7 @@ impl Live {
             policy: self.policy.name.clone(),
             strategy: self.strategy(stage).clone(),
             reason,
-            after: self.cell(stage).and_then(|cell| cell.last_failure()),
+            after: self.cell(stage).and_then(Cell::last_failure),
         }
     }
 

@@ -24,7 +24,7 @@ const EPOCH: u64 = 1;
 impl Purse {
     pub(crate) fn call(&self, now: Timestamp) {
         let shard = &self.shards.get_or(|| Apart(Shard::new())).0;
-        if shard.count_success(EPOCH, EPOCH, Duration::ZERO, now) {
+        if shard.count_success(EPOCH, EPOCH, 0, now) {
             return;
         }
         let mut budget = self.budget.lock();

@@ -1,51 +1,62 @@
 //! Which policy is for a target's calls: looked up once for each change and thread, not once for each call.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::{cell::RefCell, sync::Arc};
 
 use thread_local::ThreadLocal;
 
-use super::Live;
+use super::{Live, lane::Way, tally::Apart};
 use crate::registry::Registry;
 
 /// What each thread has seen last. A policy that is no longer in force stays in memory until the thread's next call.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    seen: ThreadLocal<Seen>,
+    seen: ThreadLocal<Apart<RefCell<Seen>>>,
 }
 
+/// What one thread needs for a call.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Of the registry; zero is none.
-    version: Cell<u64>,
-    live: RefCell<Option<Arc<Live>>>,
+    version: u64,
+    pub(super) live: Option<Arc<Live>>,
+    /// The short way of calls for which there is nothing to decide.
+    pub(super) way: Option<Way>,
 }
 
 impl Snapshot {
     /// Lets `act` work with the policy in force, without a counter or a lock that threads share. The borrow must not outlive
     /// the poll that it is taken in: who needs it longer clones it.
+    #[inline]
     pub(crate) fn with<T>(
         &self,
         registry: &Registry,
         target: &str,
         route: Option<&str>,
-        act: impl FnOnce(Option<&Arc<Live>>) -> T,
+        act: impl FnOnce(&Seen) -> T,
     ) -> T {
-        let seen = self.seen.get_or_default();
-        let version = registry.version();
-        if seen.version.get() != version {
-            let live = registry.resolve(target, route);
-            match seen.live.try_borrow_mut() {
-                Ok(mut own) => {
-                    *own = live;
-                    seen.version.set(version);
-                }
-                // A call inside the first poll of another call of this target, across a change.
-                Err(_) => return act(live.as_ref()),
-            }
+        if let Some(own) = self.seen.get()
+            && let Ok(seen) = own.0.try_borrow()
+            && seen.version == registry.version()
+        {
+            return act(&seen);
         }
-        act(seen.live.borrow().as_ref())
+        // A call inside the first poll of another call of this target, across a change, keeps its own for once.
+        let fresh = Seen::look(registry, target, route);
+        match self.seen.get_or_default().0.try_borrow_mut() {
+            Ok(mut own) => *own = fresh,
+            Err(_) => return act(&fresh),
+        }
+        act(&self.seen.get_or_default().0.borrow())
+    }
+}
+
+impl Seen {
+    #[cold]
+    fn look(registry: &Registry, target: &str, route: Option<&str>) -> Self {
+        // The version first: of what changes after that, the next call will hear.
+        let version = registry.version();
+        let live = registry.resolve(target, route);
+        let way = live.as_deref().and_then(Way::of);
+        Self { version, live, way }
     }
 }

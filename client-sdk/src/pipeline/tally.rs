@@ -12,10 +12,12 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fusebox_policy::Timestamp;
+use fusebox_policy::{Outcome, Timestamp};
+
+use super::failure;
 
 /// Apart from its neighbours in memory: two threads that write beside each other would wait for each other's cache lines.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Apart<T>(pub(super) T);
 
@@ -30,13 +32,16 @@ pub(super) enum Said {
         epoch: u64,
     },
     /// Every call is refused.
-    Refuse,
+    Refuse {
+        /// The failure that the breaker has seen last.
+        after: Option<Outcome>,
+    },
 }
 
 /// What a gate says to all threads, in one word and a deadline. Written under the gate's lock only.
 #[derive(Debug)]
 pub(super) struct Word {
-    /// The epoch and two bits of kind.
+    /// Two bits of kind, and the epoch or the failure.
     word: AtomicU64,
     /// Nanoseconds: from then on it must be asked.
     until: AtomicU64,
@@ -54,7 +59,7 @@ impl Word {
         let word = match said {
             Said::Ask => 0,
             Said::Rest { epoch } => epoch << 2 | REST,
-            Said::Refuse => REFUSE,
+            Said::Refuse { after } => failure::pack(after).map_or(0, |failure| failure << 2 | REFUSE),
         };
         // A reader that sees a new deadline with an old word, or the other way round, must not pass by a mistake: the word is
         // taken back first, and whoever reads it between is told to ask.
@@ -65,20 +70,28 @@ impl Word {
         }
     }
 
-    /// What it says at a moment, and until when.
-    pub(super) fn read(&self, now: Timestamp) -> (Said, Timestamp) {
+    /// What it says, and until when, at a moment; the clock is asked only if there is an end.
+    #[inline]
+    pub(super) fn read(&self, now: impl FnOnce() -> Timestamp) -> (Said, Timestamp) {
         let word = self.word.load(Ordering::Acquire);
+        if word & 3 == 0 {
+            return (Said::Ask, Timestamp::MAX);
+        }
         let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
+        let holds = until == Timestamp::MAX || now() < until;
         let said = match word & 3 {
-            REST if now < until => Said::Rest { epoch: word >> 2 },
+            REST if holds => Said::Rest { epoch: word >> 2 },
             // The time of a refusal is told to people: it must be of the same publication.
-            REFUSE if now < until && self.word.load(Ordering::Acquire) == word => Said::Refuse,
+            REFUSE if holds && self.word.load(Ordering::Acquire) == word => {
+                Said::Refuse { after: failure::unpack(word >> 2) }
+            }
             _ => Said::Ask,
         };
         (said, until)
     }
 
     /// Whether this is still the rest of an epoch.
+    #[inline]
     pub(super) fn is_rest(&self, epoch: u64) -> bool {
         self.word.load(Ordering::Acquire) == (epoch << 2 | REST)
     }
@@ -132,16 +145,19 @@ impl Shard {
     }
 
     /// Whether a success is counted by when it ended or how long it took. By the owner.
+    #[inline]
     pub(super) fn is_timed(&self) -> bool {
         self.until.load(Ordering::Relaxed) != u64::MAX || self.slow.load(Ordering::Relaxed) != u64::MAX
     }
 
     /// Counts a success of a generation, if it was not slow and the shard counts for this epoch and moment. By the owner.
-    pub(super) fn count_success(&self, epoch: u64, generation: u64, took: Duration, now: Timestamp) -> bool {
+    /// `took` is in nanoseconds.
+    #[inline]
+    pub(super) fn count_success(&self, epoch: u64, generation: u64, took: u64, now: Timestamp) -> bool {
         let counts = self.epoch.load(Ordering::Relaxed) == epoch
             && self.generation.load(Ordering::Relaxed) == generation
             && now.as_nanos() < self.until.load(Ordering::Relaxed)
-            && nanos(took) <= self.slow.load(Ordering::Relaxed);
+            && took <= self.slow.load(Ordering::Relaxed);
         if counts {
             // One writer: no other thread's count can be lost between the load and the store.
             self.successes.store(self.successes.load(Ordering::Relaxed) + 1, Ordering::Release);
@@ -180,7 +196,7 @@ impl Shard {
 }
 
 /// At most what a word holds.
-fn nanos(span: Duration) -> u64 {
+pub(super) fn nanos(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()))
 }
 
@@ -279,7 +295,7 @@ mod loom_tests {
                 let (word, gate, shard) = (Arc::clone(&word), Arc::clone(&gate), Arc::clone(&shards[0]));
                 let all: Vec<_> = shards.iter().map(Arc::clone).collect();
                 thread::spawn(move || {
-                    if let (Said::Rest { epoch }, _) = word.read(Timestamp::ZERO)
+                    if let (Said::Rest { epoch }, _) = word.read(|| Timestamp::ZERO)
                         && shard.count_success(epoch, 1, Duration::ZERO, Timestamp::ZERO)
                     {
                         return;
@@ -316,14 +332,14 @@ mod loom_tests {
     fn a_refusal_and_its_end_belong_together() {
         loom::model(|| {
             let word = Arc::new(Word::new());
-            word.publish(Said::Refuse, Timestamp::from_nanos(10));
+            word.publish(Said::Refuse { after: None }, Timestamp::from_nanos(10));
             let thread = {
                 let word = Arc::clone(&word);
                 thread::spawn(move || {
                     word.publish(Said::Rest { epoch: 1 }, Timestamp::from_nanos(99));
                 })
             };
-            if let (Said::Refuse, until) = word.read(Timestamp::ZERO) {
+            if let (Said::Refuse { after: None }, until) = word.read(|| Timestamp::ZERO) {
                 assert_eq!(until, Timestamp::from_nanos(10));
             }
             thread.join().unwrap();
