@@ -64,15 +64,19 @@ fn floors(criterion: &mut Criterion, table: &mut table::Table) {
     measure(criterion, table, table::CLOCK, || {
         black_box(tokio::time::Instant::now());
     });
+    let origin = tokio::time::Instant::now();
+    measure(criterion, table, table::TIME, || {
+        black_box(origin.elapsed());
+    });
     let counter = AtomicU64::new(0);
     measure(criterion, table, "floor: atomic add", || {
         black_box(counter.fetch_add(1, Ordering::Relaxed));
     });
     measure(criterion, table, "floor: a ready future", || {
-        black_box(ours::now(std::future::ready(1)));
+        black_box(ours::now!(std::future::ready(1)));
     });
     measure(criterion, table, "floor: tokio timeout", || {
-        let _ = black_box(ours::now(tokio::time::timeout(Duration::from_secs(1), std::future::ready(1))));
+        let _ = black_box(ours::now!(tokio::time::timeout(Duration::from_secs(1), std::future::ready(1))));
     });
 }
 

@@ -4,28 +4,28 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     hint::black_box,
-    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use criterion::Criterion;
-use fusebox::{Client, Target, TestClient};
+use fusebox::{Client, Target};
 
 use crate::{measure, measure_two, table::Table};
 
-/// Polls a future that is ready at once.
-pub(crate) fn now<F: Future>(future: F) -> F::Output {
-    let future = pin!(future);
-    match future.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("the operation is ready at once"),
-    }
+/// Polls a future that is ready at once, where it is made, as `.await` does.
+macro_rules! now {
+    ($future:expr) => {
+        match std::pin::pin!($future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("the operation is ready at once"),
+        }
+    };
 }
+pub(crate) use now;
 
-fn client(pipeline: &str) -> TestClient {
-    Client::for_test(&manifest(pipeline)).expect("the manifest is valid")
+fn client(pipeline: &str) -> Client {
+    Client::builder("bench").builtin_manifest(&manifest(pipeline)).start().expect("the manifest is valid")
 }
 
 fn manifest(pipeline: &str) -> String {
@@ -40,7 +40,7 @@ fn operation() -> Ready<Result<u64, Infallible>> {
 }
 
 fn call(target: &Target) {
-    let _ = black_box(now(target.call(operation)));
+    let _ = black_box(now!(target.call(operation)).ok());
 }
 
 /// A time window and the timing of slow calls: both ends of a call are timed.
@@ -52,8 +52,7 @@ const STACK: &str = "    - fallback: { error: nothing }\n    - retry: {}\n    - 
 pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     let none = client("    - timeout: 1s\n").target("unknown");
     measure(criterion, table, "fusebox: no policy", || call(&none));
-    let client_breaker = client(BREAKER);
-    let breaker = client_breaker.target("b");
+    let breaker = client(BREAKER).target("b");
     measure(criterion, table, "fusebox: breaker", || call(&breaker));
     measure_two(criterion, "fusebox: breaker, two threads", || call(&breaker));
     let count = client("    - circuitBreaker: { window: { count: 100 }, trip: { failureRate: { percent: 50 } } }\n")
@@ -62,17 +61,15 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     let consecutive = client("    - circuitBreaker: { trip: { consecutiveFailures: 5 } }\n").target("b");
     measure(criterion, table, "fusebox: breaker, consecutive", || call(&consecutive));
 
-    let stacked = client(STACK);
-    let stack = stacked.target("b");
+    let stack = client(STACK).target("b");
     measure(criterion, table, "fusebox: stack", || call(&stack));
     measure_two(criterion, "fusebox: stack, two threads", || call(&stack));
 
     let open =
         client("    - circuitBreaker: { trip: { consecutiveFailures: 1 }, delay: 1h, delayMax: 1h }\n").target("b");
-    let _ = now(open.call(|| ready(Err::<u64, &str>("down"))));
+    let _ = now!(open.call(|| ready(Err::<u64, &str>("down"))));
     measure(criterion, table, "fusebox: open breaker", || {
-        let result = black_box(now(open.call(operation)));
-        assert!(result.is_err());
+        assert!(black_box(now!(open.call(operation)).ok()).is_none());
     });
 
     let limiter = client("    - rateLimiter: { limit: 1000000000, burst: 1000000 }\n").target("b");
@@ -80,11 +77,13 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     let bulkhead = client("    - bulkhead: { maxConcurrent: 10 }\n").target("b");
     measure(criterion, table, "fusebox: bulkhead", || call(&bulkhead));
 
-    swapping(criterion, &stacked, &stack);
+    swapping(criterion);
 }
 
 /// The stack while its policy is replaced a thousand times in a second.
-fn swapping(criterion: &mut Criterion, client: &TestClient, stack: &Target) {
+fn swapping(criterion: &mut Criterion) {
+    let client = Client::for_test(&manifest(STACK)).expect("the manifest is valid");
+    let stack = client.target("b");
     let stop = AtomicBool::new(false);
     let versions = [manifest(STACK), manifest(&STACK.replace("timeout: 1s", "timeout: 2s"))];
     std::thread::scope(|scope| {
@@ -97,7 +96,7 @@ fn swapping(criterion: &mut Criterion, client: &TestClient, stack: &Target) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        criterion.bench_function("fusebox: stack, policy swapped at 1 kHz", |bencher| bencher.iter(|| call(stack)));
+        criterion.bench_function("fusebox: stack, policy swapped at 1 kHz", |bencher| bencher.iter(|| call(&stack)));
         stop.store(true, Ordering::Relaxed);
     });
 }

@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
 };
 
+/// The reading as the clock gives it.
 pub(crate) const CLOCK: &str = "floor: clock read";
+/// The reading as something that can be compared and kept in a word: the time since an origin.
+pub(crate) const TIME: &str = "floor: clock read, as a time";
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -37,8 +40,10 @@ impl Table {
         }
         let ratios = [
             ("breaker / two clock reads", "fusebox: breaker", CLOCK, 2.0),
+            ("breaker / two clock reads, as times", "fusebox: breaker", TIME, 2.0),
             ("stack / breaker", "fusebox: stack", "fusebox: breaker", 1.0),
             ("open breaker / clock read", "fusebox: open breaker", CLOCK, 1.0),
+            ("open breaker / clock read, as a time", "fusebox: open breaker", TIME, 1.0),
             ("two threads / one, breaker", "fusebox: breaker, two threads", "fusebox: breaker", 1.0),
             ("swapped at 1 kHz / not, stack", "fusebox: stack, policy swapped at 1 kHz", "fusebox: stack", 1.0),
             ("tower-resilience / ours, breaker", "tower-resilience: breaker", "fusebox: breaker", 1.0),

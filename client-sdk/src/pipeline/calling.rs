@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 
 use super::{
     drive::{Begun, Underway, run, timeout},
-    lane::{Entered, Entrance},
+    lane::Entered,
     live::Live,
     operation::Operation,
     snapshot::Seen,
@@ -118,20 +118,20 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let mut this = self.project();
-        if !*this.begun {
-            *this.begun = true;
-            let target = *this.target;
+        let target = *this.target;
+        let begins = !std::mem::replace(this.begun, true);
+        let mut polled = Poll::Pending;
+        if begins {
             let client = &*target.client;
-            let opened = target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
-                Opening { this: &mut this, clock: client.clock }.open(seen, cx)
+            target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
+                Opening { this: &mut this, clock: client.clock }.open(seen, &mut polled, cx);
             });
-            return match opened {
-                Some(outcome) => Poll::Ready(outcome),
-                // What waits has been polled, but its deadline not yet.
-                None => this.later(true, cx),
-            };
         }
-        this.later(false, cx)
+        if polled.is_pending() {
+            // What waits after `open` has been polled, but its deadline not yet.
+            polled = this.later(begins, cx);
+        }
+        polled
     }
 }
 
@@ -143,6 +143,7 @@ where
 {
     /// Every poll but the first, and the rest of the first where that has no outcome yet.
     #[cold]
+    #[inline(never)]
     fn later(mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         if let Some(slow) = self.slow {
             return slow.as_mut().poll(cx);
@@ -174,36 +175,37 @@ struct Opening<'a, 'p, 't, O: Operation, G, S> {
 }
 
 impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
-    /// The outcome, if there is one already.
-    #[inline]
-    fn open(mut self, seen: &Seen, cx: &mut Context<'_>) -> Option<Outcome<O>> {
+    /// Puts the outcome into its place, if there is one already. In its place, because moving it there costs more than the rest.
+    #[inline(always)]
+    fn open(mut self, seen: &Seen, outcome: &mut Poll<Outcome<O>>, cx: &mut Context<'_>) {
         let Some(live) = &seen.live else {
-            return match self.begin(None, None, cx) {
-                Poll::Ready(result) => Some(result.map_err(CallError::Inner)),
-                Poll::Pending => None,
-            };
+            match self.begin(None, None, cx) {
+                Poll::Ready(Ok(value)) => *outcome = Poll::Ready(Ok(value)),
+                Poll::Ready(Err(error)) => *outcome = Poll::Ready(Err(CallError::Inner(error))),
+                Poll::Pending => {}
+            }
+            return;
         };
         if O::PLAIN
             && let Some(way) = &seen.way
         {
-            match way.enter(live, self.clock) {
-                Entrance::Entered(entered) => {
-                    // What time remains is told to operations that pass it on; a plain one does not.
-                    return match self.begin(Some(live), None, cx) {
-                        Poll::Ready(Ok(value)) => {
-                            entered.succeeded(self.clock);
-                            Some(Ok(value))
-                        }
-                        polled => self.leave_lane(live, &entered, polled),
-                    };
+            if let Some(entered) = way.enter(live, self.clock) {
+                // What time remains is told to operations that pass it on; a plain one does not.
+                match self.begin(Some(live), None, cx) {
+                    Poll::Ready(Ok(value)) => {
+                        entered.succeeded(self.clock);
+                        *outcome = Poll::Ready(Ok(value));
+                    }
+                    polled => *outcome = self.leave_lane(live, &entered, polled),
                 }
-                Entrance::Refused { reason, after } => {
-                    return Some(Err(CallError::Rejected(way.rejection(live, reason, after))));
-                }
-                Entrance::None => {}
+                return;
+            }
+            if let Some(refusal) = way.refusal(live, self.clock) {
+                *outcome = Poll::Ready(Err(CallError::Rejected(refusal)));
+                return;
             }
         }
-        self.decide(live, cx)
+        *outcome = self.decide(live, cx);
     }
 
     /// Begins the first attempt and polls it.
@@ -220,18 +222,19 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
     }
 
     /// Asks the machine.
-    fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Option<Outcome<O>> {
+    #[inline(never)]
+    fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let now = self.clock.now();
         let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
         match step {
             Step::Attempt => {}
             Step::Finish(Finish::Rejected { stage, reason }) => {
-                return Some(Err(CallError::Rejected(live.rejection(stage, reason))));
+                return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
             }
             step => {
                 *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-                return None;
+                return Poll::Pending;
             }
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
@@ -241,12 +244,13 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
 
     /// The machine takes over, as if it had been there from the beginning.
     #[cold]
+    #[inline(never)]
     fn leave_lane(
         self,
         live: &Arc<Live>,
         entered: &Entered<'_>,
         polled: Poll<Result<O::Value, O::Error>>,
-    ) -> Option<Outcome<O>> {
+    ) -> Poll<Outcome<O>> {
         let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
         let step = machine.call.start(live.pipeline(), entered, entered.at(self.clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
@@ -259,10 +263,10 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
         mut machine: Machine<'_>,
         live: &Arc<Live>,
         polled: Poll<Result<O::Value, O::Error>>,
-    ) -> Option<Outcome<O>> {
+    ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
             *self.this.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
-            return None;
+            return Poll::Pending;
         };
         let now = self.clock.now();
         let operation = self.this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
@@ -271,10 +275,10 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
         });
         let result = result.map_err(CallError::Inner);
         if step == Step::Finish(Finish::Value) {
-            return Some(result);
+            return Poll::Ready(result);
         }
         *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
-        None
+        Poll::Pending
     }
 }
 

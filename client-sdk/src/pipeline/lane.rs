@@ -101,59 +101,46 @@ impl Way {
         Some(Self { lane, breaker })
     }
 
-    /// Takes the lane, if its breaker is at rest or refuses.
-    #[inline]
-    pub(super) fn enter<'a>(&'a self, live: &'a Live, clock: Clock) -> Entrance<'a> {
+    /// Takes the lane, if its breaker is at rest.
+    #[inline(always)]
+    pub(super) fn enter<'a>(&'a self, live: &'a Live, clock: Clock) -> Option<Entered<'a>> {
         let mut at = None;
-        let mut now = || *at.get_or_insert_with(|| clock.now());
-        let rest = match &self.breaker {
-            None => None,
-            Some((cell, shard)) => match cell.word().read(&mut now) {
-                (Said::Rest { epoch }, _) => {
-                    let Some(generation) = shard.0.generation_of(epoch) else { return Entrance::None };
-                    if shard.0.is_timed() {
-                        now();
-                    }
-                    Some(Rest { epoch, generation, cell, shard: &shard.0 })
-                }
-                (Said::Refuse { after }, until) if self.lane.bare => {
-                    shard.0.count_rejection();
-                    let reason = RejectionReason::Open { retry_after: now().until(until) };
-                    return Entrance::Refused { reason, after };
-                }
-                (Said::Refuse { .. } | Said::Ask, _) => return Entrance::None,
-            },
-        };
+        let mut rest = None;
+        if let Some((cell, shard)) = &self.breaker {
+            let (Said::Rest { epoch }, _) = cell.word().read(|| *at.get_or_insert_with(|| clock.now())) else {
+                return None;
+            };
+            let generation = shard.0.generation_of(epoch)?;
+            if shard.0.is_timed() && at.is_none() {
+                at = Some(clock.now());
+            }
+            rest = Some(Rest { epoch, generation, cell, shard: &shard.0 });
+        }
         if self.lane.clocked {
-            let now = now();
+            let now = *at.get_or_insert_with(|| clock.now());
             for _ in 0..self.lane.counted {
                 live.budget.call(now);
             }
         }
-        Entrance::Entered(Entered { live, breaker: self.lane.breaker, at, rest })
+        Some(Entered { live, breaker: self.lane.breaker, at, rest })
     }
 
-    /// The refusal of its breaker, as the caller gets it.
-    pub(super) fn rejection(&self, live: &Live, reason: RejectionReason, after: Option<Outcome>) -> Rejection {
+    /// The refusal of its breaker, as the caller gets it, if it refuses and nothing around it would look at that.
+    pub(super) fn refusal(&self, live: &Live, clock: Clock) -> Option<Rejection> {
+        let (cell, shard) = self.breaker.as_ref().filter(|_| self.lane.bare)?;
+        let mut now = Timestamp::ZERO;
+        let (Said::Refuse { after }, until) = cell.word().read(|| {
+            now = clock.now();
+            now
+        }) else {
+            return None;
+        };
+        shard.0.count_rejection();
         let stage = self.lane.breaker.unwrap_or_default();
+        let reason = RejectionReason::Open { retry_after: now.until(until) };
         live.event(Event::Rejected { stage, reason });
-        Rejection { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), reason, after }
+        Some(Rejection { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), reason, after })
     }
-}
-
-/// What the lane is for a call.
-pub(super) enum Entrance<'a> {
-    /// Not there: ask the machine.
-    None,
-    /// The breaker refuses.
-    Refused {
-        /// Why.
-        reason: RejectionReason,
-        /// After which failure.
-        after: Option<Outcome>,
-    },
-    /// Open.
-    Entered(Entered<'a>),
 }
 
 /// Leave to make one call through a breaker at rest. It holds nothing.

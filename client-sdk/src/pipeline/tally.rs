@@ -71,7 +71,7 @@ impl Word {
     }
 
     /// What it says, and until when, at a moment; the clock is asked only if there is an end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self, now: impl FnOnce() -> Timestamp) -> (Said, Timestamp) {
         let word = self.word.load(Ordering::Acquire);
         if word & 3 == 0 {
@@ -140,6 +140,7 @@ impl Shard {
     }
 
     /// The generation of an epoch, if the shard counts for it.
+    #[inline]
     pub(super) fn generation_of(&self, epoch: u64) -> Option<u64> {
         (self.epoch.load(Ordering::Relaxed) == epoch).then(|| self.generation.load(Ordering::Relaxed))
     }
