@@ -13,6 +13,7 @@ use std::{
 };
 
 use fusebox_policy::{
+    Rejection,
     pipeline::{Call, Finish, Step},
     retry::CallRules,
 };
@@ -117,21 +118,15 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        let mut this = self.project();
+        let this = self.project();
+        if std::mem::replace(this.begun, true) {
+            return this.later(false, cx);
+        }
         let target = *this.target;
-        let begins = !std::mem::replace(this.begun, true);
-        let mut polled = Poll::Pending;
-        if begins {
-            let client = &*target.client;
-            target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
-                Opening { this: &mut this, clock: client.clock }.open(seen, &mut polled, cx);
-            });
-        }
-        if polled.is_pending() {
-            // What waits after `open` has been polled, but its deadline not yet.
-            polled = this.later(begins, cx);
-        }
-        polled
+        let client = &*target.client;
+        target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
+            Opening { this, clock: client.clock }.open(seen, cx)
+        })
     }
 }
 
@@ -141,7 +136,8 @@ where
     G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
     S: Future<Output = Outcome<O>>,
 {
-    /// Every poll but the first, and the rest of the first where that has no outcome yet.
+    /// Every poll but the first, and the rest of the first where that has no outcome yet: what waits then has been `polled`, but
+    /// its deadline not.
     #[cold]
     #[inline(never)]
     fn later(mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
@@ -169,43 +165,47 @@ where
 }
 
 /// The first poll of a call, while the policy is only borrowed.
-struct Opening<'a, 'p, 't, O: Operation, G, S> {
-    this: &'a mut Projection<'p, 't, O, G, S>,
+struct Opening<'p, 't, O: Operation, G, S> {
+    this: Projection<'p, 't, O, G, S>,
     clock: Clock,
 }
 
-impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
-    /// Puts the outcome into its place, if there is one already. In its place, because moving it there costs more than the rest.
+impl<O, G, S> Opening<'_, '_, O, G, S>
+where
+    O: Operation,
+    G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
+    S: Future<Output = Outcome<O>>,
+{
+    /// Every outcome is made where it is returned: moving it costs more than all that is decided here.
     #[inline(always)]
-    fn open(mut self, seen: &Seen, outcome: &mut Poll<Outcome<O>>, cx: &mut Context<'_>) {
+    fn open(mut self, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let Some(live) = &seen.live else {
-            match self.begin(None, None, cx) {
-                Poll::Ready(Ok(value)) => *outcome = Poll::Ready(Ok(value)),
-                Poll::Ready(Err(error)) => *outcome = Poll::Ready(Err(CallError::Inner(error))),
-                Poll::Pending => {}
-            }
-            return;
+            return match self.begin(None, None, cx) {
+                Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(CallError::Inner(error))),
+                Poll::Pending => Poll::Pending,
+            };
         };
-        if O::PLAIN
-            && let Some(way) = &seen.way
-        {
-            if let Some(entered) = way.enter(live, self.clock) {
-                // What time remains is told to operations that pass it on; a plain one does not.
-                match self.begin(Some(live), None, cx) {
-                    Poll::Ready(Ok(value)) => {
-                        entered.succeeded(self.clock);
-                        *outcome = Poll::Ready(Ok(value));
-                    }
-                    polled => *outcome = self.leave_lane(live, &entered, polled),
+        let Some(way) = seen.way.as_ref().filter(|_| O::PLAIN) else { return self.decide(live, cx) };
+        if let Some(entered) = way.enter(live, self.clock) {
+            // What time remains is told to operations that pass it on; a plain one does not.
+            return match self.begin(Some(live), None, cx) {
+                Poll::Ready(Ok(value)) => {
+                    entered.succeeded(self.clock);
+                    Poll::Ready(Ok(value))
                 }
-                return;
-            }
-            if let Some(refusal) = way.refusal(live, self.clock) {
-                *outcome = Poll::Ready(Err(CallError::Rejected(refusal)));
-                return;
-            }
+                polled => self.leave_lane(live, &entered, polled, cx),
+            };
         }
-        *outcome = self.decide(live, cx);
+        match way.refuse(live, self.clock) {
+            Some((stage, reason, after)) => Poll::Ready(Err(CallError::Rejected(Rejection {
+                policy: live.policy.name.clone(),
+                strategy: live.strategy(stage).clone(),
+                reason,
+                after,
+            }))),
+            None => self.decide(live, cx),
+        }
     }
 
     /// Begins the first attempt and polls it.
@@ -234,12 +234,12 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
             }
             step => {
                 *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-                return Poll::Pending;
+                return self.this.later(true, cx);
             }
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
         let polled = self.begin(Some(live), remaining, cx);
-        self.after_first(machine, live, polled)
+        self.after_first(machine, live, polled, cx)
     }
 
     /// The machine takes over, as if it had been there from the beginning.
@@ -250,11 +250,12 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
         live: &Arc<Live>,
         entered: &Entered<'_>,
         polled: Poll<Result<O::Value, O::Error>>,
+        cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
         let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
         let step = machine.call.start(live.pipeline(), entered, entered.at(self.clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
-        self.after_first(machine, live, polled)
+        self.after_first(machine, live, polled, cx)
     }
 
     /// The first attempt has been polled.
@@ -263,10 +264,11 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
         mut machine: Machine<'_>,
         live: &Arc<Live>,
         polled: Poll<Result<O::Value, O::Error>>,
+        cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
             *self.this.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
-            return Poll::Pending;
+            return self.this.later(true, cx);
         };
         let now = self.clock.now();
         let operation = self.this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
@@ -278,7 +280,7 @@ impl<O: Operation, G, S> Opening<'_, '_, '_, O, G, S> {
             return Poll::Ready(result);
         }
         *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
-        Poll::Pending
+        self.this.later(true, cx)
     }
 }
 

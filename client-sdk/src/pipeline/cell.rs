@@ -71,17 +71,13 @@ impl Cell {
     /// # Errors
     /// Why it may not be made, and after which failure.
     pub(crate) fn try_acquire(&self, now: Timestamp) -> Result<Pass, RejectionReason> {
-        match self.word.0.read(|| now) {
-            (Said::Rest { epoch }, _) => {
-                if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
-                    return Ok(Gate::pass_at_rest(generation));
-                }
+        if let Some(epoch) = self.word.0.rest(|| now) {
+            if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
+                return Ok(Gate::pass_at_rest(generation));
             }
-            (Said::Refuse { .. }, until) => {
-                self.shard().0.count_rejection();
-                return Err(RejectionReason::Open { retry_after: now.until(until) });
-            }
-            (Said::Ask, _) => {}
+        } else if let Some((retry_after, _)) = self.word.0.refusal(|| now) {
+            self.shard().0.count_rejection();
+            return Err(RejectionReason::Open { retry_after });
         }
         self.with_shard(now, |gate| gate.try_acquire(now, draw()))
     }
@@ -90,7 +86,7 @@ impl Cell {
     pub(crate) fn record(&self, pass: Pass, ending: &Ending, now: Timestamp) {
         if ending.class == Class::Success
             && let Some(generation) = pass.plain_generation()
-            && let (Said::Rest { epoch }, _) = self.word.0.read(|| now)
+            && let Some(epoch) = self.word.0.rest(|| now)
             && self
                 .shards
                 .get()
@@ -104,8 +100,7 @@ impl Cell {
     /// Gives a pass back: its call was dropped.
     pub(crate) fn abandon(&self, pass: Pass) {
         // What was admitted at rest holds nothing: only half-open breakers and probes count who is in.
-        if let (Some(generation), (Said::Rest { epoch }, _)) =
-            (pass.plain_generation(), self.word.0.read(|| Timestamp::ZERO))
+        if let (Some(generation), Some(epoch)) = (pass.plain_generation(), self.word.0.rest(|| Timestamp::ZERO))
             && self.shards.get().is_some_and(|shard| shard.0.generation_of(epoch) == Some(generation))
         {
             return;

@@ -12,7 +12,7 @@ use fusebox_policy::{
     breaker::Ending,
     condition::{Class, Classifier},
     fleet::gate::{Gate, Pass},
-    outcome::{NoFacts, Outcome, Rejection, RejectionReason, RetryHint},
+    outcome::{NoFacts, Outcome, RejectionReason, RetryHint},
     pipeline::{Cells, Entry, Event, Hold, PipelineSpec, StrategySpec},
     retry::{CallRules, budget::BudgetSpec},
 };
@@ -20,7 +20,7 @@ use fusebox_policy::{
 use super::{
     cell::Cell,
     live::{Live, Stage},
-    tally::{Apart, Said, Shard},
+    tally::{Apart, Shard},
 };
 use crate::clock::Clock;
 
@@ -107,9 +107,7 @@ impl Way {
         let mut at = None;
         let mut rest = None;
         if let Some((cell, shard)) = &self.breaker {
-            let (Said::Rest { epoch }, _) = cell.word().read(|| *at.get_or_insert_with(|| clock.now())) else {
-                return None;
-            };
+            let epoch = cell.word().rest(|| *at.get_or_insert_with(|| clock.now()))?;
             let generation = shard.0.generation_of(epoch)?;
             if shard.0.is_timed() && at.is_none() {
                 at = Some(clock.now());
@@ -125,21 +123,18 @@ impl Way {
         Some(Entered { live, breaker: self.lane.breaker, at, rest })
     }
 
-    /// The refusal of its breaker, as the caller gets it, if it refuses and nothing around it would look at that.
-    pub(super) fn refusal(&self, live: &Live, clock: Clock) -> Option<Rejection> {
-        let (cell, shard) = self.breaker.as_ref().filter(|_| self.lane.bare)?;
-        let mut now = Timestamp::ZERO;
-        let (Said::Refuse { after }, until) = cell.word().read(|| {
-            now = clock.now();
-            now
-        }) else {
-            return None;
-        };
+    /// For how long its breaker refuses, and after which failure, if it does and nothing around it would look at that.
+    #[inline(always)]
+    pub(super) fn refuse(&self, live: &Live, clock: Clock) -> Option<(usize, RejectionReason, Option<Outcome>)> {
+        let (cell, shard) = self.breaker.as_ref()?;
+        let stage = self.lane.breaker.filter(|_| self.lane.bare)?;
+        let (retry_after, after) = cell.word().refusal(|| clock.now())?;
         shard.0.count_rejection();
-        let stage = self.lane.breaker.unwrap_or_default();
-        let reason = RejectionReason::Open { retry_after: now.until(until) };
-        live.event(Event::Rejected { stage, reason });
-        Some(Rejection { policy: live.policy.name.clone(), strategy: live.strategy(stage).clone(), reason, after })
+        let reason = RejectionReason::Open { retry_after };
+        if live.listens() {
+            live.event(Event::Rejected { stage, reason });
+        }
+        Some((stage, reason, after))
     }
 }
 

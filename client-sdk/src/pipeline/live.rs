@@ -65,6 +65,15 @@ impl Live {
         self.pipeline().strategies()[stage].name()
     }
 
+    /// Whether anybody may want to hear of a single refusal.
+    pub(super) fn listens(&self) -> bool {
+        #[cfg(feature = "test")]
+        if self.recorder.is_some() {
+            return true;
+        }
+        tracing::enabled!(target: "fusebox", tracing::Level::DEBUG)
+    }
+
     pub(crate) fn rejection(&self, stage: usize, reason: RejectionReason) -> Rejection {
         Rejection {
             policy: self.policy.name.clone(),

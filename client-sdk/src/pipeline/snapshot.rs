@@ -26,7 +26,7 @@ pub(crate) struct Seen {
 impl Snapshot {
     /// Lets `act` work with the policy in force, without a counter or a lock that threads share. The borrow must not outlive
     /// the poll that it is taken in: who needs it longer clones it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<T>(
         &self,
         registry: &Registry,
@@ -34,24 +34,29 @@ impl Snapshot {
         route: Option<&str>,
         act: impl FnOnce(&Seen) -> T,
     ) -> T {
-        if let Some(own) = self.seen.get()
-            && let Ok(seen) = own.0.try_borrow()
-            && seen.version == registry.version()
-        {
-            return act(&seen);
+        let own = match self.seen.get() {
+            Some(own) if own.0.try_borrow().is_ok_and(|seen| seen.version == registry.version()) => own,
+            Some(_) | None => self.renew(registry, target, route),
+        };
+        act(&own.0.borrow())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn renew(&self, registry: &Registry, target: &str, route: Option<&str>) -> &Apart<RefCell<Seen>> {
+        let own = self.seen.get_or_default();
+        // A call inside the first poll of another call of this target, across a change, goes by what that one sees.
+        if let Ok(mut seen) = own.0.try_borrow_mut() {
+            let former = std::mem::replace(&mut *seen, Seen::look(registry, target, route));
+            // What was kept for a policy that is gone may be the caller's, and do as it likes when dropped.
+            drop(seen);
+            drop(former);
         }
-        // A call inside the first poll of another call of this target, across a change, keeps its own for once.
-        let fresh = Seen::look(registry, target, route);
-        match self.seen.get_or_default().0.try_borrow_mut() {
-            Ok(mut own) => *own = fresh,
-            Err(_) => return act(&fresh),
-        }
-        act(&self.seen.get_or_default().0.borrow())
+        own
     }
 }
 
 impl Seen {
-    #[cold]
     fn look(registry: &Registry, target: &str, route: Option<&str>) -> Self {
         // The version first: of what changes after that, the next call will hear.
         let version = registry.version();

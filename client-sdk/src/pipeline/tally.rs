@@ -70,24 +70,29 @@ impl Word {
         }
     }
 
-    /// What it says, and until when, at a moment; the clock is asked only if there is an end.
+    /// Which rest it says, at a moment. The clock is asked only if the rest has an end.
     #[inline(always)]
-    pub(super) fn read(&self, now: impl FnOnce() -> Timestamp) -> (Said, Timestamp) {
+    pub(super) fn rest(&self, now: impl FnOnce() -> Timestamp) -> Option<u64> {
         let word = self.word.load(Ordering::Acquire);
-        if word & 3 == 0 {
-            return (Said::Ask, Timestamp::MAX);
+        if word & 3 != REST {
+            return None;
+        }
+        let until = self.until.load(Ordering::Acquire);
+        (until == u64::MAX || now().as_nanos() < until).then_some(word >> 2)
+    }
+
+    /// For how long it refuses every call, at a moment, and after which failure. The clock is asked only if it refuses.
+    #[inline(always)]
+    pub(super) fn refusal(&self, now: impl FnOnce() -> Timestamp) -> Option<(Duration, Option<Outcome>)> {
+        let word = self.word.load(Ordering::Acquire);
+        if word & 3 != REFUSE {
+            return None;
         }
         let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
-        let holds = until == Timestamp::MAX || now() < until;
-        let said = match word & 3 {
-            REST if holds => Said::Rest { epoch: word >> 2 },
-            // The time of a refusal is told to people: it must be of the same publication.
-            REFUSE if holds && self.word.load(Ordering::Acquire) == word => {
-                Said::Refuse { after: failure::unpack(word >> 2) }
-            }
-            _ => Said::Ask,
-        };
-        (said, until)
+        let now = now();
+        // The time of a refusal is told to people: it must be of the same publication.
+        let holds = now < until && self.word.load(Ordering::Acquire) == word;
+        holds.then(|| (now.until(until), failure::unpack(word >> 2)))
     }
 
     /// Whether this is still the rest of an epoch.
