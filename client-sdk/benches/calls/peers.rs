@@ -37,7 +37,7 @@ fn failsafe(criterion: &mut Criterion, table: &mut Table) {
     let consecutive =
         Config::new().failure_policy(failure_policy::consecutive_failures(5, backoff::constant(HOUR))).build();
     measure(criterion, table, "failsafe: consecutive", || {
-        let _ = black_box(consecutive.call(|| Ok::<u64, Down>(1)).ok());
+        black_box(consecutive.call(|| Ok::<u64, Down>(1)).is_ok());
     });
     let rate = Config::new()
         .failure_policy(failure_policy::success_rate_over_time_window(
@@ -48,26 +48,26 @@ fn failsafe(criterion: &mut Criterion, table: &mut Table) {
         ))
         .build();
     measure(criterion, table, "failsafe: rate over a time window", || {
-        let _ = black_box(rate.call(|| Ok::<u64, Down>(1)).ok());
+        black_box(rate.call(|| Ok::<u64, Down>(1)).is_ok());
     });
     for _ in 0..5 {
         let _ = consecutive.call(|| Err::<u64, Down>(Down));
     }
     measure(criterion, table, "failsafe: open", || {
-        let _ = black_box(consecutive.call(|| Ok::<u64, Down>(1)).ok());
+        black_box(consecutive.call(|| Ok::<u64, Down>(1)).is_ok());
     });
 }
 
 fn recloser(criterion: &mut Criterion, table: &mut Table) {
     let breaker = Recloser::custom().error_rate(0.5).closed_len(100).open_wait(HOUR).build();
     measure(criterion, table, "recloser: breaker", || {
-        let _ = black_box(breaker.call(|| Ok::<u64, Down>(1)).ok());
+        black_box(breaker.call(|| Ok::<u64, Down>(1)).is_ok());
     });
     for _ in 0..200 {
         let _ = breaker.call(|| Err::<u64, Down>(Down));
     }
     measure(criterion, table, "recloser: open", || {
-        let _ = black_box(breaker.call(|| Ok::<u64, Down>(1)).ok());
+        black_box(breaker.call(|| Ok::<u64, Down>(1)).is_ok());
     });
 }
 
@@ -76,7 +76,7 @@ fn governor(criterion: &mut Criterion, table: &mut Table) {
     let quota = governor::Quota::per_second(NonZeroU32::MAX).allow_burst(million);
     let limiter = governor::RateLimiter::direct(quota);
     measure(criterion, table, "governor: rate limiter", || {
-        let _ = black_box(limiter.check().ok());
+        black_box(limiter.check().is_ok());
     });
 }
 
@@ -95,7 +95,7 @@ fn tower_resilience(criterion: &mut Criterion, table: &mut Table) {
     let mut service =
         ServiceBuilder::new().layer(breaker()).service(service_fn(|_: u64| async { Ok::<u64, Infallible>(1) }));
     measure(criterion, table, "tower-resilience: breaker", || {
-        let _ = black_box(now!(service.call(1)).ok());
+        black_box(now!(service.call(1)));
     });
     let mut stack = ServiceBuilder::new()
         .layer(FallbackLayer::value(0_u64))
@@ -104,6 +104,6 @@ fn tower_resilience(criterion: &mut Criterion, table: &mut Table) {
         .layer(TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(1)).build())
         .service(service_fn(|_: u64| async { Ok::<u64, Down>(1) }));
     measure(criterion, table, "tower-resilience: stack", || {
-        let _ = black_box(now!(stack.call(1)).ok());
+        black_box(now!(stack.call(1)));
     });
 }
