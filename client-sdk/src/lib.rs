@@ -41,8 +41,6 @@ mod testing;
 mod axum;
 #[cfg(feature = "http")]
 mod classify;
-#[cfg(feature = "reqwest-middleware")]
-mod middleware;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "tonic")]
@@ -68,5 +66,7 @@ pub use crate::tonic::GrpcChannel;
 #[cfg(feature = "tower")]
 pub use crate::tower::{Http, Plain, PolicyLayer, PolicyService, Protocol};
 
+#[cfg(feature = "reqwest-middleware")]
+pub use crate::reqwest::PolicyMiddleware;
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::{Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, HttpClient, Replaced, RequestBuilder};

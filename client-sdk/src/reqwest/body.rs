@@ -30,11 +30,11 @@ pub(super) enum Rule {
 struct BodyTimeout;
 
 /// Waits for the answer and puts its body under the rule.
-pub(super) async fn under(
+pub(super) async fn under<E: From<reqwest::Error>>(
     clock: Clock,
     rule: Rule,
-    sent: impl Future<Output = Result<reqwest::Response, reqwest::Error>>,
-) -> Result<reqwest::Response, reqwest::Error> {
+    sent: impl Future<Output = Result<reqwest::Response, E>>,
+) -> Result<reqwest::Response, E> {
     let begun = clock.now();
     let mut response = sent.await?;
     let (limit, in_attempt) = match rule {

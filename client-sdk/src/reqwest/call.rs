@@ -13,7 +13,8 @@ use fusebox_policy::{
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    HttpClient, body,
+    body,
+    execute::{Http, Sender, Sent},
     kept::{self, Kept},
     stale::Key,
 };
@@ -24,27 +25,28 @@ use crate::{
     target::{Failure, fallback_with},
 };
 
-type Attempt = Pin<Box<dyn Future<Output = Result<reqwest::Response, reqwest::Error>> + Send>>;
-type Fallback = Pin<Box<dyn Future<Output = Result<reqwest::Response, FallbackFault>> + Send>>;
+type Fallback<'a> = Sent<'a, FallbackFault>;
 type Lookup = Pin<Box<dyn Future<Output = Looked<reqwest::Response>> + Send>>;
 
-pub(super) struct HttpCall<'a> {
-    http: &'a HttpClient,
+pub(super) struct HttpCall<'a, S> {
+    http: &'a Http,
+    sender: &'a S,
     live: Arc<Live>,
     request: Option<reqwest::Request>,
     replayable: bool,
     key: Option<Key>,
 }
 
-impl<'a> HttpCall<'a> {
-    pub(super) fn new(
-        http: &'a HttpClient,
+impl<'a, S: Sender> HttpCall<'a, S> {
+    pub(super) const fn new(
+        http: &'a Http,
+        sender: &'a S,
         live: Arc<Live>,
         request: reqwest::Request,
         replayable: bool,
         key: Option<Key>,
     ) -> Self {
-        Self { http, live, request: Some(request), replayable, key }
+        Self { http, sender, live, request: Some(request), replayable, key }
     }
 
     /// The request for one more sending.
@@ -81,7 +83,7 @@ impl<'a> HttpCall<'a> {
         }
     }
 
-    fn other_target(&mut self, target: &TargetName) -> Fallback {
+    fn other_target(&mut self, target: &TargetName) -> Fallback<'a> {
         let Some(base) = self.http.bases.get(target.as_str()).cloned() else {
             let unknown = FallbackFault::UnknownTarget(target.to_string());
             return Box::pin(async { Err(unknown) });
@@ -95,36 +97,26 @@ impl<'a> HttpCall<'a> {
         *request.url_mut() = url;
         // The former host's name must not travel to another one.
         request.headers_mut().remove(http::header::HOST);
-        let sent = self.http.client.execute(request);
-        Box::pin(async move { sent.await.map_err(|error| FallbackFault::Failed(Box::new(error))) })
+        let sent = self.sender.send(request);
+        Box::pin(async move { sent.await.map_err(|error| FallbackFault::Failed(error.into())) })
     }
 }
 
-impl Operation for HttpCall<'_> {
+impl<'a, S: Sender> Operation for HttpCall<'a, S> {
     type Value = reqwest::Response;
-    type Error = reqwest::Error;
-    type Attempt = Attempt;
-    type Fallback = Fallback;
+    type Error = S::Error;
+    type Attempt = Sent<'a, S::Error>;
+    type Fallback = Fallback<'a>;
     type Lookup = Lookup;
 
-    fn attempt(&mut self, _live: Option<&Live>, remaining: Option<Duration>) -> Attempt {
+    fn attempt(&mut self, _live: Option<&Live>, remaining: Option<Duration>) -> Sent<'a, S::Error> {
         let rule = self.body_rule(remaining);
-        let sent = match self.next_request() {
-            Some(mut request) => {
-                self.propagate(&mut request, remaining);
-                self.http.client.execute(request)
-            }
-            // The core never asks twice for what can't be sent again. If it did, the answer would be reqwest's own error for a
-            // request without an address.
-            None => {
-                let client = self.http.client.clone();
-                return Box::pin(async move { client.get("").send().await });
-            }
-        };
-        Box::pin(body::under(self.http.target.client.clock, rule, sent))
+        let mut request = self.next_request().expect("the core never asks twice for what can't be sent again");
+        self.propagate(&mut request, remaining);
+        Box::pin(body::under(self.http.target.client.clock, rule, self.sender.send(request)))
     }
 
-    fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Fallback {
+    fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Fallback<'a> {
         match fallback_with(live, stage) {
             Some(FallbackWith::Response(response)) => {
                 let response = fixed(response);
@@ -176,7 +168,7 @@ impl Operation for HttpCall<'_> {
         kept::copy(response, flight.max_body(), move |kept| flight.land(kept, clock.now()))
     }
 
-    fn inject(&mut self, fault: Fault) -> Option<Result<reqwest::Response, reqwest::Error>> {
+    fn inject(&mut self, fault: Fault) -> Option<Result<reqwest::Response, S::Error>> {
         let mut response = http::Response::new(Bytes::new());
         match fault {
             Fault::Status(status) => *response.status_mut() = http::StatusCode::from_u16(status).ok()?,
@@ -189,14 +181,10 @@ impl Operation for HttpCall<'_> {
         Some(Ok(response.into()))
     }
 
-    fn judge<R>(
-        &self,
-        result: Result<&reqwest::Response, &reqwest::Error>,
-        act: impl FnOnce(Outcome, &dyn Facts) -> R,
-    ) -> R {
+    fn judge<R>(&self, result: Result<&reqwest::Response, &S::Error>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R {
         match result {
             Ok(response) => act(classify::response(response.status(), response.headers()), &Head(response.headers())),
-            Err(error) => act(classify::error(error), &NoFacts),
+            Err(error) => act(S::outcome(error), &NoFacts),
         }
     }
 }

@@ -5,18 +5,22 @@
 
 mod body;
 mod call;
+mod execute;
 mod kept;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod stale;
 
-use std::{collections::HashMap, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use fusebox_policy::Outcome;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use self::{call::HttpCall, stale::StaleStore};
+use self::execute::Http;
+#[cfg(feature = "reqwest-middleware")]
+pub use self::middleware::PolicyMiddleware;
 use crate::{
     error::{BoxError, CallError},
-    pipeline::{Live, drive},
     target::{Failure, Target},
 };
 
@@ -50,12 +54,8 @@ pub struct Replaced {
 /// A `reqwest::Client` whose requests run under the policy of one target. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    target: Target,
+    http: Http,
     client: reqwest::Client,
-    replay_limit: usize,
-    /// Where other targets live, for fallbacks that call them.
-    bases: HashMap<String, reqwest::Url>,
-    stale: Arc<StaleStore>,
 }
 
 impl Target {
@@ -66,13 +66,7 @@ impl Target {
     pub fn reqwest(&self, builder: reqwest::ClientBuilder) -> Result<HttpClient, reqwest::Error> {
         // Two loops of retries would multiply the load in an outage.
         let client = builder.retry(reqwest::retry::never()).build()?;
-        Ok(HttpClient {
-            target: self.clone(),
-            client,
-            replay_limit: DEFAULT_REPLAY_LIMIT,
-            bases: HashMap::new(),
-            stale: Arc::default(),
-        })
+        Ok(HttpClient { http: Http::new(self.clone()), client })
     }
 }
 
@@ -80,14 +74,14 @@ impl HttpClient {
     /// Sets the largest body, in bytes, that is kept to be sent again. Requests with a larger one are tried once.
     #[must_use]
     pub const fn replay_limit(mut self, bytes: usize) -> Self {
-        self.replay_limit = bytes;
+        self.http.replay_limit = bytes;
         self
     }
 
     /// Says where another target lives, for policies whose fallback calls it: scheme, host and port are taken from `base`.
     #[must_use]
     pub fn target_url(mut self, target: impl Into<String>, base: reqwest::Url) -> Self {
-        self.bases.insert(target.into(), base);
+        self.http.bases.insert(target.into(), base);
         self
     }
 
@@ -123,7 +117,7 @@ impl HttpClient {
 
     /// Begins a request.
     pub fn request(&self, method: Method, url: impl reqwest::IntoUrl) -> RequestBuilder {
-        RequestBuilder { http: self.clone(), inner: self.client.request(method, url) }
+        RequestBuilder { client: self.clone(), inner: self.client.request(method, url) }
     }
 
     /// Sends a request under the target's policy.
@@ -133,69 +127,15 @@ impl HttpClient {
     /// # Errors
     /// reqwest's own error, or what a strategy made of it.
     pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, CallError<reqwest::Error>> {
-        let client = &self.target.client;
-        let own_route = format!("{} {}", request.method(), request.url().path());
-        let route = self.target.route.as_deref().unwrap_or(&own_route);
-        let Some(live) = client.registry.resolve(&self.target.name, Some(route)) else {
-            let mut response = self.client.execute(request).await.map_err(CallError::Inner)?;
-            response.extensions_mut().insert(Attempts(1));
-            return Ok(response);
-        };
-        let idempotent = is_idempotent(&request);
-        let replayable = match request.body() {
-            None => true,
-            Some(body) => body.as_bytes().is_some_and(|bytes| bytes.len() <= self.replay_limit),
-        };
-        if !replayable && has_retry(&live) {
-            tracing::debug!(
-                target: "fusebox", target = %self.target.name, policy = %live.policy.name, route,
-                "the body can't be sent again: one attempt"
-            );
-        }
-        let key = stale::key(&live, &request);
-        let mut call = HttpCall::new(self, Arc::clone(&live), request, replayable, key.clone());
-        let rules = self.target.rules(idempotent, replayable);
-        let driven = Box::pin(drive(client.clock, Arc::clone(&live), rules, &mut call)).await;
-        let mut response = driven.result?;
-        response.extensions_mut().insert(Attempts(driven.attempts));
-        match driven.replaced {
-            Some((stage, outcome)) => mark_replaced(&mut response, &live, stage, outcome),
-            None => {
-                if let Some(key) = key {
-                    response = self.stale.keep(key, response, client.clock);
-                }
-            }
-        }
-        Ok(response)
+        self.http.execute(&self.client, request).await
     }
-}
-
-fn mark_replaced(response: &mut reqwest::Response, live: &Live, stage: usize, outcome: Outcome) {
-    // Names and outcomes are plain ASCII; if that ever changes, the extension still tells.
-    if let Ok(text) = HeaderValue::from_str(&format!("{}/{}; {outcome}", live.policy.name, live.strategy(stage))) {
-        response.headers_mut().insert(HeaderName::from_static(FALLBACK_HEADER), text);
-    }
-    response.extensions_mut().insert(Replaced {
-        policy: live.policy.name.clone(),
-        strategy: live.strategy(stage).clone(),
-        outcome,
-    });
-}
-
-fn has_retry(live: &Live) -> bool {
-    live.pipeline().strategies().iter().any(|strategy| strategy.spec().as_retry().is_some())
-}
-
-fn is_idempotent(request: &reqwest::Request) -> bool {
-    let by_method = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    by_method.contains(request.method()) || request.headers().contains_key("idempotency-key")
 }
 
 /// A request that is being put together.
 #[derive(Debug)]
 #[must_use = "a request does nothing before it is sent"]
 pub struct RequestBuilder {
-    http: HttpClient,
+    client: HttpClient,
     inner: reqwest::RequestBuilder,
 }
 
@@ -251,6 +191,6 @@ impl RequestBuilder {
     /// What was wrong with its parts, reqwest's own error, or what a strategy made of it.
     pub async fn send(self) -> Result<reqwest::Response, CallError<reqwest::Error>> {
         let request = self.inner.build().map_err(CallError::Inner)?;
-        self.http.execute(request).await
+        self.client.execute(request).await
     }
 }

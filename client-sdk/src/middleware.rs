@@ -1,1 +1,0 @@
-//! A target's policy as a middleware of `reqwest-middleware`.
