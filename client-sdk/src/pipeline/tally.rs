@@ -255,8 +255,8 @@ mod loom_tests {
                 .map(|shard| {
                     let (word, shard) = (Arc::clone(&word), Arc::clone(shard));
                     thread::spawn(move || {
-                        assert!(word.is_rest(1) && shard.count_success(1, 1, Duration::ZERO, Timestamp::ZERO));
-                        assert!(shard.count_success(1, 1, Duration::ZERO, Timestamp::ZERO));
+                        assert!(word.is_rest(1) && shard.count_success(1, 1, 0, Timestamp::ZERO));
+                        assert!(shard.count_success(1, 1, 0, Timestamp::ZERO));
                     })
                 })
                 .collect();
@@ -279,7 +279,7 @@ mod loom_tests {
             let thread = {
                 let (shard, told) = (Arc::clone(&shards[0]), Arc::clone(&told));
                 thread::spawn(move || {
-                    shard.count_success(1, 1, Duration::ZERO, Timestamp::ZERO);
+                    shard.count_success(1, 1, 0, Timestamp::ZERO);
                     told.store(1, Ordering::Release);
                 })
             };
@@ -301,8 +301,8 @@ mod loom_tests {
                 let (word, gate, shard) = (Arc::clone(&word), Arc::clone(&gate), Arc::clone(&shards[0]));
                 let all: Vec<_> = shards.iter().map(Arc::clone).collect();
                 thread::spawn(move || {
-                    if let (Said::Rest { epoch }, _) = word.read(|| Timestamp::ZERO)
-                        && shard.count_success(epoch, 1, Duration::ZERO, Timestamp::ZERO)
+                    if let Some(epoch) = word.rest(|| Timestamp::ZERO)
+                        && shard.count_success(epoch, 1, 0, Timestamp::ZERO)
                     {
                         return;
                     }
@@ -345,8 +345,8 @@ mod loom_tests {
                     word.publish(Said::Rest { epoch: 1 }, Timestamp::from_nanos(99));
                 })
             };
-            if let (Said::Refuse { after: None }, until) = word.read(|| Timestamp::ZERO) {
-                assert_eq!(until, Timestamp::from_nanos(10));
+            if let Some((wait, None)) = word.refusal(|| Timestamp::ZERO) {
+                assert_eq!(wait, Duration::from_nanos(10));
             }
             thread.join().unwrap();
         });
