@@ -72,6 +72,8 @@ impl Client {
             dial: Arc::new(Endpoint::connect_lazy),
             #[cfg(feature = "test")]
             recorder: None,
+            #[cfg(feature = "metrics")]
+            metrics: true,
             fault: None,
         }
     }
@@ -150,6 +152,8 @@ pub struct ClientBuilder {
     dial: Dial,
     #[cfg(feature = "test")]
     recorder: Option<Arc<crate::testing::Recorder>>,
+    #[cfg(feature = "metrics")]
+    metrics: bool,
     /// The first bad argument that could not be told at once.
     fault: Option<SetupError>,
 }
@@ -231,6 +235,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether the client tells the `metrics` facade what it does. Default: yes, where the feature is on. The recorder must be installed
+    /// before the client starts.
+    #[cfg(feature = "metrics")]
+    pub const fn metrics(mut self, tell: bool) -> Self {
+        self.metrics = tell;
+        self
+    }
+
     #[cfg(feature = "test")]
     pub(crate) fn recorder(mut self, recorder: Arc<crate::testing::Recorder>) -> Self {
         self.recorder = Some(recorder);
@@ -251,6 +263,8 @@ impl ClientBuilder {
     pub fn start(self) -> Result<Client, SetupError> {
         #[cfg(feature = "test")]
         let recorder = self.recorder.clone();
+        #[cfg(feature = "metrics")]
+        let metrics = self.metrics;
         let Self {
             service,
             namespace,
@@ -291,10 +305,14 @@ impl ClientBuilder {
 
         let clock = Clock::start();
         let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
+        #[cfg(feature = "metrics")]
+        let meters = metrics.then(|| Arc::new(crate::metrics::Meters::new(service.clone())));
         let registry = Registry::new(Caller { namespace, service, zone, allow_chaos }, clock, builtin);
         #[cfg(feature = "test")]
         let registry = registry.recorded_by(recorder);
-        let registry = Arc::new(registry);
+        #[cfg(feature = "metrics")]
+        let registry = registry.metered_by(meters);
+        let registry = Arc::new(registry.ready());
         let (ready_sender, ready) = watch::channel(false);
         let (alive, alive_receiver) = watch::channel(());
         let has_server = server.is_some();

@@ -29,6 +29,8 @@ mod client;
 mod clock;
 mod error;
 mod link;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod pipeline;
 mod registry;
 mod report;

@@ -90,11 +90,13 @@ pub(crate) struct Registry {
     recorder: Option<Arc<crate::testing::Recorder>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) connected: std::sync::atomic::AtomicBool,
+    #[cfg(feature = "metrics")]
+    meters: Option<Arc<crate::metrics::Meters>>,
 }
 
 impl Registry {
     pub(crate) fn new(caller: Caller, clock: Clock, builtin: PolicySet) -> Self {
-        let registry = Self {
+        Self {
             caller,
             clock,
             table: ArcSwap::default(),
@@ -106,17 +108,50 @@ impl Registry {
             recorder: None,
             outbox: Arc::default(),
             connected: std::sync::atomic::AtomicBool::new(false),
-        };
-        registry.hold(Held::default());
-        registry
+            #[cfg(feature = "metrics")]
+            meters: None,
+        }
+    }
+
+    /// Puts the built-in policies in force.
+    pub(crate) fn ready(self) -> Self {
+        self.hold(Held::default());
+        self
     }
 
     /// Keeps a record of what happens.
     #[cfg(feature = "test")]
     pub(crate) fn recorded_by(mut self, recorder: Option<Arc<crate::testing::Recorder>>) -> Self {
-        self.outbox = Arc::new(Outbox::recorded_by(recorder.clone().map(|recorder| (recorder, self.clock))));
+        if let Some(outbox) = Arc::get_mut(&mut self.outbox) {
+            outbox.recorder = recorder.clone().map(|recorder| (recorder, self.clock));
+        }
         self.recorder = recorder;
         self
+    }
+
+    /// Tells metrics.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn metered_by(mut self, meters: Option<Arc<crate::metrics::Meters>>) -> Self {
+        if let Some(outbox) = Arc::get_mut(&mut self.outbox) {
+            outbox.meters.clone_from(&meters);
+        }
+        self.meters = meters;
+        self
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meters(&self) -> Option<&crate::metrics::Meters> {
+        self.meters.as_deref()
+    }
+
+    /// Tells all gauges.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn gauge(&self, seen: &mut crate::metrics::Seen) {
+        if let Some(meters) = &self.meters {
+            let table = self.table.load_full();
+            let lives: Vec<&Live> = table.by_target.values().flatten().map(|live| &**live).collect();
+            seen.tell(meters, &lives, self.connected.load(Ordering::Relaxed), self.clock.now());
+        }
     }
 
     pub(crate) const fn caller(&self) -> &Caller {
@@ -250,6 +285,8 @@ impl Registry {
             budget: Arc::clone(budget),
             #[cfg(feature = "test")]
             recorder: self.recorder.clone().map(|recorder| (recorder, self.clock)),
+            #[cfg(feature = "metrics")]
+            meter: self.meters.as_deref().map(|meters| crate::metrics::CallMeter::new(meters, policy)),
         }
     }
 

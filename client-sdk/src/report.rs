@@ -61,17 +61,12 @@ pub(crate) struct Outbox {
     filled: Notify,
     stirred: Notify,
     #[cfg(feature = "test")]
-    recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
+    pub(crate) recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
+    #[cfg(feature = "metrics")]
+    pub(crate) meters: Option<std::sync::Arc<crate::metrics::Meters>>,
 }
 
 impl Outbox {
-    #[cfg(feature = "test")]
-    pub(crate) fn recorded_by(
-        recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
-    ) -> Self {
-        Self { recorder, ..Self::default() }
-    }
-
     pub(crate) fn transition(&self, told: Told) {
         self.waiting.lock().transitions.insert(told.key.clone(), told);
         self.filled.notify_one();
@@ -92,6 +87,10 @@ impl Outbox {
         let mut waiting = self.waiting.lock();
         if waiting.probes.len() >= MAX_PROBES {
             waiting.probes.pop_front();
+            #[cfg(feature = "metrics")]
+            if let Some(meters) = &self.meters {
+                meters.count("fusebox_events_dropped_total", 1);
+            }
         }
         waiting.probes.push_back(probed);
         drop(waiting);
@@ -155,6 +154,10 @@ pub(crate) fn tell(outbox: &Outbox, key: &BreakerKey, origin: &Origin, effects: 
                     let names = (&key.target, &key.policy, &key.strategy);
                     recorder.record(clock.now(), names, crate::testing::Happened::Transition(transition));
                 }
+                #[cfg(feature = "metrics")]
+                if let Some(meters) = &outbox.meters {
+                    meters.transition(key, &transition, origin.shadow);
+                }
                 let Transition { from, to, cause, counts } = transition;
                 tracing::info!(
                     target: "fusebox",
@@ -187,4 +190,7 @@ pub(crate) struct Origin {
     pub(crate) revision: Revision,
     pub(crate) own_trip: bool,
     pub(crate) held: Fence,
+    /// Whether the breaker only watches.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only metrics tell it apart"))]
+    pub(crate) shadow: bool,
 }

@@ -16,7 +16,7 @@ use crate::{
     client::Inner,
     clock::Clock,
     error::{BoxError, CallError, FallbackFault},
-    pipeline::{Flight, Live, Looked, Operation, Snapshot, cache, calling, drive},
+    pipeline::{Flight, Live, Looked, Operation, Snapshot, cache, calling},
 };
 
 /// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
@@ -184,6 +184,7 @@ impl Target {
     }
 
     /// Runs an operation under the policy for a route; once, if there is none.
+    #[cfg(feature = "tower")]
     pub(crate) async fn drive<P: Operation>(
         &self,
         operation: &mut P,
@@ -191,7 +192,7 @@ impl Target {
         rules: CallRules,
     ) -> Result<P::Value, CallError<P::Error>> {
         match self.client.registry.resolve(&self.name, route) {
-            Some(live) => drive(self.client.clock, live, rules, operation).await.result,
+            Some(live) => crate::pipeline::drive(self.client.clock, live, rules, operation).await.result,
             None => operation.attempt(None, None).await.map_err(CallError::Inner),
         }
     }

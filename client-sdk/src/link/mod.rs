@@ -67,7 +67,7 @@ pub(crate) async fn run(link: Link, mut alive: watch::Receiver<()>) {
     let work = async {
         loop {
             let round = async {
-                tokio::join!(worker::keep_stream(&link), keep_time(&link), keep_cache(&link));
+                tokio::join!(worker::keep_stream(&link), keep_time(&link), keep_cache(&link), keep_gauges(&link));
             };
             if AssertUnwindSafe(round).catch_unwind().await.is_err() {
                 link.registry.connected.store(false, Ordering::Relaxed);
@@ -100,6 +100,22 @@ async fn keep_time(link: &Link) {
         }
     }
 }
+
+/// Tells metrics what is so.
+#[cfg(feature = "metrics")]
+async fn keep_gauges(link: &Link) {
+    if link.registry.meters().is_none() {
+        return std::future::pending().await;
+    }
+    let mut seen = crate::metrics::Seen::default();
+    loop {
+        link.registry.gauge(&mut seen);
+        tokio::time::sleep(crate::metrics::Seen::EVERY).await;
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+async fn keep_gauges(_link: &Link) {}
 
 /// Writes what is held, when it has changed. A failure changes nothing but a line in the log.
 async fn keep_cache(link: &Link) {

@@ -144,6 +144,11 @@ impl Link {
         tracing::info!(
             target: "fusebox", revision, policies = policies.len(), rejected = rejected.len(), "policies applied"
         );
+        #[cfg(feature = "metrics")]
+        if let Some(meters) = self.registry.meters() {
+            meters.synced();
+            meters.count("fusebox_policy_rejected_total", rejected.len() as u64);
+        }
         let ack = sync::Ack {
             revision,
             rejected: rejected
@@ -253,6 +258,10 @@ impl Link {
             (None, Some(welcome)) => welcome.lease,
             (None, None) => return Err(Invalid::new("lease", "is required")),
         };
+        #[cfg(feature = "metrics")]
+        if let Some(meters) = self.registry.meters() {
+            meters.synced();
+        }
         let Some(until) = stream.lease_end(seq, lease) else { return Ok(()) };
         for cell in self.registry.cells() {
             cell.with(|gate| (gate.renew(term, rev, until), Vec::new()));

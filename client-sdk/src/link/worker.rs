@@ -79,6 +79,10 @@ pub(super) async fn keep_stream(link: &Link) {
         } else {
             tracing::debug!(target: "fusebox", why, wait_ms, "the control plane could not be reached");
         }
+        #[cfg(feature = "metrics")]
+        if let Some(meters) = link.registry.meters() {
+            meters.count("fusebox_sync_reconnects_total", 1);
+        }
         tokio::time::sleep(wait).await;
     }
 }

@@ -101,6 +101,7 @@ impl Flight {
     }
 
     /// Largest body worth keeping.
+    #[cfg(feature = "reqwest")]
     pub(crate) fn max_body(&self) -> usize {
         self.store.inner.lock().spec.max_body_bytes() as usize
     }

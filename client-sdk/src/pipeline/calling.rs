@@ -27,6 +27,7 @@ use super::{
     live::Live,
     operation::Operation,
     snapshot::Seen,
+    spans,
 };
 use crate::{clock::Clock, error::CallError, target::Target};
 
@@ -186,7 +187,9 @@ where
                 Poll::Pending => Poll::Pending,
             };
         };
-        let Some(way) = seen.way.as_ref().filter(|_| O::PLAIN) else { return self.decide(live, cx) };
+        let Some(way) = seen.way.as_ref().filter(|_| O::PLAIN && !spans::wanted()) else {
+            return self.decide(live, cx);
+        };
         if let Some(entered) = way.enter(live, self.clock) {
             // What time remains is told to operations that pass it on; a plain one does not.
             return match self.begin(Some(live), None, cx) {
@@ -224,6 +227,11 @@ where
     /// Asks the machine.
     #[inline(never)]
     fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        if spans::wanted() {
+            let underway = Underway::new(Call::new(*self.this.rules), Arc::clone(live), self.clock);
+            *self.this.onward = Some(Box::new((underway, Begun::New)));
+            return self.this.later(true, cx);
+        }
         let now = self.clock.now();
         let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
         let step = machine.call.start(live.pipeline(), &**live, now);

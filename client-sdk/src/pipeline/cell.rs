@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fusebox_policy::{
     Draw, Outcome, Timestamp,
-    breaker::{BreakerSpec, Ending},
+    breaker::{BreakerMode, BreakerSpec, Ending},
     condition::Class,
     fleet::{
         BreakerKey,
@@ -142,8 +142,12 @@ impl Cell {
             return value;
         }
         let gate = &guarded.gate;
-        let origin =
-            Origin { revision: gate.revision(), own_trip: gate.breaker().own_trip(), held: gate.held().highest() };
+        let origin = Origin {
+            revision: gate.revision(),
+            own_trip: gate.breaker().own_trip(),
+            held: gate.held().highest(),
+            shadow: guarded.spec.mode() == BreakerMode::Shadow,
+        };
         drop(guarded);
         tell(&self.outbox, &self.key, &origin, effects);
         value

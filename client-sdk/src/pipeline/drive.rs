@@ -8,15 +8,16 @@ use fusebox_policy::{
     Outcome,
     outcome::NoFacts,
     pipeline::{Call, Finish, Step},
-    retry::CallRules,
 };
 use parking_lot::Mutex;
+use tracing::{Instrument as _, Span};
 
 use super::{
     cache::Flight,
     live::Live,
     operation::{Driven, Looked, Operation, judge},
     race::race,
+    spans,
     within::within,
 };
 use crate::{
@@ -54,18 +55,31 @@ pub(super) enum Begun<O: Operation> {
 }
 
 /// Runs a call to its end.
+#[cfg(feature = "http")]
 pub(crate) async fn drive<O: Operation>(
     clock: Clock,
     live: Arc<Live>,
-    rules: CallRules,
+    rules: fusebox_policy::retry::CallRules,
     operation: &mut O,
 ) -> Driven<O::Value, O::Error> {
     let mut underway = Underway::new(Call::new(rules), live, clock);
     run(&mut underway, Begun::New, &Mutex::new(operation)).await
 }
 
-/// Does step after step.
+/// Runs a call, or a branch of one, to its end, inside its span where somebody wants spans.
 pub(super) async fn run<O: Operation>(
+    underway: &mut Underway,
+    begun: Begun<O>,
+    operation: &Mutex<&mut O>,
+) -> Driven<O::Value, O::Error> {
+    let span = if underway.call.is_branch() { Span::none() } else { spans::call(&underway.live) };
+    let driven = steps(underway, begun, operation).instrument(span.clone()).await;
+    spans::ended(&span, driven.outcome, driven.attempts);
+    driven
+}
+
+/// Does step after step.
+async fn steps<O: Operation>(
     underway: &mut Underway,
     begun: Begun<O>,
     operation: &Mutex<&mut O>,
@@ -92,10 +106,12 @@ pub(super) async fn run<O: Operation>(
                 (slot, replaced) = (None, None);
                 let remaining = call.deadline_with_outer().map(|deadline| clock.now().until(deadline));
                 let attempt = operation.lock().attempt(Some(live), remaining);
-                match within(clock, call.deadline(), attempt).await {
+                let span = spans::attempt(call);
+                match within(clock, call.deadline(), attempt.instrument(span.clone())).await {
                     Some(result) => {
                         let now = clock.now();
                         let step = operation.lock().judge(result.as_ref(), |outcome, facts| {
+                            spans::ended(&span, outcome, call.attempts());
                             call.attempt_ended(spec, cells, outcome, facts, now)
                         });
                         slot = Some(result.map_err(CallError::Inner));
@@ -114,9 +130,14 @@ pub(super) async fn run<O: Operation>(
             }
             Step::Queue { stage, ticket, until } => {
                 slot = None;
+                let since = clock.now();
                 let admitted = within(clock, until, live.admitted(stage, ticket));
                 match within(clock, call.deadline(), admitted).await {
-                    Some(admitted) => call.queue_ended(spec, cells, admitted.is_some(), clock.now()),
+                    Some(admitted) => {
+                        let now = clock.now();
+                        live.queued(now.since(since));
+                        call.queue_ended(spec, cells, admitted.is_some(), now)
+                    }
                     None => call.deadline_passed(spec, cells, clock.now()),
                 }
             }

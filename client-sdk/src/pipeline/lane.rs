@@ -13,7 +13,7 @@ use fusebox_policy::{
     condition::{Class, Classifier},
     fleet::gate::{Gate, Pass},
     outcome::{NoFacts, Outcome, RejectionReason, RetryHint},
-    pipeline::{Cells, Entry, Event, Hold, PipelineSpec, StrategySpec},
+    pipeline::{AttemptEnded, CallEnded, Cells, Entry, Event, Hold, PipelineSpec, StrategySpec},
     retry::{CallRules, budget::BudgetSpec},
 };
 
@@ -90,7 +90,7 @@ pub(super) struct Way {
 impl Way {
     /// This thread's way through a policy, if it has a lane.
     pub(super) fn of(live: &Live) -> Option<Self> {
-        let lane = Lane::of(live.pipeline())?;
+        let lane = Lane::of(live.pipeline()).filter(|_| !live.is_metered())?;
         let breaker = match lane.breaker {
             None => None,
             Some(stage) => {
@@ -225,6 +225,14 @@ impl Cells for Entered<'_> {
 
     fn event(&self, event: Event) {
         self.live.event(event);
+    }
+
+    fn attempt_ended(&self, attempt: AttemptEnded) {
+        self.live.attempt_ended(attempt);
+    }
+
+    fn call_ended(&self, call: CallEnded) {
+        self.live.call_ended(call);
     }
 }
 

@@ -127,6 +127,7 @@ impl Limited {
     }
 
     /// Looks at the state.
+    #[cfg(feature = "metrics")]
     pub(crate) fn look<T>(&self, act: impl FnOnce(&LiveStrategy, &StrategySpec) -> T) -> T {
         let inner = self.inner.lock();
         act(&inner.live, &inner.spec)

@@ -9,7 +9,7 @@ use fusebox_policy::{
     hedge::HedgeSpec,
     names::StrategyName,
     outcome::{Rejection, RejectionReason},
-    pipeline::{Cells, Entry, Event, Hold, PipelineSpec},
+    pipeline::{AttemptEnded, CallEnded, Cells, Entry, Event, Hold, PipelineSpec},
     retry::{CallRules, budget::BudgetSpec},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Live {
     pub(crate) budget: Arc<Purse>,
     #[cfg(feature = "test")]
     pub(crate) recorder: Option<(Arc<crate::testing::Recorder>, crate::clock::Clock)>,
+    #[cfg(feature = "metrics")]
+    pub(crate) meter: Option<crate::metrics::CallMeter>,
 }
 
 /// The live state of one strategy.
@@ -65,13 +67,30 @@ impl Live {
         self.pipeline().strategies()[stage].name()
     }
 
+    /// Whether every call is looked at, also one that needs no decision.
+    pub(super) const fn is_metered(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        return self.meter.is_some();
+        #[cfg(not(feature = "metrics"))]
+        false
+    }
+
+    /// A call has waited for a place in a bulkhead.
+    pub(super) fn queued(&self, waited: Duration) {
+        #[cfg(feature = "metrics")]
+        if let Some(meter) = &self.meter {
+            meter.queued(waited);
+        }
+        let _ = waited;
+    }
+
     /// Whether anybody may want to hear of a single refusal.
     pub(super) fn listens(&self) -> bool {
         #[cfg(feature = "test")]
         if self.recorder.is_some() {
             return true;
         }
-        tracing::enabled!(target: "fusebox", tracing::Level::DEBUG)
+        super::spans::wanted()
     }
 
     pub(crate) fn rejection(&self, stage: usize, reason: RejectionReason) -> Rejection {
@@ -126,7 +145,14 @@ impl Cells for Live {
                 Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
                 Err(reason) => Entry::Rejected(reason),
             },
-            Stage::Limited(limited) => limited.enter(rules, now),
+            Stage::Limited(limited) => {
+                let entry = limited.enter(rules, now);
+                #[cfg(feature = "metrics")]
+                if let (Some(meter), Entry::Wait { until, hold: Hold::Turn(_) }) = (&self.meter, &entry) {
+                    meter.delayed(now.until(*until));
+                }
+                entry
+            }
             Stage::Cache(_) | Stage::Stateless => Entry::Pass(Hold::Nothing),
         }
     }
@@ -161,7 +187,27 @@ impl Cells for Live {
         draw()
     }
 
+    fn attempt_ended(&self, attempt: AttemptEnded) {
+        #[cfg(feature = "metrics")]
+        if let Some(meter) = &self.meter {
+            meter.attempt_ended(attempt);
+        }
+        let _ = attempt;
+    }
+
+    fn call_ended(&self, call: CallEnded) {
+        #[cfg(feature = "metrics")]
+        if let Some(meter) = &self.meter {
+            meter.call_ended(call);
+        }
+        let _ = call;
+    }
+
     fn event(&self, event: Event) {
+        #[cfg(feature = "metrics")]
+        if let Some(meter) = &self.meter {
+            meter.event(event);
+        }
         let strategy = self.strategy(event.stage());
         let policy = &self.policy.name;
         let service = self.policy.definition.selector.target();

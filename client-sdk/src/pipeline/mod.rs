@@ -15,11 +15,13 @@ mod operation;
 mod purse;
 mod race;
 mod snapshot;
+mod spans;
 mod tally;
 mod within;
 
 pub(crate) use cache::{CacheStore, Flight};
 pub(crate) use calling::calling;
+#[cfg(feature = "http")]
 pub(crate) use drive::drive;
 pub(crate) use limited::Limited;
 pub(crate) use live::{Live, Stage};

@@ -39,6 +39,14 @@ impl Purse {
         budget.try_retry(spec, now)
     }
 
+    /// Retries for each call of late.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn used(&self, now: Timestamp) -> f64 {
+        let mut budget = self.budget.lock();
+        self.drain(&mut budget);
+        budget.used(now)
+    }
+
     fn drain(&self, budget: &mut Budget) {
         for shard in &self.shards {
             let taken = shard.0.take();

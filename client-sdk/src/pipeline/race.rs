@@ -30,7 +30,7 @@ pub(super) async fn race<O: Operation>(
     let begun = clock.now();
     let mut race = HedgeRun::start(delay, spec.max_hedges(), begun);
     let try_number = |number: u32| {
-        let mut underway = Underway::new(call.branch(), Arc::clone(live), clock);
+        let mut underway = Underway::new(call.branch(number), Arc::clone(live), clock);
         // The type of a try holds the type of a race: it lives on the heap, once for each try of a hedged call.
         Box::pin(async move { (number, run(&mut underway, Begun::New, operation).await) })
     };
@@ -38,7 +38,7 @@ pub(super) async fn race<O: Operation>(
     tries.push(try_number(0));
     let mut attempts = 0;
     let mut primary = None;
-    let (winner, mut driven) = loop {
+    let (winner, failed, mut driven) = loop {
         let next = race.next_start();
         let due = async {
             match next {
@@ -55,8 +55,8 @@ pub(super) async fn race<O: Operation>(
                     spec.classifier().classify(outcome, took, facts)
                 });
                 match race.ended(class) {
-                    Race::Won => break (number, driven),
-                    Race::Lost => break primary.take().map_or((number, driven), |primary| (0, primary)),
+                    Race::Won => break (number, false, driven),
+                    Race::Lost => break primary.take().map_or((number, true, driven), |primary| (0, true, primary)),
                     Race::GoesOn if number == 0 => primary = Some(driven),
                     Race::GoesOn => {}
                 }
@@ -80,7 +80,7 @@ pub(super) async fn race<O: Operation>(
     drop(tries);
     live.hedge_took(stage, clock.now().since(begun).max(Duration::from_nanos(1)));
     if hedges > 0 {
-        live.event(Event::HedgeEnded { stage, winner, hedges });
+        live.event(Event::HedgeEnded { stage, winner, hedges, failed });
     }
     driven.attempts = attempts;
     driven

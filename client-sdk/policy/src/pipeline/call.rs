@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 
 use super::{
-    cells::{Cells, Entry, Event, Hold},
+    cells::{AttemptEnded, AttemptKind, CallEnded, Cells, Entry, Event, Hold},
     spec::{MAX_STRATEGIES, PipelineSpec, StrategySpec},
     step::{Finish, Step},
 };
@@ -61,6 +61,13 @@ pub struct Call {
     attempts: u32,
     exhausted: Option<(usize, u32)>,
     outcome: Outcome,
+    begun: Timestamp,
+    /// Since when an attempt runs.
+    running: Option<Timestamp>,
+    /// Whether the outcome that goes outward is a fallback's.
+    replaced: bool,
+    /// Whether it is a try beside the primary.
+    hedge: bool,
 }
 
 impl Call {
@@ -70,15 +77,28 @@ impl Call {
         Self::from_stage(rules, 0, Timestamp::MAX)
     }
 
-    /// One of the parallel tries of what is inside a hedge. The deadlines outside cut it from outside.
+    /// One of the parallel tries of what is inside a hedge, 0 for the primary. The deadlines outside cut it from outside.
     #[must_use]
-    pub fn branch(&self) -> Self {
-        Self::from_stage(self.rules, self.base + self.stages.len(), self.nearest(self.stages.len()))
+    pub fn branch(&self, number: u32) -> Self {
+        let outer = self.nearest(self.stages.len());
+        Self { hedge: self.hedge || number > 0, ..Self::from_stage(self.rules, self.base + self.stages.len(), outer) }
     }
 
     const fn from_stage(rules: CallRules, base: usize, outer: Timestamp) -> Self {
         let stages = ArrayVec::new_const();
-        Self { rules, base, outer, stages, attempts: 0, exhausted: None, outcome: Outcome::OK }
+        Self {
+            rules,
+            base,
+            outer,
+            stages,
+            attempts: 0,
+            exhausted: None,
+            outcome: Outcome::OK,
+            begun: Timestamp::ZERO,
+            running: None,
+            replaced: false,
+            hedge: false,
+        }
     }
 
     /// Whether it is inside of no stage: it holds nothing.
@@ -131,7 +151,37 @@ impl Call {
 
     /// Begins.
     pub fn start<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
+        self.begun = now;
         self.descend(spec, cells, now)
+    }
+
+    /// The kind of the attempt that runs, or ran last.
+    #[must_use]
+    pub const fn attempt_kind(&self) -> AttemptKind {
+        match (self.attempts, self.hedge) {
+            (0 | 1, false) => AttemptKind::First,
+            (0 | 1, true) => AttemptKind::Hedge,
+            (_, _) => AttemptKind::Retry,
+        }
+    }
+
+    /// Whether it is one of the tries of a hedge, and so a part of another call.
+    #[must_use]
+    pub const fn is_branch(&self) -> bool {
+        self.base > 0
+    }
+
+    fn end_attempt<C: Cells>(&mut self, cells: &C, outcome: Option<Outcome>, now: Timestamp) {
+        if let Some(since) = self.running.take() {
+            cells.attempt_ended(AttemptEnded { kind: self.attempt_kind(), outcome, took: now.since(since) });
+        }
+    }
+
+    fn end<C: Cells>(&self, cells: &C, outcome: Option<Outcome>, now: Timestamp) {
+        if !self.is_branch() {
+            let Self { attempts, replaced, begun, .. } = *self;
+            cells.call_ended(CallEnded { outcome, attempts, replaced, took: now.since(begun) });
+        }
     }
 
     /// The attempt has ended by itself.
@@ -143,6 +193,7 @@ impl Call {
         facts: &dyn Facts,
         now: Timestamp,
     ) -> Step {
+        self.end_attempt(cells, Some(outcome), now);
         self.ascend(spec, cells, outcome, facts, now)
     }
 
@@ -256,6 +307,7 @@ impl Call {
     ) -> Step {
         self.stages.pop();
         self.exhausted = None;
+        self.replaced = matches!(outcome, Outcome::Response(_));
         self.ascend(spec, cells, outcome, facts, now)
     }
 
@@ -269,6 +321,8 @@ impl Call {
         self.release(height, cells, now);
         self.exhausted = None;
         let stage = self.base + height;
+        self.replaced = false;
+        self.end_attempt(cells, Some(Outcome::Timeout(stage)), now);
         cells.event(Event::TimedOut { stage });
         self.ascend(spec, cells, Outcome::Timeout(stage), &NoFacts, now)
     }
@@ -276,6 +330,8 @@ impl Call {
     /// The caller has gone: everything goes back, nothing counts.
     pub fn cancel<C: Cells>(&mut self, cells: &C, now: Timestamp) {
         self.release(0, cells, now);
+        self.end_attempt(cells, None, now);
+        self.end(cells, None, now);
     }
 
     /// Leaves the stages from this height of the stack on, and gives back what they hold.
@@ -306,6 +362,7 @@ impl Call {
 
     /// Enters all stages that it is not yet inside of.
     fn descend<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
+        self.replaced = false;
         let first = self.base + self.stages.len();
         for (index, strategy) in spec.strategies().iter().enumerate().skip(first) {
             let mut deadline = self.stages.last().map_or(Timestamp::MAX, |stage| stage.deadline);
@@ -375,6 +432,7 @@ impl Call {
         }
         self.attempts = self.attempts.saturating_add(1);
         self.exhausted = None;
+        self.running = Some(now);
         Step::Attempt
     }
 
@@ -444,6 +502,7 @@ impl Call {
             }
         }
         self.outcome = outcome;
+        self.end(cells, Some(outcome), now);
         Step::Finish(match (self.exhausted, outcome) {
             (Some((stage, attempts)), _) => Finish::Exhausted { stage, attempts },
             (None, Outcome::Response(_) | Outcome::Error(_)) => Finish::Value,

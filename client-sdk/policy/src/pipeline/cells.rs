@@ -72,6 +72,49 @@ pub trait Cells {
     fn draw(&self) -> Draw;
     /// Something happened that operators read about. Called while no lock is held.
     fn event(&self, event: Event);
+    /// An attempt has ended, or was cut. By default nobody counts.
+    fn attempt_ended(&self, attempt: AttemptEnded) {
+        let _ = attempt;
+    }
+    /// The call has ended, or was dropped. By default nobody counts.
+    fn call_ended(&self, call: CallEnded) {
+        let _ = call;
+    }
+}
+
+/// How an attempt came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttemptKind {
+    /// The first of its call.
+    First,
+    /// It follows a failed one.
+    Retry,
+    /// It runs beside another one.
+    Hedge,
+}
+
+/// An attempt, at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptEnded {
+    /// How it came to be.
+    pub kind: AttemptKind,
+    /// What it ended in; [`Outcome::Timeout`] where a timeout cut it, `None` where the caller, or a faster hedge, did.
+    pub outcome: Option<Outcome>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A call, at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallEnded {
+    /// What it ended in; `None` where the caller has dropped it.
+    pub outcome: Option<Outcome>,
+    /// Attempts made, over all retries and hedges.
+    pub attempts: u32,
+    /// Whether the outcome is a fallback's.
+    pub replaced: bool,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What happened inside a call.
@@ -117,6 +160,8 @@ pub enum Event {
         winner: u32,
         /// Tries begun beside the primary.
         hedges: u32,
+        /// Whether none was good.
+        failed: bool,
     },
     /// A fallback answers.
     FallbackExecuted {

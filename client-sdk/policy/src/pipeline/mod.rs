@@ -12,7 +12,7 @@ mod spec;
 mod step;
 
 pub use call::Call;
-pub use cells::{Cells, Entry, Event, Hold};
+pub use cells::{AttemptEnded, AttemptKind, CallEnded, Cells, Entry, Event, Hold};
 pub use check::worst_case_attempts;
 pub use live::LiveStrategy;
 pub use spec::{MAX_STRATEGIES, PipelineSpec, Strategy, StrategySpec};

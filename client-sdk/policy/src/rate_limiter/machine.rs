@@ -106,6 +106,14 @@ impl RateLimiter {
         }
     }
 
+    /// Calls that may begin at once.
+    #[must_use]
+    pub fn available(&self, spec: &RateLimiterSpec, now: Timestamp) -> u32 {
+        let Some(interval) = self.interval(spec) else { return 0 };
+        let used = self.next.saturating_sub(now.as_nanos()).div_ceil(interval);
+        spec.burst().saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+
     /// How long a caller that came now would wait.
     #[must_use]
     pub fn wait(&self, spec: &RateLimiterSpec, now: Timestamp) -> Option<Duration> {

@@ -103,6 +103,14 @@ impl Budget {
         allowed
     }
 
+    /// Retries for each call of the last ten seconds.
+    #[must_use]
+    pub fn used(&self, now: Timestamp) -> f64 {
+        let recent = self.buckets.iter().filter(|bucket| bucket.0 + SECONDS > second(now));
+        let (calls, retries) = recent.fold((0, 0), |(calls, retries), bucket| (calls + bucket.1, retries + bucket.2));
+        if calls == 0 { 0.0 } else { retries as f64 / calls as f64 }
+    }
+
     fn bucket(&mut self, now: Timestamp) -> &mut (u64, u64, u64) {
         let second = second(now);
         while self.buckets.front().is_some_and(|oldest| oldest.0 + SECONDS <= second) {

@@ -54,6 +54,19 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Success,
+        Self::NotRetryable,
+        Self::NotIdempotent,
+        Self::NotReplayable,
+        Self::MaxAttempts,
+        Self::MaxDuration,
+        Self::RetryAfterTooLong,
+        Self::Pushback,
+        Self::Budget,
+    ];
+
     /// In lower case with underscores.
     #[must_use]
     pub const fn name(self) -> &'static str {
