@@ -5,9 +5,10 @@ use std::{collections::HashMap, pin::Pin, sync::Arc};
 use fusebox_policy::Outcome;
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, Replaced, call::HttpCall, stale, stale::StaleStore};
+use super::{
+    Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, Replaced, call::HttpCall, errors, stale, stale::StaleStore,
+};
 use crate::{
-    classify,
     error::{BoxError, CallError},
     pipeline::{Live, drive},
     target::Target,
@@ -35,7 +36,7 @@ impl Sender for reqwest::Client {
     }
 
     fn outcome(error: &reqwest::Error) -> Outcome {
-        classify::error(error)
+        errors::outcome(error)
     }
 }
 

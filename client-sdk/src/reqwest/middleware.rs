@@ -5,8 +5,11 @@ use fusebox_policy::{Outcome, outcome::ErrorKind};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next};
 
-use super::execute::{Http, Sender, Sent};
-use crate::{classify, error::CallError, target::Target};
+use super::{
+    errors,
+    execute::{Http, Sender, Sent},
+};
+use crate::{error::CallError, target::Target};
 
 /// Runs what comes after it in a chain of middleware under the policy of one target: once for each attempt, each with a copy of
 /// the extensions that the call came with. Cheap to clone.
@@ -79,7 +82,7 @@ impl Sender for Chain<'_> {
 
     fn outcome(error: &Error) -> Outcome {
         match error {
-            Error::Reqwest(error) => classify::error(error),
+            Error::Reqwest(error) => errors::outcome(error),
             Error::Middleware(_) => Outcome::Error(ErrorKind::Other),
         }
     }

@@ -5,6 +5,7 @@
 
 mod body;
 mod call;
+mod errors;
 mod execute;
 mod kept;
 #[cfg(feature = "reqwest-middleware")]
