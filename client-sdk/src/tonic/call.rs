@@ -34,14 +34,21 @@ pub(super) struct GrpcCall<S> {
 #[derive(Clone)]
 struct Said(Outcome, Option<http::HeaderMap>);
 
-async fn send<S, B>(channel: S, request: http::Request<Body>) -> Result<Response, Status>
+/// Sends a request. `told`: the policy's own deadline stands in its headers.
+async fn send<S, B>(channel: S, request: http::Request<Body>, told: bool) -> Result<Response, Status>
 where
     S: Service<http::Request<Body>, Response = http::Response<B>>,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let response = channel.oneshot(request).await.map_err(|error| Status::from_error(error.into()))?;
+    let response = match channel.oneshot(request).await.map_err(|error| Status::from_error(error.into())) {
+        Ok(response) => response,
+        // The channel reads the deadline too. It is the policy's, whose timer fires at the same moment and says whose it was.
+        Err(status) if told && has_expired(&status) => std::future::pending().await,
+        Err(status) if has_expired(&status) => return Err(Status::deadline_exceeded("the caller's own deadline")),
+        Err(status) => return Err(status),
+    };
     let answer = Answer::read(response).await.map_err(Status::from_error)?;
     let said = Said(answer.outcome(), answer.code);
     let mut response = answer.response;
@@ -65,10 +72,9 @@ where
 
     fn attempt(&mut self, live: Option<&Live>, remaining: Option<Duration>) -> Self::Attempt {
         let mut request = self.request.next().expect("the core never asks twice for what can't be sent again");
-        if let Some(remaining) = remaining.filter(|_| live.is_some_and(propagates)) {
-            propagate(request.headers_mut(), remaining);
-        }
-        Box::pin(send(self.channel.clone(), request))
+        let remaining = remaining.filter(|_| live.is_some_and(propagates));
+        let told = remaining.is_some_and(|remaining| propagate(request.headers_mut(), remaining));
+        Box::pin(send(self.channel.clone(), request, told))
     }
 
     fn fallback(&mut self, live: &Live, stage: usize, _after: Outcome) -> Self::Fallback {
@@ -76,7 +82,7 @@ where
             Some(FallbackWith::Error(text)) => FallbackFault::Asked(text.clone()),
             Some(FallbackWith::Target(target)) => match (self.others.get(target.as_str()), self.request.next()) {
                 (Some(channel), Some(request)) => {
-                    let sent = send(channel.clone(), request);
+                    let sent = send(channel.clone(), request, false);
                     return Box::pin(async { sent.await.map_err(|status| FallbackFault::Failed(Box::new(status))) });
                 }
                 (None, _) => FallbackFault::UnknownTarget(target.to_string()),
@@ -118,6 +124,12 @@ where
     }
 }
 
+/// Whether the channel itself has cut the call at its deadline.
+fn has_expired(status: &Status) -> bool {
+    let chain = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    chain.into_iter().any(|error| error.is::<::tonic::TimeoutExpired>())
+}
+
 /// What an error of the transport is. A connection that could not be made has sent nothing.
 fn transport(status: &Status) -> Outcome {
     let chain = std::iter::successors(std::error::Error::source(status), |error| error.source());
@@ -145,20 +157,22 @@ fn propagates(live: &Live) -> bool {
 }
 
 /// Tells the server how much time is left, if that is less than what the caller has said (gRPC over HTTP2, "Timeout").
-fn propagate(headers: &mut http::HeaderMap, remaining: Duration) {
+/// Returns whether it is.
+fn propagate(headers: &mut http::HeaderMap, remaining: Duration) -> bool {
     /// The largest number that the format has room for.
     const MOST: u128 = 99_999_999;
     let own = headers.get("grpc-timeout").and_then(|value| read_timeout(value.to_str().ok()?));
     if own.is_some_and(|own| own <= remaining) {
-        return;
+        return false;
     }
-    let text = match (remaining.as_millis(), remaining.as_secs()) {
+    // Rounded up: the server must not give up before the policy does.
+    let text = match (remaining.as_nanos().div_ceil(1_000_000), remaining.as_secs()) {
         (millis, _) if millis <= MOST => format!("{millis}m"),
         (_, seconds) => format!("{}S", u128::from(seconds).min(MOST)),
     };
-    if let Ok(value) = HeaderValue::from_str(&text) {
-        headers.insert("grpc-timeout", value);
-    }
+    let Ok(value) = HeaderValue::from_str(&text) else { return false };
+    headers.insert("grpc-timeout", value);
+    true
 }
 
 fn read_timeout(text: &str) -> Option<Duration> {
