@@ -130,10 +130,13 @@ async fn a_typed_fallback_answers_where_the_policy_has_one() {
 async fn http_through_a_real_connection_is_judged_by_its_head_and_tried_again_by_its_method() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let app = axum::Router::new().fallback(move || {
-        let call = counted.fetch_add(1, Ordering::SeqCst);
-        async move { if call % 2 == 0 { Err(axum::http::StatusCode::SERVICE_UNAVAILABLE) } else { Ok("hello") } }
-    });
+    let app =
+        axum::Router::new().fallback(move || {
+            let call = counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                if call.is_multiple_of(2) { Err(axum::http::StatusCode::SERVICE_UNAVAILABLE) } else { Ok("hello") }
+            }
+        });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
