@@ -248,10 +248,7 @@ async fn a_timeout_cuts_a_stream_that_has_no_first_message_and_none_that_has() {
     let (_echo, channel) = Echo::start(vec![Answer::Hang, Answer::Stream(vec!["a"], None)]).await;
     let client = client("    - timeout: 100ms\n");
     let grpc = client.target("echo").tonic(channel);
-    let silent = match many(&grpc).await {
-        Ok(_) => panic!("there was no message"),
-        Err(status) => status,
-    };
+    let Err(silent) = many(&grpc).await else { panic!("there was no message") };
     assert_eq!(silent.code(), Code::DeadlineExceeded);
     let mut messages = many(&grpc).await.unwrap();
     tokio::time::sleep(Duration::from_millis(150)).await;

@@ -35,7 +35,6 @@ fn manifest(pipeline: &str) -> String {
     )
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "an operation's form")]
 fn operation() -> Ready<Result<u64, Infallible>> {
     ready(Ok(1))
 }

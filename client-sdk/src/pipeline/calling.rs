@@ -197,7 +197,7 @@ where
                     entered.succeeded(self.clock);
                     Poll::Ready(Ok(value))
                 }
-                polled => self.leave_lane(live, &entered, polled, cx),
+                polled @ (Poll::Ready(Err(_)) | Poll::Pending) => self.leave_lane(live, &entered, polled, cx),
             };
         }
         match way.refuse(live, self.clock) {
@@ -235,15 +235,12 @@ where
         let now = self.clock.now();
         let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
-        match step {
-            Step::Attempt => {}
-            Step::Finish(Finish::Rejected { stage, reason }) => {
-                return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
-            }
-            step => {
-                *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-                return self.this.later(true, cx);
-            }
+        if let Step::Finish(Finish::Rejected { stage, reason }) = step {
+            return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
+        }
+        if step != Step::Attempt {
+            *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
+            return self.this.later(true, cx);
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
         let polled = self.begin(Some(live), remaining, cx);

@@ -144,10 +144,10 @@ fn transport(status: &Status) -> Outcome {
     if connect {
         return Outcome::Error(ErrorKind::Connect);
     }
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal => Outcome::Error(ErrorKind::Reset),
-        code => Outcome::grpc(GrpcCode::from_number(code as i32)),
+    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal) {
+        return Outcome::Error(ErrorKind::Reset);
     }
+    Outcome::grpc(GrpcCode::from_number(status.code() as i32))
 }
 
 /// Whether a timeout of the policy asks for the time that is left to be told.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 /// A request, taken apart.
 pub(super) enum Request {
     /// Its whole body is in memory.
-    Whole(http::request::Parts, Bytes),
+    Whole(Box<http::request::Parts>, Bytes),
     /// It is still being written; sent once.
     Open(Option<Box<http::Request<Body>>>),
 }
@@ -25,18 +25,17 @@ impl Request {
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match std::pin::Pin::new(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Requests of gRPC have no trailers.
+                    if let Ok(data) = frame.into_data() {
                         size += data.len();
                         frames.push(data);
                         if size > limit {
                             break;
                         }
                     }
-                    // Requests of gRPC have no trailers.
-                    Err(_) => {}
-                },
-                Poll::Ready(None) => return Self::Whole(parts, frames.concat().into()),
+                }
+                Poll::Ready(None) => return Self::Whole(Box::new(parts), frames.concat().into()),
                 Poll::Ready(Some(Err(_))) | Poll::Pending => break,
             }
         }
@@ -54,7 +53,7 @@ impl Request {
         match self {
             Self::Whole(parts, bytes) => {
                 let body = Full::new(bytes.clone()).map_err(|never| match never {});
-                Some(http::Request::from_parts(parts.clone(), Body::new(body)))
+                Some(http::Request::from_parts((**parts).clone(), Body::new(body)))
             }
             Self::Open(request) => request.take().map(|request| *request),
         }

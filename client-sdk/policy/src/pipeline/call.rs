@@ -215,7 +215,12 @@ impl Call {
                     return Step::Inject { stage, fault };
                 }
                 StageState::Delayed(None) => StageState::Plain,
-                other => other,
+                other @ (StageState::Plain
+                | StageState::Retry(_)
+                | StageState::Held(_)
+                | StageState::Elsewhere
+                | StageState::Missed
+                | StageState::Fallback) => other,
             };
         }
         self.descend(spec, cells, now)

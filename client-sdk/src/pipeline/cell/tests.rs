@@ -1,4 +1,5 @@
 //! The cell against the plain gate, which is its reference.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
 use std::time::Duration;
 
