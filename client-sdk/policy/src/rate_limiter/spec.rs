@@ -10,7 +10,7 @@ pub enum RateScope {
     /// Each replica has the whole limit.
     #[default]
     Instance,
-    /// The replicas of the caller share the limit.
+    /// The replicas of the caller share the limit. Refused: limits are not shared out yet.
     Fleet,
 }
 
@@ -56,7 +56,7 @@ impl RateLimiterSpec {
     /// Checks the settings.
     ///
     /// # Errors
-    /// A limit, burst or period of zero; more than one call per nanosecond; a burst above the limit.
+    /// A limit, burst or period of zero; more than one call per nanosecond; a burst above the limit; the scope of the fleet.
     pub fn try_new(input: RateLimiterInput) -> Result<Self, Invalid> {
         const LONGEST: Duration = Duration::from_secs(24 * 3600);
         let RateLimiterInput { limit, period, burst, max_wait, scope } = input;
@@ -74,6 +74,12 @@ impl RateLimiterSpec {
             format!("must be from 1 to the limit of {limit}, is {burst}"),
         );
         faults.check(max_wait <= LONGEST, "maxWait", "must be at most 24h");
+        // A shared limit that nobody shares out would let each replica make all the calls of the fleet.
+        faults.check(
+            scope == RateScope::Instance,
+            "scope",
+            "fleet is not supported: no control plane shares a limit out yet; set each replica's part with instance",
+        );
         faults.into_result(Some(Self { limit, period, burst, max_wait, scope }))
     }
 
