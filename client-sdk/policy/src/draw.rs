@@ -24,6 +24,14 @@ impl Draw {
         }
     }
 
+    /// The draw for the `number`th of several things that are decided at once: they are spread, and 0 is this draw itself.
+    #[must_use]
+    pub fn of(self, number: usize) -> Self {
+        // Multiples of the golden ratio are spread evenly over the unit interval, however many there are.
+        const GOLDEN: f64 = 0.618_033_988_749_895;
+        Self::new((self.0 + GOLDEN * number as f64).fract())
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> f64 {

@@ -1,63 +1,90 @@
-//! What the machines want done: verdicts, permits and canvasses on their way to the replicas.
+//! What the coordinator wants done: verdicts, permits and canvasses on their way to the replicas.
 
 use std::time::SystemTime;
 
 use fusebox_policy::fleet::{
     BreakerKey,
-    held::Fence,
-    shared::{Effect, FleetState},
+    coordinator::{Decision, Effect, Recipients},
+    evidence::{Evidence, MemberId},
+    shared::FleetState,
 };
 use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 
 use super::{
-    LEASE, SessionId,
-    owner::{Issued, Newest, Owner},
+    SessionId,
+    owner::{Owner, Session},
 };
 use crate::store::StoredTransition;
 
-/// Permits remembered. Lost ones stay until their number is this old.
-const MOST_ISSUED: usize = 10_000;
-
 impl Owner {
-    /// Does what a machine asked for. `reporter` is the session whose report caused it.
-    pub(super) fn carry_out(&mut self, key: &BreakerKey, effects: Vec<Effect>, reporter: Option<SessionId>) {
+    /// Does what the coordinator asked for.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Verdict { state, half_open_in, reason } => {
-                    self.rev += 1;
-                    let half_open_at = half_open_in.map(|wait| self.now().plus(wait));
-                    let fence = Fence { term: self.term, rev: self.rev };
-                    let Some(entry) = self.entries.get_mut(key) else { continue };
-                    entry.newest = Some(Newest { fence, state, half_open_at, reason });
-                    let holders: Vec<SessionId> = self
-                        .sessions
-                        .iter()
-                        .filter(|(_, session)| session.keys.contains(key))
-                        .map(|(id, _)| *id)
-                        .collect();
-                    for id in holders {
-                        self.push_newest(key, id);
+                Effect::Verdict { key, to, decision } => {
+                    for id in self.recipients(&key, &to) {
+                        self.push_verdict(&key, id, &decision);
                     }
                 }
-                Effect::Permit { member, id: number, ttl } => self.push_permit(key, &member, number, ttl),
-                Effect::Canvass => {
-                    let id = self.next_canvass;
-                    self.next_canvass += 1;
-                    for (session_id, session) in &self.sessions {
-                        if session.keys.contains(key) && Some(*session_id) != reporter {
-                            session.outbox.canvass(sync::Canvass { id, key: Some(key.into()) });
+                Effect::Permit { key, member, id, fence, ttl } => {
+                    let permit = sync::ProbePermit {
+                        key: Some((&key).into()),
+                        id,
+                        term: fence.term,
+                        rev: fence.rev,
+                        ttl: Some(to_wire(ttl)),
+                        anchor_seq: 0,
+                    };
+                    // Whoever has gone meanwhile: the coordinator counts the permit as lost after its time.
+                    for id in self.recipients(&key, &Recipients::One(member)) {
+                        if let Some(session) = self.sessions.get(&id) {
+                            session
+                                .outbox
+                                .permit(sync::ProbePermit { anchor_seq: session.heartbeat, ..permit.clone() });
                         }
                     }
                 }
-                Effect::Transition { from, to, cause, detail } => {
-                    self.log_decision(key.clone(), from, to, cause, detail);
+                Effect::Canvass { key, to } => {
+                    let id = self.next_canvass;
+                    self.next_canvass += 1;
+                    for session in self.recipients(&key, &to).iter().filter_map(|id| self.sessions.get(id)) {
+                        session.outbox.canvass(sync::Canvass { id, key: Some((&key).into()) });
+                    }
+                }
+                Effect::Transition { key, from, to, cause, detail, evidence } => {
+                    self.log_decision(key, from, to, cause, detail, &evidence);
                 }
             }
         }
     }
 
-    pub(super) fn log_decision(&self, key: BreakerKey, from: FleetState, to: FleetState, cause: &str, detail: String) {
-        let counts = self.entries.get(&key).map(|entry| entry.machine.view(self.now()).evidence);
+    /// The session of a replica that holds a breaker.
+    pub(super) fn session_of(&self, key: &BreakerKey, member: &MemberId) -> Option<&Session> {
+        self.sessions.get(self.by_member.get(&(key.caller_id(), member.clone()))?)
+    }
+
+    /// The sessions of the replicas that are meant.
+    fn recipients(&self, key: &BreakerKey, to: &Recipients) -> Vec<SessionId> {
+        let caller = key.caller_id();
+        let session = |member: &MemberId| self.by_member.get(&(caller.clone(), member.clone())).copied();
+        match to {
+            Recipients::Holders => self.coordinator.holders(key).filter_map(session).collect(),
+            Recipients::HoldersBut(but) => {
+                self.coordinator.holders(key).filter(|member| *member != but).filter_map(session).collect()
+            }
+            Recipients::One(member) => session(member).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn log_decision(
+        &self,
+        key: BreakerKey,
+        from: FleetState,
+        to: FleetState,
+        cause: &str,
+        detail: String,
+        evidence: &Evidence,
+    ) {
         self.log.put(StoredTransition {
             id: 0,
             key,
@@ -67,19 +94,17 @@ impl Owner {
             cause: cause.to_owned(),
             detail,
             at: SystemTime::now(),
-            window_calls: counts.as_ref().map_or(0, |evidence| evidence.pooled_calls),
-            window_failures: counts.as_ref().map_or(0, |evidence| evidence.pooled_failures),
+            window_calls: evidence.pooled_calls,
+            window_failures: evidence.pooled_failures,
         });
     }
 
-    /// Tells one replica the newest verdict about a breaker, if there is one.
-    pub(super) fn push_newest(&self, key: &BreakerKey, id: SessionId) {
-        let (Some(entry), Some(session)) = (self.entries.get(key), self.sessions.get(&id)) else {
+    /// Tells one replica a verdict about a breaker.
+    fn push_verdict(&self, key: &BreakerKey, id: SessionId, decision: &Decision) {
+        let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let Some(Newest { fence, state, half_open_at, reason }) = &entry.newest else {
-            return;
-        };
+        let Decision { fence, state, admit_permille, half_open_at, policy_revision, reason } = decision;
         let now = self.now();
         session.outbox.verdict(
             key.clone(),
@@ -88,45 +113,18 @@ impl Owner {
                 term: fence.term,
                 rev: fence.rev,
                 state: v1::FleetState::from(*state).into(),
-                admit_permille: if *state == FleetState::Released { 1000 } else { 0 },
-                lease: Some(to_wire(LEASE)),
+                admit_permille: *admit_permille,
+                lease: Some(to_wire(self.coordinator.limits().lease)),
                 anchor_seq: session.heartbeat,
-                policy_revision: entry.machine.settings().policy_revision.0,
+                policy_revision: policy_revision.0,
                 reason: reason.clone(),
                 half_open_in: half_open_at.map(|at| to_wire(now.until(at))),
             },
         );
     }
 
-    fn push_permit(
-        &mut self,
-        key: &BreakerKey,
-        member: &fusebox_policy::fleet::evidence::MemberId,
-        number: u64,
-        ttl: std::time::Duration,
-    ) {
-        let holder = self.sessions.iter().find(|(_, session)| {
-            session.identity.member == *member && session.identity.caller == key.caller && session.keys.contains(key)
-        });
-        let newest = self.entries.get(key).and_then(|entry| entry.newest.as_ref());
-        let (Some((id, session)), Some(newest)) = (holder, newest) else {
-            // The machine counts it as lost after its time, as with a replica that vanishes with its permit.
-            return;
-        };
-        let permit = self.next_permit;
-        session.outbox.permit(sync::ProbePermit {
-            key: Some(key.into()),
-            id: permit,
-            term: newest.fence.term,
-            rev: newest.fence.rev,
-            ttl: Some(to_wire(ttl)),
-            anchor_seq: session.heartbeat,
-        });
-        let issued = Issued { key: key.clone(), number, session: *id };
-        self.next_permit += 1;
-        self.issued.insert(permit, issued);
-        while self.issued.len() > MOST_ISSUED {
-            self.issued.pop_first();
-        }
+    /// The breakers that the replica of a session holds.
+    pub(super) fn keys_of(&self, session: &Session) -> impl Iterator<Item = &BreakerKey> {
+        self.coordinator.held_by(&session.identity.caller_id(), &session.identity.member)
     }
 }

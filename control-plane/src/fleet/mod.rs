@@ -1,7 +1,7 @@
 //! Evidence in, verdicts out: how the breakers of connected replicas act as one.
 //!
-//! One task, the owner, holds every shared breaker, every connected replica and every override, and drives the pure machines of
-//! `fusebox_policy::fleet`. Commands come in through one bounded channel; verdicts leave through each session's [`Outbox`], a cell of the
+//! One task, the owner, holds every connected replica and every override, and drives the pure `fusebox_policy::fleet::Coordinator`,
+//! which decides. Commands come in through one bounded channel; verdicts leave through each session's [`Outbox`], a cell of the
 //! newest state; what operators see leaves through a `watch` cell.
 
 mod effects;
@@ -16,7 +16,12 @@ use std::sync::Arc;
 
 use fusebox_policy::{
     CallerName, InstanceId, Namespace, Revision, Zone,
-    fleet::{evidence::MemberId, gate::Forced, key::KeyPattern, shared::ProbeResult},
+    fleet::{
+        evidence::MemberId,
+        gate::{Forced, ProbeId},
+        key::{CallerId, KeyPattern},
+        shared::ProbeResult,
+    },
 };
 use fusebox_proto::{sync::v1 as sync, v1};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -38,8 +43,6 @@ use crate::{
 const COMMANDS: usize = 1024;
 /// Live transitions that a slow reader may lag behind before it loses some.
 const LIVE: usize = 1024;
-/// How long a verdict holds without a heartbeat.
-pub const LEASE: std::time::Duration = std::time::Duration::from_secs(15);
 /// How often replicas tell what they see. A third of what people notice, and small enough that evidence is fresh.
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -71,6 +74,11 @@ impl Identity {
         format!("services/{}/instances/{}", self.caller, self.member.instance)
     }
 
+    /// Whose replica it is.
+    pub(crate) fn caller_id(&self) -> CallerId {
+        CallerId { namespace: self.namespace.clone(), caller: self.caller.clone() }
+    }
+
     fn instance(&self) -> &InstanceId {
         &self.member.instance
     }
@@ -91,10 +99,10 @@ pub enum Told {
     Canvass(sync::CanvassAnswer),
     /// What became of a probe.
     Probe {
+        /// Of which breaker.
+        key: v1::BreakerKey,
         /// The permit.
-        permit: u64,
-        /// Its term.
-        term: u64,
+        probe: ProbeId,
         /// What it showed.
         result: ProbeResult,
     },

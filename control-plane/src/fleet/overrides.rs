@@ -4,7 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use fusebox_policy::{
     Invalid, Timestamp,
-    fleet::{BreakerKey, gate::Forced, key::KeyPattern, shared::FleetState},
+    fleet::{
+        BreakerKey,
+        gate::Forced,
+        key::KeyPattern,
+        shared::{FleetState, SharedBreaker},
+    },
     invalid::Faults,
 };
 use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
@@ -231,7 +236,7 @@ impl Owner {
     /// Changes the list, tells every replica, and logs what that does to the breakers that are known.
     fn change_overrides(&mut self, change: impl FnOnce(&mut Vec<InForce>), pattern: &KeyPattern, reason: &str) {
         let touched: Vec<(BreakerKey, FleetState)> = self
-            .entries
+            .coordinator
             .keys()
             .filter(|key| pattern.matches(key, key.zone.as_ref()))
             .map(|key| (key.clone(), self.effective_state(key)))
@@ -241,18 +246,19 @@ impl Owner {
         for (key, before) in touched {
             let after = self.effective_state(&key);
             if before != after {
-                self.log_decision(key, before, after, "operator", reason.to_owned());
+                let evidence = self.coordinator.view(&key, self.now()).map(|view| view.evidence).unwrap_or_default();
+                self.log_decision(key, before, after, "operator", reason.to_owned(), &evidence);
             }
         }
         let now = self.now();
         for session in self.sessions.values() {
-            session.outbox.overrides(self.overrides.set_for(&session.identity, self.term, now));
+            session.outbox.overrides(self.overrides.set_for(&session.identity, self.coordinator.term(), now));
         }
     }
 
     /// What replicas do about a breaker: the override's word, else the fleet's.
     pub(super) fn effective_state(&self, key: &BreakerKey) -> FleetState {
-        let decided = self.entries.get(key).map_or(FleetState::Released, |entry| entry.machine.state());
+        let decided = self.coordinator.breaker(key).map_or(FleetState::Released, SharedBreaker::state);
         self.overrides.on(key).map_or(decided, |own| forced_state(own.stored.state))
     }
 
@@ -262,7 +268,7 @@ impl Owner {
         let mut acknowledged = 0;
         let mut unacknowledged = Vec::new();
         for session in self.sessions.values() {
-            if session.keys.iter().any(|key| pattern.matches(key, session.identity.zone.as_ref())) {
+            if self.keys_of(session).any(|key| pattern.matches(key, session.identity.zone.as_ref())) {
                 if session.overrides_acknowledged >= self.overrides.version {
                     acknowledged += 1;
                 } else {

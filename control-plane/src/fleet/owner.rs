@@ -1,18 +1,11 @@
-//! The one task that owns the fleet's state.
+//! The one task that owns the fleet's state: it drives the [`Coordinator`], and holds sessions and overrides.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fusebox_policy::{
-    CallerName, Draw, Revision, Timestamp,
+    Draw, Revision, Timestamp,
     fleet::{
-        BreakerKey,
-        evidence::MemberId,
-        held::Fence,
-        shared::{FleetState, Settings, SharedBreaker},
+        BreakerKey, Coordinator, coordinator::Limits, evidence::MemberId, held::Fence, key::CallerId, shared::Settings,
     },
 };
 use fusebox_proto::{sync::v1 as sync, v1};
@@ -21,9 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Command, Identity, Joined, LEASE, Outbox, SessionId, Told, overrides::Overrides, transitions::Log, view::View,
-};
+use super::{Command, Identity, Joined, Outbox, SessionId, Told, overrides::Overrides, transitions::Log, view::View};
 use crate::{
     hub::{Hub, Snapshot},
     shutdown::Shutdown,
@@ -32,8 +23,6 @@ use crate::{
 
 /// How soon a change shows. Many changes in a row make one view.
 const VIEW_INTERVAL: Duration = Duration::from_millis(50);
-/// Transitions' numbers are remembered for this many runs of replicas.
-const MOST_SEEN: usize = 10_000;
 
 /// One connected replica.
 pub(super) struct Session {
@@ -41,7 +30,6 @@ pub(super) struct Session {
     pub(super) outbox: Arc<Outbox>,
     /// The newest heartbeat: what leases are anchored at.
     pub(super) heartbeat: u64,
-    pub(super) keys: BTreeSet<BreakerKey>,
     pub(super) acknowledged: BTreeMap<BreakerKey, Fence>,
     pub(super) overrides_acknowledged: u64,
     pub(super) applied: Revision,
@@ -50,44 +38,18 @@ pub(super) struct Session {
     pub(super) heard: Timestamp,
 }
 
-/// The newest verdict about a breaker.
-#[derive(Clone, Debug)]
-pub(super) struct Newest {
-    pub(super) fence: Fence,
-    pub(super) state: FleetState,
-    pub(super) half_open_at: Option<Timestamp>,
-    pub(super) reason: String,
-}
-
-/// A shared breaker, and what was last said about it.
-pub(super) struct Entry {
-    pub(super) machine: SharedBreaker,
-    pub(super) newest: Option<Newest>,
-}
-
-/// A probe permit that is out.
-pub(super) struct Issued {
-    pub(super) key: BreakerKey,
-    /// Its number in the machine of the key.
-    pub(super) number: u64,
-    pub(super) session: SessionId,
-}
-
 pub(super) struct Owner {
     pub(super) store: StoreHandle,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) log: Log,
     pub(super) epoch: Instant,
-    pub(super) term: u64,
-    pub(super) rev: u64,
+    pub(super) coordinator: Coordinator,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// The sessions again, by what the coordinator knows them as.
+    pub(super) by_member: BTreeMap<(CallerId, MemberId), SessionId>,
     next_session: u64,
-    pub(super) entries: BTreeMap<BreakerKey, Entry>,
-    pub(super) issued: BTreeMap<u64, Issued>,
-    pub(super) next_permit: u64,
     pub(super) next_canvass: u64,
     pub(super) overrides: Overrides,
-    pub(super) seen: BTreeMap<(CallerName, MemberId), u64>,
 }
 
 pub(super) async fn start(
@@ -107,16 +69,12 @@ pub(super) async fn start(
         snapshot,
         log,
         epoch,
-        term,
-        rev: 0,
+        coordinator: Coordinator::new(term, Limits::default()),
         sessions: BTreeMap::new(),
+        by_member: BTreeMap::new(),
         next_session: 1,
-        entries: BTreeMap::new(),
-        issued: BTreeMap::new(),
-        next_permit: 1,
         next_canvass: 1,
         overrides,
-        seen: BTreeMap::new(),
     };
     let (show, view) = watch::channel(Arc::new(owner.view()));
     tokio::spawn(owner.run(inbox, policies, show, shutdown));
@@ -187,25 +145,13 @@ impl Owner {
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        let machines = self.entries.values().filter_map(|entry| entry.machine.next_deadline());
-        machines.chain(self.overrides.next_end()).min()
+        self.coordinator.next_deadline().into_iter().chain(self.overrides.next_end()).min()
     }
 
     async fn tick(&mut self) {
         let now = self.now();
-        let due: Vec<BreakerKey> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.machine.next_deadline().is_some_and(|at| at <= now))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
-            let effects = match self.entries.get_mut(&key) {
-                Some(entry) => entry.machine.tick(now, Self::draw()),
-                None => continue,
-            };
-            self.carry_out(&key, effects, None);
-        }
+        let effects = self.coordinator.tick(now, Self::draw());
+        self.carry_out(effects);
         self.end_expired_overrides(now).await;
     }
 
@@ -235,14 +181,11 @@ impl Owner {
     }
 
     async fn join(&mut self, identity: Identity, outbox: Arc<Outbox>) -> Result<Joined, StoreError> {
-        if identity.highest_term > self.term {
+        if identity.highest_term > self.coordinator.term() {
             // A restored backup or a wiped database must not fence itself out: the term rises above what any replica has seen.
-            self.term = self.store.next_term(identity.highest_term + 1).await?;
-            tracing::warn!(
-                event.name = "fleet.term",
-                term = self.term,
-                "a replica has seen a later term: raised above it"
-            );
+            let term = self.store.next_term(identity.highest_term + 1).await?;
+            self.coordinator.raise_term(term);
+            tracing::warn!(event.name = "fleet.term", term, "a replica has seen a later term: raised above it");
         }
         let same = |session: &Session| {
             session.identity.namespace == identity.namespace
@@ -267,11 +210,13 @@ impl Owner {
             sdk = identity.sdk_version,
             "replica connected"
         );
+        let caller = identity.caller_id();
+        self.coordinator.join(&caller, &identity.member, identity.zone.as_ref(), now);
+        self.by_member.insert((caller, identity.member.clone()), id);
         let session = Session {
             identity,
             outbox,
             heartbeat: 0,
-            keys: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             overrides_acknowledged: 0,
             applied: Revision(0),
@@ -279,9 +224,9 @@ impl Owner {
             connected: now,
             heard: now,
         };
-        session.outbox.overrides(self.overrides.set_for(&session.identity, self.term, now));
+        session.outbox.overrides(self.overrides.set_for(&session.identity, self.coordinator.term(), now));
         self.sessions.insert(id, session);
-        Ok(Joined { session: id, term: self.term })
+        Ok(Joined { session: id, term: self.coordinator.term() })
     }
 
     fn leave(&mut self, id: SessionId) {
@@ -294,23 +239,11 @@ impl Owner {
             service.instance.id = %session.identity.instance(),
             "replica disconnected"
         );
-        for key in session.keys {
-            self.drop_key(&session.identity.member, &key);
-        }
-    }
-
-    pub(super) fn drop_key(&mut self, member: &MemberId, key: &BreakerKey) {
-        let now = self.now();
-        let Some(entry) = self.entries.get_mut(key) else {
-            return;
-        };
-        let effects = entry.machine.leave(member, now, Self::draw());
-        // What nobody holds and nothing was decided about need not be remembered.
-        let forgotten = entry.machine.is_idle() && entry.machine.state() == FleetState::Released;
-        self.carry_out(key, effects, None);
-        if forgotten {
-            self.entries.remove(key);
-        }
+        let run = (session.identity.caller_id(), session.identity.member);
+        self.by_member.remove(&run);
+        let (caller, member) = run;
+        let effects = self.coordinator.leave(&caller, &member, self.now(), Self::draw());
+        self.carry_out(effects);
     }
 
     fn told(&mut self, id: SessionId, told: Told) {
@@ -327,37 +260,30 @@ impl Owner {
                     self.window(id, window, None);
                 }
                 for key in dropped {
-                    if let Some(key) = self.key_of(id, &key).map(|(key, _)| key) {
-                        if let Some(session) = self.sessions.get_mut(&id) {
-                            session.keys.remove(&key);
-                        }
-                        self.drop_key(&member, &key);
+                    if let Some((key, _)) = self.key_of(id, &key) {
+                        let effects = self.coordinator.drop_key(&key, &member, now, Self::draw());
+                        self.carry_out(effects);
                     }
                 }
-                let lease = Some(fusebox_proto::duration::to_wire(LEASE));
-                let ack = sync::HeartbeatAck { seq, term: self.term, rev: self.rev, lease };
+                let lease = Some(fusebox_proto::duration::to_wire(self.coordinator.limits().lease));
+                let (term, rev) = (self.coordinator.term(), self.coordinator.rev());
+                let ack = sync::HeartbeatAck { seq, term, rev, lease };
                 if let Some(session) = self.sessions.get(&id) {
                     session.outbox.ack(ack);
                 }
             }
             Told::Transition(transition) => {
-                let run = (session.identity.caller.clone(), session.identity.member.clone());
-                if self.seen.len() >= MOST_SEEN && !self.seen.contains_key(&run) {
-                    self.seen.clear();
+                let caller = session.identity.caller_id();
+                if self.coordinator.transition_is_new(&caller, &session.identity.member, transition.seq) {
+                    self.transition(id, transition);
                 }
-                let newest = self.seen.entry(run).or_default();
-                if transition.seq <= *newest {
-                    return;
-                }
-                *newest = transition.seq;
-                self.transition(id, transition);
             }
             Told::Canvass(sync::CanvassAnswer { id: _, window }) => {
                 if let Some(window) = window {
                     self.window(id, window, None);
                 }
             }
-            Told::Probe { permit, term, result } => self.probe(id, permit, term, result),
+            Told::Probe { key, probe, result } => self.probe(id, &key, probe, result),
             Told::Applied { revision, rejected } => {
                 for refused in &rejected {
                     tracing::warn!(
@@ -390,7 +316,7 @@ impl Owner {
                         session.acknowledged.insert(key, Fence { term, rev });
                     }
                 }
-                None if term == self.term => session.overrides_acknowledged = rev,
+                None if term == self.coordinator.term() => session.overrides_acknowledged = rev,
                 None => {}
             },
         }
@@ -400,21 +326,16 @@ impl Owner {
     fn take_policies(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
         let now = self.now();
-        let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
+        let keys: Vec<BreakerKey> = self.coordinator.keys().cloned().collect();
         for key in keys {
             match self.settings(&key) {
                 Some(settings) => {
-                    let Some(entry) = self.entries.get_mut(&key) else { continue };
-                    if entry.machine.settings().policy_revision != settings.policy_revision {
-                        entry.newest = None;
-                    }
-                    let effects = entry.machine.configure(settings, now);
-                    self.carry_out(&key, effects, None);
+                    let effects = self.coordinator.configure(&key, settings, now);
+                    self.carry_out(effects);
                 }
                 None => {
-                    self.entries.remove(&key);
+                    self.coordinator.forget(&key);
                     for session in self.sessions.values_mut() {
-                        session.keys.remove(&key);
                         session.acknowledged.remove(&key);
                     }
                 }

@@ -26,7 +26,7 @@ pub struct View {
 
 impl Owner {
     pub(super) fn view(&self) -> View {
-        let breakers = self.entries.keys().map(|key| {
+        let breakers = self.coordinator.keys().map(|key| {
             let breaker = self.breaker_view(key);
             (breaker.name.clone(), breaker)
         });
@@ -35,7 +35,7 @@ impl Owner {
             (instance.name.clone(), instance)
         });
         View {
-            term: self.term,
+            term: self.coordinator.term(),
             breakers: breakers.collect(),
             instances: instances.collect(),
             overrides: self.overrides.iter().map(|own| self.override_view(own)).collect(),
@@ -44,12 +44,12 @@ impl Owner {
 
     fn breaker_view(&self, key: &BreakerKey) -> v1::Breaker {
         let now = self.now();
-        let Some(entry) = self.entries.get(key) else {
+        let (Some(breaker), Some(view)) = (self.coordinator.breaker(key), self.coordinator.view(key, now)) else {
             return v1::Breaker::default();
         };
-        let view = entry.machine.view(now);
         let forced = self.overrides.on(key);
-        let fence = entry.newest.as_ref().map(|newest| newest.fence).unwrap_or_default();
+        let newest = self.coordinator.newest(key);
+        let fence = newest.map(|newest| newest.fence).unwrap_or_default();
         let reason = match forced {
             Some(own) => own.stored.reason.clone(),
             None if view.state == FleetState::Released && view.evidence.insufficient_witnesses => {
@@ -57,19 +57,13 @@ impl Owner {
             }
             None => view.reason,
         };
-        let holders: BTreeMap<_, &Session> = self
-            .sessions
-            .values()
-            .filter(|session| session.keys.contains(key))
-            .map(|session| (&session.identity.member, session))
-            .collect();
         let instances = view.members.iter().map(|member| {
-            let session = holders.get(&member.member).copied();
+            let session = self.session_of(key, &member.member);
             let acknowledged = match (forced, session) {
                 (_, None) => false,
                 (Some(_), Some(session)) => session.overrides_acknowledged >= self.overrides.version,
                 (None, Some(session)) => {
-                    entry.newest.is_none() || session.acknowledged.get(key).is_some_and(|held| *held >= fence)
+                    newest.is_none() || session.acknowledged.get(key).is_some_and(|held| *held >= fence)
                 }
             };
             instance_breaker(member, acknowledged)
@@ -88,7 +82,7 @@ impl Owner {
             half_open_in: view.half_open_in.map(to_wire),
             probes_issued: view.probes_issued,
             probes_succeeded: view.probes_succeeded,
-            mode: entry.machine.settings().coordination.mode().name().to_owned(),
+            mode: breaker.settings().coordination.mode().name().to_owned(),
         }
     }
 

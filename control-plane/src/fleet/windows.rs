@@ -1,24 +1,14 @@
 //! What replicas have seen, on its way into the machines.
 
 use fusebox_policy::{
-    CallerName,
+    Revision,
     breaker::{Causes, LocalState},
-    fleet::{
-        evidence::Report,
-        held::Fence,
-        shared::{ProbeResult, SharedBreaker},
-    },
+    fleet::{coordinator::Sighting, evidence::Report, gate::ProbeId, held::Fence, shared::ProbeResult},
 };
 use fusebox_proto::{sync::v1 as sync, v1};
 
-use super::{
-    SessionId,
-    owner::{Entry, Owner},
-};
+use super::{SessionId, owner::Owner};
 use crate::store::StoredTransition;
-
-/// Breakers of one service. More is a mistake (a target's name with an id in it), and each costs memory.
-const MOST_KEYS: usize = 1000;
 
 impl Owner {
     /// Takes a window in. `log` is the transition that it came with.
@@ -48,40 +38,22 @@ impl Owner {
             return;
         };
         let now = self.now();
-        if !self.entries.contains_key(&key) {
-            let own = |other: &CallerName| *other == key.caller;
-            if self.entries.keys().filter(|other| own(&other.caller)).count() >= MOST_KEYS {
+        if self.coordinator.breaker(&key).is_none() {
+            if !self.coordinator.has_room_for(&key) {
                 tracing::warn!(service.name = %key.caller, "too many breakers: one is not shared");
                 return;
             }
-            let machine = SharedBreaker::new(settings.clone(), now);
-            self.entries.insert(key.clone(), Entry { machine, newest: None });
+            let effects = self.coordinator.configure(&key, settings, now);
+            self.carry_out(effects);
         }
-        let (Some(entry), Some(session)) = (self.entries.get_mut(&key), self.sessions.get_mut(&id)) else {
+        let Some(member) = self.sessions.get(&id).map(|session| session.identity.member.clone()) else {
             return;
         };
-        let held = Fence { term: held_term, rev: held_rev };
-        let answers_newest = entry.newest.as_ref().is_none_or(|newest| newest.fence == held);
-        let report = Report {
-            local,
-            own_trip,
-            current: answers_newest && policy_revision == settings.policy_revision.0,
-            calls,
-            // What can't be is not believed further than it can be.
-            failures: failures.min(calls),
-            slow: slow.min(calls),
-            rejected,
-            causes: read_causes(causes.unwrap_or_default()),
-        };
-        let joins = session.keys.insert(key.clone());
-        let member = session.identity.member.clone();
-        let zone = session.identity.zone.clone();
-        let effects = entry.machine.report(&member, zone.as_ref(), report, now, Self::draw());
         if let Some(Change { from, cause }) = log {
             self.log.put(StoredTransition {
                 id: 0,
                 key: key.clone(),
-                instance: Some(member.instance),
+                instance: Some(member.instance.clone()),
                 from: from.name().to_owned(),
                 to: local.name().to_owned(),
                 cause,
@@ -91,11 +63,24 @@ impl Owner {
                 window_failures: failures,
             });
         }
-        self.carry_out(&key, effects, Some(id));
-        // Whoever is new, or has missed it, is told what holds.
-        if joins || !answers_newest {
-            self.push_newest(&key, id);
-        }
+        let report = Report {
+            local,
+            own_trip,
+            current: true,
+            calls,
+            // What can't be is not believed further than it can be.
+            failures: failures.min(calls),
+            slow: slow.min(calls),
+            rejected,
+            causes: read_causes(causes.unwrap_or_default()),
+        };
+        let sighting = Sighting {
+            report,
+            policy_revision: Revision(policy_revision),
+            held: Fence { term: held_term, rev: held_rev },
+        };
+        let effects = self.coordinator.report(&key, &member, sighting, now, Self::draw());
+        self.carry_out(effects);
     }
 
     pub(super) fn transition(&mut self, id: SessionId, transition: sync::Transition) {
@@ -109,22 +94,17 @@ impl Owner {
         }
     }
 
-    /// Takes the outcome of a probe, from the replica that was given the permit and no other.
-    pub(super) fn probe(&mut self, id: SessionId, permit: u64, term: u64, result: ProbeResult) {
-        let ours = self.issued.get(&permit).is_some_and(|issued| issued.session == id);
-        if term != self.term || !ours {
-            tracing::debug!(permit, term, "an outcome of a permit that is not out there");
-            return;
-        }
-        let Some(issued) = self.issued.remove(&permit) else {
+    /// Takes the outcome of a probe.
+    pub(super) fn probe(&mut self, id: SessionId, key: &v1::BreakerKey, probe: ProbeId, result: ProbeResult) {
+        let Some((key, _)) = self.key_of(id, key) else {
+            tracing::debug!(permit = probe.id, term = probe.term, "an outcome of a permit that is not out there");
             return;
         };
-        let now = self.now();
-        let Some(entry) = self.entries.get_mut(&issued.key) else {
+        let Some(member) = self.sessions.get(&id).map(|session| session.identity.member.clone()) else {
             return;
         };
-        let effects = entry.machine.probe_outcome(issued.number, result, now, Self::draw());
-        self.carry_out(&issued.key, effects, None);
+        let effects = self.coordinator.probe_outcome(&key, &member, probe, result, self.now(), Self::draw());
+        self.carry_out(effects);
     }
 }
 

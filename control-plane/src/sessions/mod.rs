@@ -5,7 +5,10 @@ mod hello;
 
 use std::{sync::Arc, time::Duration};
 
-use fusebox_policy::{Revision, fleet::shared::ProbeResult};
+use fusebox_policy::{
+    Revision,
+    fleet::{coordinator::Limits, gate::ProbeId, shared::ProbeResult},
+};
 use fusebox_proto::{
     duration::to_wire,
     sync::v1::{self as sync, SyncRequest, SyncResponse, sync_request, sync_response},
@@ -16,7 +19,7 @@ use tonic::{Status, Streaming};
 
 use self::feed::Feed;
 use crate::{
-    fleet::{Fleet, HEARTBEAT, LEASE, Outbox, SessionId, Told},
+    fleet::{Fleet, HEARTBEAT, Outbox, SessionId, Told},
     grpc::status,
     hub::Hub,
     shutdown::Shutdown,
@@ -150,7 +153,7 @@ impl Session {
             store_id: feed.store_id(),
             term,
             heartbeat_interval: Some(to_wire(HEARTBEAT)),
-            lease: Some(to_wire(LEASE)),
+            lease: Some(to_wire(Limits::default().lease)),
             server_version: self.context.version.to_owned(),
         }))
         .await?;
@@ -221,14 +224,14 @@ impl Session {
                 refused = Some(Revision(revision));
                 Told::Refused { revision: Revision(revision), reason }
             }
-            sync_request::Message::ProbeOutcome(sync::ProbeOutcome { key: _, id, term, result }) => {
+            sync_request::Message::ProbeOutcome(sync::ProbeOutcome { key, id, term, result }) => {
                 let result = match sync::probe_outcome::Result::try_from(result) {
                     Ok(sync::probe_outcome::Result::Success) => ProbeResult::Success,
                     Ok(sync::probe_outcome::Result::Failure) => ProbeResult::Failure,
                     Ok(sync::probe_outcome::Result::Inconclusive | sync::probe_outcome::Result::Unspecified)
                     | Err(_) => ProbeResult::Inconclusive,
                 };
-                Told::Probe { permit: id, term, result }
+                Told::Probe { key: key.unwrap_or_default(), probe: ProbeId { term, id }, result }
             }
         };
         self.context.fleet.tell(self.id, told).await.map_err(|_| Over::GoAway("the server is shutting down"))?;

@@ -22,7 +22,28 @@ pub struct BreakerKey {
     pub zone: Option<Zone>,
 }
 
+/// All replicas of one service in one namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallerId {
+    /// Namespace whose policies they run.
+    pub namespace: Namespace,
+    /// The service.
+    pub caller: CallerName,
+}
+
+impl fmt::Display for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.caller)
+    }
+}
+
 impl BreakerKey {
+    /// Whose calls it is about.
+    #[must_use]
+    pub fn caller_id(&self) -> CallerId {
+        CallerId { namespace: self.namespace.clone(), caller: self.caller.clone() }
+    }
+
     /// The key that a replica in `zone` shares under `scope`.
     #[must_use]
     pub fn in_scope(mut self, scope: CoordinationScope, zone: Option<&Zone>) -> Self {

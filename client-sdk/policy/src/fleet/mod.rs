@@ -3,11 +3,13 @@
 //! - [`spec`]: what a policy says about it.
 //! - [`key`]: which breaker is meant.
 //! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
-//! - [`shared`]: the control plane's machine of one breaker: released, open, half-open with probe permits.
+//! - [`shared`]: the machine of one breaker: released, open, half-open with probe permits.
+//! - [`coordinator`]: everything that the control plane decides: the machines of all breakers, the order of verdicts, who is there.
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
 
+pub mod coordinator;
 pub mod evidence;
 pub mod gate;
 pub mod held;
@@ -16,5 +18,6 @@ pub mod rule;
 pub mod shared;
 pub mod spec;
 
+pub use coordinator::Coordinator;
 pub use key::BreakerKey;
 pub use spec::{Coordination, CoordinationMode, CoordinationScope};

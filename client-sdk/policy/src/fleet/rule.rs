@@ -52,6 +52,29 @@ pub enum Met {
     Any,
 }
 
+impl Met {
+    /// The cause in one word, and the numbers in words.
+    pub(super) fn words(self, evidence: &Evidence) -> (&'static str, String) {
+        match self {
+            Self::Quorum { needed } => (
+                "quorum",
+                format!(
+                    "{} of {} eligible replicas are open, {needed} needed",
+                    evidence.open_voters, evidence.eligible
+                ),
+            ),
+            Self::Pooled => (
+                "pooled",
+                format!(
+                    "{} of {} pooled calls of {} replicas failed, {} of them by themselves",
+                    evidence.pooled_failures, evidence.pooled_calls, evidence.contributors, evidence.witnesses
+                ),
+            ),
+            Self::Any => ("any", "the target itself answered one replica with failures".to_owned()),
+        }
+    }
+}
+
 /// How long a report counts: as long as the window that it describes, and at least a few heartbeats.
 #[must_use]
 pub fn report_lifetime(spec: &BreakerSpec) -> Duration {

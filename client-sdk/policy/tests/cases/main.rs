@@ -12,6 +12,7 @@ mod chaos;
 mod concurrency_limit;
 mod driver;
 mod fallback;
+mod fleet_driver;
 mod fleet_gate;
 mod fleet_rule;
 mod fleet_shared;

@@ -1,0 +1,101 @@
+//! What comes into the coordinator, and what it wants done.
+
+use std::time::Duration;
+
+use crate::{
+    Revision, Timestamp,
+    fleet::{
+        BreakerKey,
+        evidence::{Evidence, MemberId, Report},
+        held::Fence,
+        shared::FleetState,
+    },
+};
+
+/// What a replica says about one breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sighting {
+    /// What it has seen. `current` is for the coordinator to find out, and overwritten.
+    pub report: Report,
+    /// Revision of the policy that it runs.
+    pub policy_revision: Revision,
+    /// The newest verdict that it has ever applied.
+    pub held: Fence,
+}
+
+/// The newest verdict about a breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// Its place in the order.
+    pub fence: Fence,
+    /// Released, open, half-open or ramp.
+    pub state: FleetState,
+    /// How many of a thousand calls pass: 0 unless released or ramping.
+    pub admit_permille: u32,
+    /// While open: when probes begin, on the coordinator's clock.
+    pub half_open_at: Option<Timestamp>,
+    /// Revision of the policy that it is about.
+    pub policy_revision: Revision,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Whom something goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Recipients {
+    /// Every replica that holds the breaker: [`Coordinator::holders`](super::Coordinator::holders).
+    Holders,
+    /// Every replica that holds the breaker, but for one.
+    HoldersBut(MemberId),
+    /// One replica.
+    One(MemberId),
+}
+
+/// What must be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Tell a verdict.
+    Verdict {
+        /// About which breaker.
+        key: BreakerKey,
+        /// Whom.
+        to: Recipients,
+        /// The verdict.
+        decision: Decision,
+    },
+    /// Give one replica leave for one probe.
+    Permit {
+        /// Of which breaker.
+        key: BreakerKey,
+        /// Whom.
+        member: MemberId,
+        /// Number, unique in the term.
+        id: u64,
+        /// The half-open verdict that it belongs to.
+        fence: Fence,
+        /// How long it may be used.
+        ttl: Duration,
+    },
+    /// Ask replicas for their windows now.
+    Canvass {
+        /// Of which breaker.
+        key: BreakerKey,
+        /// Whom.
+        to: Recipients,
+    },
+    /// Log a change.
+    Transition {
+        /// Of which breaker.
+        key: BreakerKey,
+        /// Before.
+        from: FleetState,
+        /// After.
+        to: FleetState,
+        /// One word: `quorum`, `pooled`, `any`, `delay_elapsed`, `probe_ok`, `probe_failed`, `probes_timed_out`, `policy_change`.
+        cause: &'static str,
+        /// Numbers in words.
+        detail: String,
+        /// The numbers.
+        evidence: Evidence,
+    },
+}
