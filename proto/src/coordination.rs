@@ -12,7 +12,7 @@ impl TryFrom<v1::Coordination> for Coordination {
     type Error = Invalid;
 
     fn try_from(wire: v1::Coordination) -> Result<Self, Invalid> {
-        let v1::Coordination { mode, scope, acknowledge_single_witness, quorum_percent } = wire;
+        let v1::Coordination { mode, scope, acknowledge_single_witness, quorum_percent, max_open_percent } = wire;
         let mut faults = Faults::new();
         let mode = match v1::CoordinationMode::try_from(mode) {
             Ok(v1::CoordinationMode::Unspecified | v1::CoordinationMode::Balanced) => Some(CoordinationMode::Balanced),
@@ -34,7 +34,7 @@ impl TryFrom<v1::Coordination> for Coordination {
             }
         };
         let read = mode.zip(scope).and_then(|(mode, scope)| {
-            faults.take("", Self::try_new(mode, scope, acknowledge_single_witness, quorum_percent))
+            faults.take("", Self::try_new(mode, scope, acknowledge_single_witness, quorum_percent, max_open_percent))
         });
         faults.into_result(read)
     }
@@ -53,12 +53,14 @@ impl From<&Coordination> for v1::Coordination {
             CoordinationScope::Zone => v1::CoordinationScope::Zone,
             CoordinationScope::Fleet => v1::CoordinationScope::Fleet,
         };
+        let opens = coordination.mode() != CoordinationMode::Local;
         let votes = matches!(coordination.mode(), CoordinationMode::Balanced | CoordinationMode::Quorum);
         Self {
             mode: mode.into(),
             scope: scope.into(),
             acknowledge_single_witness: coordination.acknowledge_single_witness(),
             quorum_percent: votes.then(|| u32::from(coordination.quorum_percent())),
+            max_open_percent: opens.then(|| u32::from(coordination.max_open_percent())),
         }
     }
 }

@@ -139,7 +139,7 @@ spec:
         mode: shadow
     - circuitBreaker: {}
     - circuitBreaker:
-  coordination: { mode: quorum, scope: fleet, quorumPercent: 45 }
+  coordination: { mode: quorum, scope: fleet, quorumPercent: 45, maxOpenPercent: 60 }
   onChange: reset
 "#;
 

@@ -5,7 +5,7 @@ use fusebox_policy::{
     breaker::{Causes, Counts},
     fleet::{BreakerKey, evidence::Report, gate::ProbeId, held::Fence, shared::ProbeResult},
 };
-use fusebox_proto::{sync::v1 as sync, v1};
+use fusebox_proto::{duration, sync::v1 as sync, v1};
 
 use crate::{
     pipeline::cell::Cell,
@@ -18,9 +18,17 @@ pub(super) fn request(message: sync::sync_request::Message) -> sync::SyncRequest
 
 /// The window of a breaker. Takes its count of refused calls.
 pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
-    let (report, revision, held) =
-        cell.with(|gate| ((gate.report(now), gate.revision(), gate.held().highest()), Vec::new()));
-    to_wire(cell.key(), revision, &report, held)
+    cell.with(|gate| {
+        let report = gate.report(now);
+        let window = to_wire(cell.key(), gate.revision(), &report, gate.held().highest());
+        let verdict = gate.held().verdict();
+        let window = sync::BreakerWindow {
+            held_state: verdict.map_or_else(Default::default, |held| v1::FleetState::from(held.state).into()),
+            held_half_open_in: verdict.and_then(|held| held.half_open_at).map(|at| duration::to_wire(now.until(at))),
+            ..window
+        };
+        (window, Vec::new())
+    })
 }
 
 fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -> sync::BreakerWindow {
@@ -39,6 +47,9 @@ fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -
         causes: Some(sync::CauseCounts { connect_error, timeout, target_error, target_overload, local_error }),
         held_term: held.term,
         held_rev: held.rev,
+        // A transition is about the process' own breaker; what it holds goes with the next window.
+        held_state: v1::FleetState::Unspecified.into(),
+        held_half_open_in: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod connect;
 mod delete;
 mod describe;
 mod events;
+mod explain;
 mod failure;
 mod fetch;
 mod get;
@@ -34,6 +35,7 @@ pub use self::{
     delete::DeleteArgs,
     describe::DescribeArgs,
     events::EventsArgs,
+    explain::ExplainArgs,
     get::GetArgs,
     history::{HistoryArgs, UndoArgs},
     local::{CompletionArgs, VersionArgs},
@@ -107,6 +109,10 @@ pub enum Command {
     /// Show everything about one policy, breaker or instance
     #[command(after_help = "Example:\n  fusebox describe policy service-b\n  fusebox describe breaker/service-b")]
     Describe(DescribeArgs),
+    /// Tell why the fleet decided what it did about a breaker, and what a guard held back
+    #[command(after_help = "Example:\n  fusebox explain breaker service-b\n  \
+                            fusebox explain breaker/service-b --service service-a -o json")]
+    Explain(ExplainArgs),
     /// Delete policies; their history stays
     #[command(after_help = "Example:\n  fusebox delete policy service-b --yes -m 'not used any more'")]
     Delete(DeleteArgs),
@@ -169,6 +175,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Validate(args) => apply::validate(session, args).await,
         Command::Get(args) => get::get(session, args).await,
         Command::Describe(args) => describe::describe(session, args).await,
+        Command::Explain(args) => explain::explain(session, args).await,
         Command::Delete(args) => delete::delete(session, args).await,
         Command::History(args) => history::history(session, args).await,
         Command::Undo(args) => history::undo(session, args).await,

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use fusebox_policy::fleet::{
     BreakerKey,
-    coordinator::{Decision, Effect, Recipients},
+    coordinator::{Decision, Effect, Recipients, Suspicion},
     evidence::{Evidence, MemberId},
     shared::FleetState,
 };
@@ -53,6 +53,26 @@ impl Owner {
                 }
                 Effect::Transition { key, from, to, cause, detail, evidence } => {
                     self.log_decision(key, from, to, cause, detail, &evidence);
+                }
+                Effect::Held { key, guard, detail } => {
+                    tracing::warn!(
+                        event.name = "fleet.held",
+                        breaker = %key,
+                        guard = guard.name(),
+                        detail,
+                        "an opening is held back"
+                    );
+                }
+                Effect::Mode { from, to } => {
+                    tracing::warn!(
+                        event.name = "fleet.mode",
+                        from = from.name(),
+                        to = to.name(),
+                        suspicion = to.suspicion().map_or("", Suspicion::name),
+                        "the fleet's decisions changed from {} to {}",
+                        from.name(),
+                        to.name()
+                    );
                 }
             }
         }

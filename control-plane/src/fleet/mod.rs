@@ -5,6 +5,7 @@
 //! newest state; what operators see leaves through a `watch` cell.
 
 mod effects;
+mod explain;
 mod outbox;
 mod overrides;
 mod owner;
@@ -130,6 +131,7 @@ pub(crate) enum Command {
     Told(SessionId, Told),
     Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
     Release { pattern: KeyPattern, reason: String, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
+    Explain { name: String, reply: oneshot::Sender<Option<v1::ExplainBreakerResponse>> },
     Refresh(oneshot::Sender<()>),
 }
 
@@ -163,8 +165,8 @@ impl Fleet {
     pub async fn start(store: StoreHandle, hub: Hub, shutdown: Shutdown) -> Result<Self, StoreError> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (live, _) = broadcast::channel(LIVE);
-        let log = transitions::start(Arc::clone(&store), live.clone());
-        let view = owner::start(store, hub, shutdown, inbox, log).await?;
+        let (log, unwritten) = transitions::start(Arc::clone(&store), live.clone());
+        let view = owner::start(store, hub, shutdown, inbox, (log, unwritten)).await?;
         Ok(Self { commands, view, live })
     }
 
@@ -214,6 +216,14 @@ impl Fleet {
         reason: String,
     ) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
         self.ask(|reply| Command::Release { pattern, reason, reply }).await
+    }
+
+    /// Why things were decided about a breaker; `None` if nobody holds it.
+    ///
+    /// # Errors
+    /// The server ends.
+    pub async fn explain(&self, name: String) -> Result<Option<v1::ExplainBreakerResponse>, Ended> {
+        self.ask(|reply| Command::Explain { name, reply }).await
     }
 
     /// What operators see, as of now.

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use fusebox_policy::{
     Draw, Revision, Timestamp,
     fleet::{
-        BreakerKey, Coordinator, coordinator::Limits, evidence::MemberId, held::Fence, key::CallerId, shared::Settings,
+        BreakerKey, Coordinator,
+        coordinator::{Limits, Suspicion},
+        evidence::MemberId,
+        held::Fence,
+        key::CallerId,
+        shared::Settings,
     },
 };
 use fusebox_proto::{sync::v1 as sync, v1};
@@ -23,6 +28,19 @@ use crate::{
 
 /// How soon a change shows. Many changes in a row make one view.
 const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The owner wakes at least so often, so that it finds out when it did not.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the owner has woken.
+enum Woken {
+    Told(Command),
+    Policies,
+    Unwritten,
+    Due,
+    Show,
+    Look,
+}
 
 /// One connected replica.
 pub(super) struct Session {
@@ -57,7 +75,7 @@ pub(super) async fn start(
     hub: Hub,
     shutdown: Shutdown,
     inbox: mpsc::Receiver<Command>,
-    log: Log,
+    (log, unwritten): (Log, watch::Receiver<u64>),
 ) -> Result<watch::Receiver<Arc<View>>, StoreError> {
     let term = store.next_term(0).await?;
     let epoch = Instant::now();
@@ -69,7 +87,7 @@ pub(super) async fn start(
         snapshot,
         log,
         epoch,
-        coordinator: Coordinator::new(term, Limits::default()),
+        coordinator: Coordinator::new(term, Timestamp::ZERO, Limits::default()),
         sessions: BTreeMap::new(),
         by_member: BTreeMap::new(),
         next_session: 1,
@@ -77,7 +95,7 @@ pub(super) async fn start(
         overrides,
     };
     let (show, view) = watch::channel(Arc::new(owner.view()));
-    tokio::spawn(owner.run(inbox, policies, show, shutdown));
+    tokio::spawn(owner.run(inbox, policies, unwritten, show, shutdown));
     Ok(view)
 }
 
@@ -94,10 +112,12 @@ impl Owner {
         mut self,
         mut inbox: mpsc::Receiver<Command>,
         mut policies: watch::Receiver<Arc<Snapshot>>,
+        mut unwritten: watch::Receiver<u64>,
         show: watch::Sender<Arc<View>>,
         shutdown: Shutdown,
     ) {
         let mut shown = Instant::now();
+        let mut awake = Instant::now();
         let mut changed = false;
         let begun = shutdown.begun();
         tokio::pin!(begun);
@@ -109,37 +129,72 @@ impl Owner {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let woken = tokio::select! {
                 // Replicas' streams say goodbye by themselves; verdicts end with their leases.
                 () = &mut begun => return,
                 command = inbox.recv() => match command {
-                    Some(Command::Refresh(reply)) => {
+                    Some(command) => Woken::Told(command),
+                    None => return,
+                },
+                Ok(()) = policies.changed() => Woken::Policies,
+                Ok(()) = unwritten.changed() => Woken::Unwritten,
+                () = due => Woken::Due,
+                () = tokio::time::sleep_until(shown + VIEW_INTERVAL), if changed => Woken::Show,
+                () = tokio::time::sleep_until(awake + LOOK_INTERVAL) => Woken::Look,
+            };
+            // Before anything is believed of what has waited meanwhile.
+            let asleep = awake.elapsed();
+            awake = Instant::now();
+            if asleep > self.coordinator.limits().lease / 3 {
+                tracing::error!(
+                    event.name = "fleet.stall",
+                    seconds = asleep.as_secs_f64(),
+                    "the owner has been asleep"
+                );
+                let effects = self.coordinator.suspect(Suspicion::Stall, self.now());
+                self.carry_out(effects);
+                changed = true;
+            }
+            match woken {
+                Woken::Told(command) => match command {
+                    Command::Refresh(reply) => {
                         shown = Instant::now();
                         changed = false;
                         show.send_replace(Arc::new(self.view()));
                         // Whoever asked may have gone.
                         let _ = reply.send(());
                     }
-                    Some(command) => {
+                    command @ (Command::Join { .. }
+                    | Command::Leave(_)
+                    | Command::Told(..)
+                    | Command::Force { .. }
+                    | Command::Release { .. }
+                    | Command::Explain { .. }) => {
                         self.handle(command).await;
                         changed = true;
                     }
-                    None => return,
                 },
-                Ok(()) = policies.changed() => {
+                Woken::Policies => {
                     let snapshot = Arc::clone(&policies.borrow_and_update());
                     self.take_policies(snapshot);
                     changed = true;
                 }
-                () = due => {
+                Woken::Unwritten => {
+                    // What can't be written down must not be done.
+                    let effects = self.coordinator.suspect(Suspicion::StoreUnwritable, self.now());
+                    self.carry_out(effects);
+                    changed = true;
+                }
+                Woken::Due => {
                     self.tick().await;
                     changed = true;
                 }
-                () = tokio::time::sleep_until(shown + VIEW_INTERVAL), if changed => {
+                Woken::Show => {
                     shown = Instant::now();
                     changed = false;
                     show.send_replace(Arc::new(self.view()));
                 }
+                Woken::Look => {}
             }
         }
     }
@@ -174,6 +229,9 @@ impl Owner {
                 let answer = self.release(&pattern, &reason).await;
                 let _ = reply.send(answer);
             }
+            Command::Explain { name, reply } => {
+                let _ = reply.send(self.explain(&name));
+            }
             Command::Refresh(reply) => {
                 let _ = reply.send(());
             }
@@ -184,7 +242,8 @@ impl Owner {
         if identity.highest_term > self.coordinator.term() {
             // A restored backup or a wiped database must not fence itself out: the term rises above what any replica has seen.
             let term = self.store.next_term(identity.highest_term + 1).await?;
-            self.coordinator.raise_term(term);
+            let effects = self.coordinator.raise_term(term, self.now());
+            self.carry_out(effects);
             tracing::warn!(event.name = "fleet.term", term, "a replica has seen a later term: raised above it");
         }
         let same = |session: &Session| {
@@ -266,7 +325,7 @@ impl Owner {
                     }
                 }
                 let lease = Some(fusebox_proto::duration::to_wire(self.coordinator.limits().lease));
-                let (term, rev) = (self.coordinator.term(), self.coordinator.rev());
+                let (term, rev) = (self.coordinator.term(), self.coordinator.renewable());
                 let ack = sync::HeartbeatAck { seq, term, rev, lease };
                 if let Some(session) = self.sessions.get(&id) {
                     session.outbox.ack(ack);

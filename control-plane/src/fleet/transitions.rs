@@ -1,9 +1,9 @@
 //! The log of transitions: written in batches by a task of its own, so that no decision waits for the disk.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fusebox_proto::v1;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::store::{StoreHandle, StoredTransition, timestamp};
 
@@ -11,6 +11,11 @@ use crate::store::{StoreHandle, StoredTransition, timestamp};
 const WAITING: usize = 4096;
 /// Transitions of one transaction.
 const BATCH: usize = 256;
+
+/// How often a transaction that failed is tried again, and after how long. Longer than a lease, so that a store that is back after a
+/// restart loses nothing; not for ever, since the fault may be in what is written.
+const TRIES: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the owner puts transitions.
 #[derive(Clone, Debug)]
@@ -35,26 +40,40 @@ impl Log {
     }
 }
 
-pub(super) fn start(store: StoreHandle, live: broadcast::Sender<Arc<v1::BreakerTransition>>) -> Log {
+/// Starts the writer. The second part counts failures of the store.
+pub(super) fn start(
+    store: StoreHandle,
+    live: broadcast::Sender<Arc<v1::BreakerTransition>>,
+) -> (Log, watch::Receiver<u64>) {
     let (log, mut waiting) = mpsc::channel(WAITING);
+    let (failed, unwritten) = watch::channel(0);
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            match store.append_transitions(batch.clone()).await {
-                Ok(ids) => {
+            let mut told = false;
+            for _ in 0..TRIES {
+                let wrote = store.append_transitions(batch.clone()).await;
+                if let Ok(ids) = &wrote {
                     for (transition, id) in batch.iter_mut().zip(ids) {
-                        transition.id = id;
+                        transition.id = *id;
                     }
                 }
-                Err(error) => tracing::error!(error = %error, "cannot write the log of transitions"),
+                // Whoever follows is told at once, written or not.
+                if !std::mem::replace(&mut told, true) {
+                    for transition in &batch {
+                        // Nobody may be listening.
+                        let _ = live.send(Arc::new(wire(transition)));
+                    }
+                }
+                let Err(error) = wrote else { break };
+                tracing::error!(error = %error, "cannot write the log of transitions");
+                failed.send_modify(|count| *count += 1);
+                tokio::time::sleep(TRY_AGAIN).await;
             }
-            for transition in batch.drain(..) {
-                // Nobody may be listening.
-                let _ = live.send(Arc::new(wire(&transition)));
-            }
+            batch.clear();
         }
     });
-    Log(log)
+    (Log(log), unwritten)
 }
 
 /// A transition as operators see it.

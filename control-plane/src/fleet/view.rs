@@ -1,6 +1,9 @@
 //! What operators see: breakers, replicas and overrides, as of one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fusebox_policy::fleet::{
     BreakerKey,
@@ -42,7 +45,7 @@ impl Owner {
         }
     }
 
-    fn breaker_view(&self, key: &BreakerKey) -> v1::Breaker {
+    pub(super) fn breaker_view(&self, key: &BreakerKey) -> v1::Breaker {
         let now = self.now();
         let (Some(breaker), Some(view)) = (self.coordinator.breaker(key), self.coordinator.view(key, now)) else {
             return v1::Breaker::default();
@@ -50,12 +53,13 @@ impl Owner {
         let forced = self.overrides.on(key);
         let newest = self.coordinator.newest(key);
         let fence = newest.map(|newest| newest.fence).unwrap_or_default();
-        let reason = match forced {
-            Some(own) => own.stored.reason.clone(),
-            None if view.state == FleetState::Released && view.evidence.insufficient_witnesses => {
+        let reason = match (forced, self.held_back(key)) {
+            (Some(own), _) => own.stored.reason.clone(),
+            (None, Some(held)) => held,
+            (None, None) if view.state == FleetState::Released && view.evidence.insufficient_witnesses => {
                 "INSUFFICIENT_WITNESSES: each replica is on its own".to_owned()
             }
-            None => view.reason,
+            (None, None) => view.reason,
         };
         let instances = view.members.iter().map(|member| {
             let session = self.session_of(key, &member.member);
@@ -69,7 +73,7 @@ impl Owner {
             instance_breaker(member, acknowledged)
         });
         v1::Breaker {
-            name: format!("breakers/{key}"),
+            name: name(key),
             key: Some(key.into()),
             fleet_state: v1::FleetState::from(self.effective_state(key)).into(),
             reason,
@@ -84,6 +88,15 @@ impl Owner {
             probes_succeeded: view.probes_succeeded,
             mode: breaker.settings().coordination.mode().name().to_owned(),
         }
+    }
+
+    /// What keeps a breaker from opening at present, in words.
+    fn held_back(&self, key: &BreakerKey) -> Option<String> {
+        /// Reports that ask for an opening come every second; when they have stopped for so long, nothing is held back any more.
+        const LATELY: Duration = Duration::from_secs(3);
+        let last = self.coordinator.explain(key).last()?;
+        let guard = last.guard.filter(|_| self.now().since(last.until) < LATELY)?;
+        Some(format!("held back by {guard}: {}", last.detail))
     }
 
     fn instance_view(&self, session: &Session) -> v1::Instance {
@@ -108,6 +121,11 @@ impl Owner {
     }
 }
 
+/// The resource name of a breaker.
+pub(super) fn name(key: &BreakerKey) -> String {
+    format!("breakers/{key}")
+}
+
 fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBreaker {
     v1::InstanceBreaker {
         instance: member.member.instance.to_string(),
@@ -121,7 +139,7 @@ fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBrea
     }
 }
 
-fn evidence(evidence: &Evidence) -> v1::Evidence {
+pub(super) fn evidence(evidence: &Evidence) -> v1::Evidence {
     let causes = evidence.causes;
     let named = [
         ("connect_error", causes.connect_error),

@@ -3,9 +3,15 @@
 use fusebox_policy::{
     Revision,
     breaker::{Causes, LocalState},
-    fleet::{coordinator::Sighting, evidence::Report, gate::ProbeId, held::Fence, shared::ProbeResult},
+    fleet::{
+        coordinator::{Holding, Sighting},
+        evidence::Report,
+        gate::ProbeId,
+        held::Fence,
+        shared::{FleetState, ProbeResult},
+    },
 };
-use fusebox_proto::{sync::v1 as sync, v1};
+use fusebox_proto::{duration, sync::v1 as sync, v1};
 
 use super::{SessionId, owner::Owner};
 use crate::store::StoredTransition;
@@ -25,6 +31,8 @@ impl Owner {
             causes,
             held_term,
             held_rev,
+            held_state,
+            held_half_open_in,
         } = window;
         let Some((key, settings)) = key.and_then(|key| self.key_of(id, &key)) else {
             tracing::debug!("a window of an unknown breaker");
@@ -46,7 +54,9 @@ impl Owner {
             let effects = self.coordinator.configure(&key, settings, now);
             self.carry_out(effects);
         }
-        let Some(member) = self.sessions.get(&id).map(|session| session.identity.member.clone()) else {
+        let Some((member, seq)) =
+            self.sessions.get(&id).map(|session| (session.identity.member.clone(), session.heartbeat))
+        else {
             return;
         };
         if let Some(Change { from, cause }) = log {
@@ -74,11 +84,13 @@ impl Owner {
             rejected,
             causes: read_causes(causes.unwrap_or_default()),
         };
-        let sighting = Sighting {
-            report,
-            policy_revision: Revision(policy_revision),
-            held: Fence { term: held_term, rev: held_rev },
+        let held = Holding {
+            fence: Fence { term: held_term, rev: held_rev },
+            state: v1::FleetState::try_from(held_state).ok().and_then(|state| FleetState::try_from(state).ok()),
+            // What can't be read is not known, and the policy's own delay is taken.
+            half_open_in: held_half_open_in.and_then(|wire| duration::from_wire(wire).ok()),
         };
+        let sighting = Sighting { seq, report, policy_revision: Revision(policy_revision), held };
         let effects = self.coordinator.report(&key, &member, sighting, now, Self::draw());
         self.carry_out(effects);
     }

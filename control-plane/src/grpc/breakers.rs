@@ -85,6 +85,17 @@ impl BreakerService for BreakerApi {
         view.breakers.get(&name).cloned().map(Response::new).ok_or_else(|| status::not_found("breaker", &name))
     }
 
+    async fn explain_breaker(
+        &self,
+        request: Request<v1::ExplainBreakerRequest>,
+    ) -> Result<Response<v1::ExplainBreakerResponse>, Status> {
+        let v1::ExplainBreakerRequest { name } = request.into_inner();
+        match self.fleet.explain(name.clone()).await {
+            Ok(found) => found.map(Response::new).ok_or_else(|| status::not_found("breaker", &name)),
+            Err(ended) => Err(status::unavailable(&ended.to_string())),
+        }
+    }
+
     type WatchBreakersStream = Events<v1::WatchBreakersResponse>;
 
     async fn watch_breakers(

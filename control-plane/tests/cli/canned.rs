@@ -115,6 +115,29 @@ impl breakers::BreakerService for Canned {
         Ok(Response::new(self.now()))
     }
 
+    async fn explain_breaker(&self, _: Request<v1::ExplainBreakerRequest>) -> Answer<v1::ExplainBreakerResponse> {
+        let ago = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let decision = |guard: &str, seconds, times| v1::BreakerDecision {
+            since: ago(seconds),
+            until: ago(3),
+            times,
+            from: v1::FleetState::Released.into(),
+            to: v1::FleetState::Open.into(),
+            cause: "quorum".to_owned(),
+            guard: guard.to_owned(),
+            detail: "2 of 3 eligible replicas are open, 2 needed".to_owned(),
+            evidence: breaker().evidence,
+            witnesses: breaker().instances.into_iter().take(2).collect(),
+        };
+        Ok(Response::new(v1::ExplainBreakerResponse {
+            breaker: Some(self.now()),
+            mode: "frozen".to_owned(),
+            mode_ends_in: ago(9),
+            suspicion: "stall".to_owned(),
+            decisions: vec![decision("", 3, 1), decision("startup_grace", 8, 5)],
+        }))
+    }
+
     async fn watch_breakers(&self, _: Request<v1::WatchBreakersRequest>) -> Answer<Self::WatchBreakersStream> {
         use v1::watch_breakers_response::Event;
         let steps = [Event::Upserted(self.now()), Event::Synced(true), Event::Deleted(BREAKER.to_owned())];

@@ -81,6 +81,26 @@ async fn describe_tells_state_evidence_replicas_and_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_decisions_witnesses_and_what_was_held_back() {
+    let server = Canned::start().await;
+    ask(&server, "explain breaker service-b")
+        .await
+        .exits(0)
+        .prints("frozen (stall) for another 9s")
+        .prints("released -> open")
+        .prints("startup_grace x5")
+        .prints("a-1 12/20 open, a-2 12/20 open");
+    let item =
+        ask(&server, "explain breaker/service-b --service service-a -o json").await.exits(0).json()["items"][0].clone();
+    assert_eq!((&item["mode"], &item["breaker"]["fleet"]), (&json!("frozen"), &json!("open")));
+    let held = &item["decisions"][1];
+    assert_eq!((&held["guard"], &held["times"], &held["since_ms"]), (&json!("startup_grace"), &json!(5), &json!(8000)));
+    assert_eq!(held["witnesses"].as_array().unwrap().len(), 2);
+    ask(&server, "explain breaker service-b --service service-x").await.exits(3);
+    ask(&server, "explain policy service-b").await.exits(2).says("this works on a breaker");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_say_whether_they_run_what_they_should() {
     let server = Canned::start().await;
     let list = ask(&server, "get instances -o json").await.exits(0).json();

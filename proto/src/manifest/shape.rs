@@ -414,4 +414,9 @@ const COORDINATION: &[Field] = &[
     field("scope", Kind::Choice(&["zone", "fleet"]), "Who opens together. Default: zone."),
     field("acknowledgeSingleWitness", Kind::Bool, "Must be true with mode any. Default: false."),
     field("quorumPercent", Kind::Whole, "Share of the eligible replicas that make a quorum. Default: 30."),
+    field(
+        "maxOpenPercent",
+        Kind::Whole,
+        "Share of a caller's targets that the fleet may have open at once, from four targets up. Default: 50; 100: no cap.",
+    ),
 ];

@@ -232,5 +232,6 @@ fn coordination(at: At<'_>) -> v1::Coordination {
         scope: v1::CoordinationScope::from_str_name(&named("COORDINATION_SCOPE", "scope")).unwrap_or_default().into(),
         acknowledge_single_witness: at.flag("acknowledgeSingleWitness").unwrap_or_default(),
         quorum_percent: at.whole("quorumPercent"),
+        max_open_percent: at.whole("maxOpenPercent"),
     }
 }

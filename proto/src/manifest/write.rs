@@ -353,5 +353,8 @@ fn coordination(coordination: &Coordination) -> Value {
         }
         CoordinationMode::Pooled | CoordinationMode::Local => {}
     }
+    if coordination.mode() != CoordinationMode::Local {
+        put(&mut map, "maxOpenPercent", Some(json!(coordination.max_open_percent())));
+    }
     Value::Object(map)
 }

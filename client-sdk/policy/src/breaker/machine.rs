@@ -305,10 +305,14 @@ impl Breaker {
         }
     }
 
-    /// The fleet has found the target well again.
+    /// The fleet has found the target well again: what was seen before no longer counts.
     pub fn close_by_fleet(&mut self, now: Timestamp) -> Option<Transition> {
         match self.state {
-            State::Closed { .. } => None,
+            State::Closed { .. } => {
+                self.window.clear();
+                self.consecutive_failures = 0;
+                None
+            }
             State::Open { .. } | State::HalfOpen { .. } => Some(self.close(Cause::Fleet, now)),
         }
     }

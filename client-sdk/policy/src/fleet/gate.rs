@@ -175,9 +175,24 @@ impl Gate {
                 },
             };
         }
-        if self.breaker.spec().mode() != BreakerMode::Enforced {
-            return self.breaker.try_acquire(now, draw).map(plain);
+        match self.breaker.spec().mode() {
+            BreakerMode::Enforced => self.admit_enforced(now, draw, effects),
+            // What would be refused is demand for probes, as it would be if it were refused; and it passes.
+            BreakerMode::Shadow => Ok(self.admit_enforced(now, draw, effects).unwrap_or_else(|_| {
+                self.rejected += 1;
+                plain(Permit::untracked())
+            })),
+            BreakerMode::Disabled => self.breaker.try_acquire(now, draw).map(plain),
         }
+    }
+
+    fn admit_enforced(
+        &mut self,
+        now: Timestamp,
+        draw: Draw,
+        effects: &mut Vec<GateEffect>,
+    ) -> Result<Pass, RejectionReason> {
+        let plain = |permit| Pass { permit, probe: None };
         match self.held.verdict() {
             Some(verdict) => match verdict.state {
                 FleetState::Open => {
@@ -234,8 +249,10 @@ impl Gate {
         if !self.held.apply(verdict, now) {
             return (false, Vec::new());
         }
-        // Calls were kept back, and the fleet has found the target well: all close together.
-        let recovered = after == FleetState::Released && before != FleetState::Released;
+        // Calls were kept back, and the fleet has found the target well: all close together, and count afresh. What a replica has
+        // seen itself during a ramp is not lifted by the end of it.
+        let kept_back = matches!(before, FleetState::Open | FleetState::HalfOpen);
+        let recovered = kept_back && matches!(after, FleetState::Released | FleetState::Ramp);
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
         (true, transition.map(GateEffect::Transition).into_iter().collect())
     }
@@ -338,6 +355,9 @@ impl Gate {
                 }
             }
             FleetState::Ramp => {
+                if self.breaker.spec().mode() == BreakerMode::Shadow {
+                    return 1.0;
+                }
                 let share = self.held.verdict().map_or(1.0, |verdict| f64::from(verdict.admit_permille) / 1000.0);
                 self.breaker.admission(now).min(share)
             }

@@ -95,6 +95,17 @@ pub fn is_eligible(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool 
         && (member.report.evident_calls() >= u64::from(spec.least_evidence()) || member.report.tripped())
 }
 
+/// Whether what a replica has seen lately speaks against the target.
+#[must_use]
+pub fn speaks_against(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
+    counts(member, spec, now) && accuses(member, spec)
+}
+
+fn accuses(member: &Member, spec: &BreakerSpec) -> bool {
+    let reached = |rule: RateRule| rule.share_reached(member.report.evident_failures(), member.report.evident_calls());
+    member.report.tripped() || spec.trip().failure_rate.is_some_and(reached)
+}
+
 fn counts(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
     member.report.current && now.since(member.at) <= report_lifetime(spec)
 }
@@ -107,16 +118,24 @@ pub fn judge(
     coordination: &Coordination,
     now: Timestamp,
 ) -> (Evidence, Option<Met>) {
-    let fresh: Vec<(&MemberId, &Member)> = members.iter().filter(|(_, member)| counts(member, spec, now)).collect();
+    judge_among(members, spec, coordination, now, |_| true)
+}
+
+/// The same, of those replicas only that may vote.
+#[must_use]
+pub fn judge_among(
+    members: &Members,
+    spec: &BreakerSpec,
+    coordination: &Coordination,
+    now: Timestamp,
+    may_vote: impl Fn(&MemberId) -> bool,
+) -> (Evidence, Option<Met>) {
+    let fresh: Vec<(&MemberId, &Member)> =
+        members.iter().filter(|(id, member)| counts(member, spec, now) && may_vote(id)).collect();
     let eligible = fresh.iter().filter(|(_, member)| is_eligible(member, spec, now)).count() as u64;
     let open_voters = fresh.iter().filter(|(_, member)| member.report.tripped()).count() as u64;
     let rate = spec.trip().failure_rate;
     let pool = Pool::new(&fresh, rate);
-    let witnesses = |member: &Member| {
-        member.report.tripped()
-            || rate
-                .is_some_and(|rule| rule.share_reached(member.report.evident_failures(), member.report.evident_calls()))
-    };
     let mut evidence = Evidence {
         eligible: narrow(eligible),
         open_voters: narrow(open_voters),
@@ -126,7 +145,7 @@ pub fn judge(
         contributors: narrow(pool.contributors),
         witness_instances: fresh
             .iter()
-            .filter(|(_, member)| witnesses(member))
+            .filter(|(_, member)| accuses(member, spec))
             .map(|(id, _)| id.instance.clone())
             .take(MAX_NAMED)
             .collect(),

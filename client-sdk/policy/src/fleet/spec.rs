@@ -9,6 +9,7 @@ pub struct Coordination {
     scope: CoordinationScope,
     acknowledge_single_witness: bool,
     quorum_percent: u8,
+    max_open_percent: u8,
 }
 
 /// When the fleet opens.
@@ -69,6 +70,7 @@ impl Default for Coordination {
             scope: CoordinationScope::default(),
             acknowledge_single_witness: false,
             quorum_percent: Self::DEFAULT_QUORUM_PERCENT,
+            max_open_percent: Self::DEFAULT_MAX_OPEN_PERCENT,
         }
     }
 }
@@ -77,15 +79,20 @@ impl Coordination {
     /// Share of the eligible replicas that make a quorum, in percent, when nothing is said.
     pub const DEFAULT_QUORUM_PERCENT: u8 = 30;
 
+    /// Share of a caller's targets that the fleet may have open at the same time, in percent, when nothing is said.
+    pub const DEFAULT_MAX_OPEN_PERCENT: u8 = 50;
+
     /// Checks the settings.
     ///
     /// # Errors
-    /// Mode `any` without its acknowledgement or beyond a zone, and a quorum that is not from 1 to 100 percent.
+    /// Mode `any` without its acknowledgement or beyond a zone, and a quorum or a share of open targets that is not from 1 to 100
+    /// percent.
     pub fn try_new(
         mode: CoordinationMode,
         scope: CoordinationScope,
         acknowledge_single_witness: bool,
         quorum_percent: Option<u32>,
+        max_open_percent: Option<u32>,
     ) -> Result<Self, Invalid> {
         let mut faults = Faults::new();
         if mode == CoordinationMode::Any {
@@ -105,11 +112,20 @@ impl Coordination {
             "quorumPercent",
             "is only for modes balanced and quorum",
         );
-        faults.into_result(u8::try_from(quorum).ok().map(|quorum_percent| Self {
+        let max_open = max_open_percent.unwrap_or(u32::from(Self::DEFAULT_MAX_OPEN_PERCENT));
+        faults.check((1..=100).contains(&max_open), "maxOpenPercent", format!("must be from 1 to 100, is {max_open}"));
+        faults.check(
+            max_open_percent.is_none() || mode != CoordinationMode::Local,
+            "maxOpenPercent",
+            "is not for mode local: nothing opens together",
+        );
+        let narrow = |percent: u32| u8::try_from(percent).ok();
+        faults.into_result(narrow(quorum).zip(narrow(max_open)).map(|(quorum_percent, max_open_percent)| Self {
             mode,
             scope,
             acknowledge_single_witness,
             quorum_percent,
+            max_open_percent,
         }))
     }
 
@@ -135,5 +151,12 @@ impl Coordination {
     #[must_use]
     pub const fn quorum_percent(&self) -> u8 {
         self.quorum_percent
+    }
+
+    /// Share of a caller's targets that the fleet may have open at the same time, in percent. It is for callers with four targets
+    /// or more; what goes beyond is left to each replica's own breaker.
+    #[must_use]
+    pub const fn max_open_percent(&self) -> u8 {
+        self.max_open_percent
     }
 }

@@ -6,7 +6,7 @@ use fusebox_policy::{
     CallerName, Draw, Namespace, PolicyName, Revision, StrategyName, TargetName, Zone,
     fleet::{
         BreakerKey, CoordinationMode, Coordinator,
-        coordinator::{Effect, Limits, Recipients, Sighting},
+        coordinator::{Effect, Guard, Holding, Limits, Recipients, Sighting},
         evidence::{MemberId, Report},
         gate::ProbeId,
         held::Fence,
@@ -17,7 +17,7 @@ use fusebox_policy::{
 
 use crate::{
     driver::{at, breaker_input, breaker_spec},
-    fleet_rule::{coordination, member},
+    fleet_rule::{coordination, member, saw},
 };
 
 pub(crate) fn settings(mode: CoordinationMode) -> Settings {
@@ -42,6 +42,7 @@ pub(crate) struct Fleet {
     pub(crate) caller: CallerId,
     settings: Settings,
     joined: BTreeSet<MemberId>,
+    pub(crate) seq: u64,
 }
 
 impl Fleet {
@@ -51,10 +52,14 @@ impl Fleet {
     }
 
     pub(crate) fn with(settings: Settings) -> Self {
+        Self::in_term(1, settings)
+    }
+
+    pub(crate) fn in_term(term: u64, settings: Settings) -> Self {
         let key = key("service-b", None);
         let caller = key.caller_id();
-        let coordinator = Coordinator::new(1, Limits::default());
-        let mut fleet = Self { coordinator, key, caller, settings, joined: BTreeSet::new() };
+        let coordinator = Coordinator::new(term, at(0), Limits::default());
+        let mut fleet = Self { coordinator, key, caller, settings, joined: BTreeSet::new(), seq: 0 };
         fleet.configure(&fleet.key.clone(), 0);
         fleet
     }
@@ -83,8 +88,22 @@ impl Fleet {
             Some(_) | None => Fence::default(),
         };
         let policy_revision = self.settings.policy_revision;
-        let sighting = Sighting { report, policy_revision, held };
+        self.seq += 1;
+        let held = Holding { fence: held, ..Holding::default() };
+        let sighting = Sighting { seq: self.seq, report, policy_revision, held };
         self.coordinator.report(key, &who, sighting, at(millis), Draw::ZERO)
+    }
+
+    /// As a replica that holds what it says it holds of another run.
+    pub(crate) fn claims(&mut self, number: usize, held: Holding, millis: u64) -> Vec<Effect> {
+        let who = member(number);
+        if self.joined.insert(who.clone()) {
+            self.join(&who, None, millis);
+        }
+        self.seq += 1;
+        let report = Report { rejected: 1, ..saw(0, 0) };
+        let sighting = Sighting { seq: self.seq, report, policy_revision: self.settings.policy_revision, held };
+        self.coordinator.report(&self.key.clone(), &who, sighting, at(millis), Draw::ZERO)
     }
 
     pub(crate) fn report(&mut self, number: usize, report: Report, millis: u64) -> Vec<Effect> {
@@ -124,7 +143,12 @@ impl Fleet {
 pub(crate) fn verdict(effects: &[Effect]) -> Option<FleetState> {
     effects.iter().find_map(|effect| match effect {
         Effect::Verdict { to: Recipients::Holders, decision, .. } => Some(decision.state),
-        Effect::Verdict { .. } | Effect::Permit { .. } | Effect::Canvass { .. } | Effect::Transition { .. } => None,
+        Effect::Verdict { .. }
+        | Effect::Permit { .. }
+        | Effect::Canvass { .. }
+        | Effect::Transition { .. }
+        | Effect::Held { .. }
+        | Effect::Mode { .. } => None,
     })
 }
 
@@ -134,7 +158,38 @@ pub(crate) fn permits(effects: &[Effect]) -> Vec<(usize, u64)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Permit { member: to, id, .. } => Some(((0..1000).find(|n| member(*n) == *to)?, *id)),
-            Effect::Verdict { .. } | Effect::Canvass { .. } | Effect::Transition { .. } => None,
+            Effect::Verdict { .. }
+            | Effect::Canvass { .. }
+            | Effect::Transition { .. }
+            | Effect::Held { .. }
+            | Effect::Mode { .. } => None,
+        })
+        .collect()
+}
+
+/// What holds openings back, as it is said.
+pub(crate) fn held(effects: &[Effect]) -> Option<Guard> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Held { guard, .. } => Some(*guard),
+        Effect::Verdict { .. }
+        | Effect::Permit { .. }
+        | Effect::Canvass { .. }
+        | Effect::Transition { .. }
+        | Effect::Mode { .. } => None,
+    })
+}
+
+/// The words of the transitions.
+pub(crate) fn causes(effects: &[Effect]) -> Vec<&'static str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Transition { cause, .. } => Some(*cause),
+            Effect::Verdict { .. }
+            | Effect::Permit { .. }
+            | Effect::Canvass { .. }
+            | Effect::Held { .. }
+            | Effect::Mode { .. } => None,
         })
         .collect()
 }

@@ -36,7 +36,7 @@ pub(crate) fn tripped(calls: u64) -> Report {
 pub(crate) fn coordination(mode: CoordinationMode) -> Coordination {
     let any = mode == CoordinationMode::Any;
     let scope = if any { CoordinationScope::Zone } else { CoordinationScope::Fleet };
-    Coordination::try_new(mode, scope, any, None).unwrap()
+    Coordination::try_new(mode, scope, any, None, None).unwrap()
 }
 
 fn fleet(reports: impl IntoIterator<Item = Report>) -> Members {
@@ -119,7 +119,7 @@ fn any_believes_only_what_the_target_itself_answered() {
 
 #[test]
 fn any_must_be_acknowledged_and_stays_in_a_zone() {
-    let make = |scope, acknowledged| Coordination::try_new(CoordinationMode::Any, scope, acknowledged, None);
+    let make = |scope, acknowledged| Coordination::try_new(CoordinationMode::Any, scope, acknowledged, None, None);
     assert!(make(CoordinationScope::Zone, false).is_err());
     assert!(make(CoordinationScope::Fleet, true).is_err());
     assert!(make(CoordinationScope::Zone, true).is_ok());

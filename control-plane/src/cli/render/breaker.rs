@@ -1,6 +1,6 @@
 //! Circuit breakers: what each replica does and what the fleet has decided.
 
-use fusebox_proto::v1::{Breaker, FleetState, InstanceBreaker, LocalState};
+use fusebox_proto::v1::{Breaker, Evidence, FleetState, InstanceBreaker, LocalState};
 use serde_json::{Value, json};
 
 use super::{Row, or_dash, over};
@@ -63,7 +63,6 @@ impl Row for Breaker {
 /// The JSON form.
 pub(crate) fn value(breaker: &Breaker) -> Value {
     let key = breaker.key.clone().unwrap_or_default();
-    let evidence = breaker.evidence.clone().unwrap_or_default();
     json!({
         "name": breaker.name,
         "namespace": key.namespace,
@@ -81,23 +80,29 @@ pub(crate) fn value(breaker: &Breaker) -> Value {
         "probes_succeeded": breaker.probes_succeeded,
         "term": breaker.term,
         "rev": breaker.rev,
-        "evidence": {
-            "eligible": evidence.eligible,
-            "open_voters": evidence.open_voters,
-            "witnesses": evidence.witnesses,
-            "pooled_calls": evidence.pooled_calls,
-            "pooled_failures": evidence.pooled_failures,
-            "contributors": evidence.contributors,
-            "witness_instances": evidence.witness_instances,
-            "insufficient_witnesses": evidence.insufficient_witnesses,
-            "causes": evidence.causes,
-        },
+        "evidence": evidence(&breaker.evidence.clone().unwrap_or_default()),
         "instances": breaker.instances.iter().map(instance).collect::<Vec<_>>(),
         "override": breaker.r#override.as_ref().map(over::value),
     })
 }
 
-fn instance(one: &InstanceBreaker) -> Value {
+/// The numbers behind a decision, in JSON.
+pub(crate) fn evidence(evidence: &Evidence) -> Value {
+    json!({
+        "eligible": evidence.eligible,
+        "open_voters": evidence.open_voters,
+        "witnesses": evidence.witnesses,
+        "pooled_calls": evidence.pooled_calls,
+        "pooled_failures": evidence.pooled_failures,
+        "contributors": evidence.contributors,
+        "witness_instances": evidence.witness_instances,
+        "insufficient_witnesses": evidence.insufficient_witnesses,
+        "causes": evidence.causes,
+    })
+}
+
+/// A replica's part, in JSON.
+pub(crate) fn instance(one: &InstanceBreaker) -> Value {
     json!({
         "instance": one.instance,
         "zone": one.zone,

@@ -9,7 +9,7 @@ mod policy;
 mod revision;
 mod transition;
 
-pub(crate) use breaker::{fleet_word, local_word};
+pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, local_word};
 pub(crate) use instance::state as instance_state;
 pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;

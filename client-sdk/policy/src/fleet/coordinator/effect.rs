@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{Guard, Holding, Mode};
 use crate::{
     Revision, Timestamp,
     fleet::{
@@ -15,12 +16,15 @@ use crate::{
 /// What a replica says about one breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sighting {
+    /// Number of the replica's newest heartbeat when it said so: within one session it never falls. What is older than another
+    /// report of the same breaker is late, and ignored.
+    pub seq: u64,
     /// What it has seen. `current` is for the coordinator to find out, and overwritten.
     pub report: Report,
     /// Revision of the policy that it runs.
     pub policy_revision: Revision,
-    /// The newest verdict that it has ever applied.
-    pub held: Fence,
+    /// What it holds of the fleet's word.
+    pub held: Holding,
 }
 
 /// The newest verdict about a breaker.
@@ -91,11 +95,28 @@ pub enum Effect {
         from: FleetState,
         /// After.
         to: FleetState,
-        /// One word: `quorum`, `pooled`, `any`, `delay_elapsed`, `probe_ok`, `probe_failed`, `probes_timed_out`, `policy_change`.
+        /// One word: `quorum`, `pooled`, `any`, `zones`, `delay_elapsed`, `probe_ok`, `probe_failed`, `probes_timed_out`, `ramp_up`,
+        /// `ramp_down`, `ramp_failed`, `ramp_done`, `adopted`, `leases_lapsed`, `policy_change`.
         cause: &'static str,
         /// Numbers in words.
         detail: String,
         /// The numbers.
         evidence: Evidence,
+    },
+    /// Say that an opening is held back. It is said once, not with each report that asks for it again.
+    Held {
+        /// Of which breaker.
+        key: BreakerKey,
+        /// By what.
+        guard: Guard,
+        /// Numbers in words.
+        detail: String,
+    },
+    /// Say that the mode has changed.
+    Mode {
+        /// Before.
+        from: Mode,
+        /// After.
+        to: Mode,
     },
 }

@@ -1,7 +1,8 @@
 //! Who is there: the replicas of each service, and which breakers they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
+use super::{guards::BURST_SPAN, high_water::HighWater, limits::Limits};
 use crate::{
     Timestamp, Zone,
     fleet::{BreakerKey, evidence::MemberId, key::CallerId},
@@ -12,54 +13,111 @@ use crate::{
 pub(super) struct Replica {
     pub(super) zone: Option<Zone>,
     pub(super) joined: Timestamp,
-    /// The breakers that it has reported.
-    pub(super) keys: BTreeSet<BreakerKey>,
+    /// The breakers that it has reported, each with the number of its newest report.
+    pub(super) keys: BTreeMap<BreakerKey, u64>,
 }
 
 /// The connected replicas of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Caller {
     pub(super) replicas: BTreeMap<MemberId, Replica>,
+    /// How many replicas there were lately.
+    pub(super) high_water: HighWater,
+    /// When breakers were newly opened, as far back as the guard looks.
+    pub(super) openings: VecDeque<Timestamp>,
+}
+
+impl Caller {
+    /// One more breaker has been newly opened.
+    pub(super) fn opened(&mut self, now: Timestamp) {
+        while self.openings.front().is_some_and(|at| now.since(*at) >= BURST_SPAN) {
+            self.openings.pop_front();
+        }
+        self.openings.push_back(now);
+    }
+
+    /// The breakers that a replica holds.
+    pub(super) fn keys_of(&self, member: &MemberId) -> impl Iterator<Item = &BreakerKey> {
+        self.replicas.get(member).into_iter().flat_map(|replica| replica.keys.keys())
+    }
 }
 
 /// All connected replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Callers(BTreeMap<CallerId, Caller>);
+pub(super) struct Callers {
+    by_id: BTreeMap<CallerId, Caller>,
+    /// How many replicas of all services there were lately.
+    high_water: HighWater,
+}
 
 impl Callers {
     pub(super) const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self { by_id: BTreeMap::new(), high_water: HighWater::new() }
     }
 
-    pub(super) fn replica(&self, caller: &CallerId, member: &MemberId) -> Option<&Replica> {
-        self.0.get(caller)?.replicas.get(member)
+    pub(super) fn get(&self, caller: &CallerId) -> Option<&Caller> {
+        self.by_id.get(caller)
+    }
+
+    pub(super) fn get_mut(&mut self, caller: &CallerId) -> Option<&mut Caller> {
+        self.by_id.get_mut(caller)
     }
 
     pub(super) fn replica_mut(&mut self, caller: &CallerId, member: &MemberId) -> Option<&mut Replica> {
-        self.0.get_mut(caller)?.replicas.get_mut(member)
+        self.by_id.get_mut(caller)?.replicas.get_mut(member)
     }
 
     /// A replica has connected.
-    pub(super) fn join(&mut self, caller: &CallerId, member: MemberId, zone: Option<Zone>, now: Timestamp) {
-        let caller = self.0.entry(caller.clone()).or_default();
-        caller.replicas.insert(member, Replica { zone, joined: now, keys: BTreeSet::new() });
+    pub(super) fn join(
+        &mut self,
+        id: &CallerId,
+        member: MemberId,
+        zone: Option<Zone>,
+        limits: &Limits,
+        now: Timestamp,
+    ) {
+        let caller = self.by_id.entry(id.clone()).or_default();
+        caller.replicas.insert(member, Replica { zone, joined: now, keys: BTreeMap::new() });
+        self.count(id, limits, now);
     }
 
     /// A replica has gone. Answers with what it held.
-    pub(super) fn leave(&mut self, caller: &CallerId, member: &MemberId) -> BTreeSet<BreakerKey> {
-        let Some(found) = self.0.get_mut(caller) else {
-            return BTreeSet::new();
-        };
-        let gone = found.replicas.remove(member);
-        if found.replicas.is_empty() {
-            self.0.remove(caller);
+    pub(super) fn leave(
+        &mut self,
+        id: &CallerId,
+        member: &MemberId,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Vec<BreakerKey> {
+        let gone = self.by_id.get_mut(id).and_then(|caller| caller.replicas.remove(member));
+        self.count(id, limits, now);
+        if self.by_id.get(id).is_some_and(|caller| caller.replicas.is_empty()) {
+            self.by_id.remove(id);
         }
-        gone.map(|replica| replica.keys).unwrap_or_default()
+        gone.map(|replica| replica.keys.into_keys().collect()).unwrap_or_default()
+    }
+
+    fn count(&mut self, id: &CallerId, limits: &Limits, now: Timestamp) {
+        let all = self.all();
+        self.high_water.set(all, limits.mass_span, now);
+        if let Some(caller) = self.by_id.get_mut(id) {
+            caller.high_water.set(caller.replicas.len(), limits.lease, now);
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.by_id.values().map(|caller| caller.replicas.len()).sum()
+    }
+
+    /// Whether more than half of all replicas have gone in a moment.
+    pub(super) fn mass_disconnect(&self, limits: &Limits, now: Timestamp) -> bool {
+        let (peak, left) = (self.high_water.peak(limits.mass_span, now), self.all());
+        peak >= limits.mass_from && (peak - left.min(peak)) * 2 > peak
     }
 
     /// Nobody holds the breaker any more.
     pub(super) fn forget(&mut self, key: &BreakerKey) {
-        if let Some(caller) = self.0.get_mut(&key.caller_id()) {
+        if let Some(caller) = self.by_id.get_mut(&key.caller_id()) {
             for replica in caller.replicas.values_mut() {
                 replica.keys.remove(key);
             }
@@ -68,11 +126,11 @@ impl Callers {
 
     /// The replicas that hold a breaker.
     pub(super) fn holders<'a>(&'a self, key: &'a BreakerKey) -> impl Iterator<Item = &'a MemberId> {
-        self.0
+        self.by_id
             .get(&key.caller_id())
             .into_iter()
             .flat_map(|caller| &caller.replicas)
-            .filter(|(_, replica)| replica.keys.contains(key))
+            .filter(|(_, replica)| replica.keys.contains_key(key))
             .map(|(id, _)| id)
     }
 }

@@ -4,24 +4,35 @@
 //! Messages, time and draws come in, [`Effect`]s go out. The control plane's owner task drives it and does what the effects ask;
 //! the struct that runs is the struct that is model-checked. What operators decide (overrides) is not in here: it is above.
 
+mod adopt;
 mod effect;
+mod guards;
+mod high_water;
 mod limits;
 mod members;
+mod mode;
+mod record;
+mod report;
+mod zones;
 
 use std::collections::BTreeMap;
 
-use self::members::Callers;
+use self::{adopt::Claims, members::Callers, record::Records};
 pub use self::{
+    adopt::Holding,
     effect::{Decision, Effect, Recipients, Sighting},
+    guards::Guard,
     limits::Limits,
+    mode::{Mode, Suspicion},
+    record::{Record, Witness},
 };
 use super::{
     BreakerKey,
-    evidence::{MemberId, Report},
+    evidence::MemberId,
     gate::ProbeId,
     held::Fence,
     key::CallerId,
-    shared::{Change, FleetState, ProbeResult, Settings, SharedBreaker, View},
+    shared::{FleetState, ProbeResult, Settings, SharedBreaker, View},
 };
 use crate::{Draw, Timestamp, Zone};
 
@@ -30,12 +41,15 @@ use crate::{Draw, Timestamp, Zone};
 struct Entry {
     breaker: SharedBreaker,
     newest: Option<Decision>,
+    claims: Claims,
+    records: Records,
 }
 
 /// What the control plane knows and decides about all breakers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Coordinator {
     limits: Limits,
+    mode: Mode,
     term: u64,
     rev: u64,
     next_permit: u64,
@@ -47,10 +61,15 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Nobody is there, nothing is decided. `term` has been committed, and no run before had it.
+    ///
+    /// It learns at first, unless the term is the first of its store: then there was no run whose verdicts or permits could be in
+    /// force.
     #[must_use]
-    pub const fn new(term: u64, limits: Limits) -> Self {
+    pub fn new(term: u64, now: Timestamp, limits: Limits) -> Self {
+        let mode = if term <= 1 { Mode::Deciding } else { Mode::Learning { until: now.plus(limits.learning()) } };
         Self {
             limits,
+            mode,
             term,
             rev: 0,
             next_permit: 1,
@@ -72,35 +91,56 @@ impl Coordinator {
         self.term
     }
 
-    /// The newest number within the run: every verdict up to it may be renewed.
+    /// Whether it may decide.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The newest number within the run.
     #[must_use]
     pub const fn rev(&self) -> u64 {
         self.rev
     }
 
-    /// Goes on in a later term, which has been committed: a replica has seen one that is later than ours.
-    pub fn raise_term(&mut self, term: u64) {
-        debug_assert!(term > self.term, "S8: a term is used once");
-        self.term = self.term.max(term);
+    /// The next place in the order of everything that is told.
+    pub const fn next_fence(&mut self) -> Fence {
+        self.rev += 1;
+        Fence { term: self.term, rev: self.rev }
+    }
+
+    /// The number up to which verdicts of the run are renewed by a heartbeat. 0 while frozen: leases end.
+    #[must_use]
+    pub const fn renewable(&self) -> u64 {
+        match self.mode {
+            Mode::Frozen { .. } => 0,
+            Mode::Learning { .. } | Mode::Deciding => self.rev,
+        }
     }
 
     /// A replica has connected. Whoever had its place has left before.
     pub fn join(&mut self, caller: &CallerId, member: &MemberId, zone: Option<&Zone>, now: Timestamp) {
-        self.callers.join(caller, member.clone(), zone.cloned(), now);
+        self.callers.join(caller, member.clone(), zone.cloned(), &self.limits, now);
     }
 
     /// A replica has gone.
     pub fn leave(&mut self, caller: &CallerId, member: &MemberId, now: Timestamp, draw: Draw) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for key in self.callers.leave(caller, member) {
+        for key in self.callers.leave(caller, member, &self.limits, now) {
             effects.extend(self.dropped(&key, member, now, draw));
+        }
+        if self.callers.mass_disconnect(&self.limits, now) {
+            effects.extend(self.suspect(Suspicion::MassDisconnect, now));
         }
         effects
     }
 
     /// A replica holds a breaker no longer.
     pub fn drop_key(&mut self, key: &BreakerKey, member: &MemberId, now: Timestamp, draw: Draw) -> Vec<Effect> {
-        let held = self.callers.replica_mut(&key.caller_id(), member).is_some_and(|replica| replica.keys.remove(key));
+        let held = self
+            .callers
+            .replica_mut(&key.caller_id(), member)
+            .is_some_and(|replica| replica.keys.remove(key).is_some());
         if held { self.dropped(key, member, now, draw) } else { Vec::new() }
     }
 
@@ -135,7 +175,8 @@ impl Coordinator {
     pub fn configure(&mut self, key: &BreakerKey, settings: Settings, now: Timestamp) -> Vec<Effect> {
         let Some(entry) = self.entries.get_mut(key) else {
             let breaker = SharedBreaker::new(settings, now);
-            self.entries.insert(key.clone(), Entry { breaker, newest: None });
+            let entry = Entry { breaker, newest: None, claims: Claims::new(), records: Records::default() };
+            self.entries.insert(key.clone(), entry);
             return Vec::new();
         };
         if entry.breaker.settings().policy_revision != settings.policy_revision {
@@ -151,50 +192,6 @@ impl Coordinator {
     pub fn forget(&mut self, key: &BreakerKey) {
         self.entries.remove(key);
         self.callers.forget(key);
-    }
-
-    /// Takes what a replica has seen. Breakers that are not [configured](Coordinator::configure) and replicas that are not
-    /// connected are ignored.
-    pub fn report(
-        &mut self,
-        key: &BreakerKey,
-        member: &MemberId,
-        sighting: Sighting,
-        now: Timestamp,
-        draw: Draw,
-    ) -> Vec<Effect> {
-        let Sighting { report, policy_revision, held } = sighting;
-        let (Some(entry), Some(replica)) =
-            (self.entries.get_mut(key), self.callers.replica_mut(&key.caller_id(), member))
-        else {
-            return Vec::new();
-        };
-        let joins = replica.keys.insert(key.clone());
-        let answers_newest = entry.newest.as_ref().is_none_or(|newest| newest.fence == held);
-        let current = answers_newest && policy_revision == entry.breaker.settings().policy_revision;
-        let tripped_anew = entry.breaker.observe(member, replica.zone.as_ref(), Report { current, ..report }, now);
-        let mut effects = match entry.breaker.state() {
-            FleetState::Released => self.judge(key, now, draw),
-            FleetState::Open
-            | FleetState::HalfOpen
-            | FleetState::Ramp
-            | FleetState::ForcedOpen
-            | FleetState::ForcedClosed => self.advance(key, now, draw),
-        };
-        let Some(entry) = self.entries.get_mut(key) else {
-            return effects;
-        };
-        if effects.is_empty() && tripped_anew && entry.breaker.canvass(now) {
-            effects.push(Effect::Canvass { key: key.clone(), to: Recipients::HoldersBut(member.clone()) });
-        }
-        // Whoever is new, or has missed it, is told what holds.
-        if (joins || !answers_newest)
-            && let Some(decision) = entry.newest.clone()
-            && !effects.iter().any(|effect| matches!(effect, Effect::Verdict { .. }))
-        {
-            effects.push(Effect::Verdict { key: key.clone(), to: Recipients::One(member.clone()), decision });
-        }
-        effects
     }
 
     /// Whether a numbered transition of a replica is one that has not been taken yet. Remembers that it is.
@@ -222,11 +219,16 @@ impl Coordinator {
         let Some(entry) = self.entries.get_mut(key) else {
             return Vec::new();
         };
-        if entry.newest.as_ref().is_none_or(|newest| newest.fence.term != probe.term) {
+        let foreign = entry.newest.as_ref().is_none_or(|newest| newest.fence.term != probe.term);
+        if foreign || self.mode != Mode::Deciding {
             return Vec::new();
         }
         match entry.breaker.probe_outcome(member, probe.id, result, now, draw) {
-            Some(change) => self.decided(key, change, now),
+            Some(change) => {
+                let mut effects = self.decided(key, change, now);
+                effects.extend(self.permits(key, now));
+                effects
+            }
             None => self.advance(key, now, draw),
         }
     }
@@ -234,22 +236,72 @@ impl Coordinator {
     /// When [`Coordinator::tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.entries.values().filter_map(|entry| entry.breaker.next_deadline()).min()
+        match self.mode {
+            Mode::Learning { until } | Mode::Frozen { until, .. } => Some(until),
+            Mode::Deciding => self.entries.values().filter_map(|entry| entry.breaker.next_deadline()).min(),
+        }
     }
 
     /// Makes happen what is due.
     pub fn tick(&mut self, now: Timestamp, draw: Draw) -> Vec<Effect> {
+        let mut effects = match self.mode {
+            Mode::Learning { until } if now >= until => self.learned(),
+            Mode::Frozen { until, .. } if now >= until => self.thaw(now),
+            Mode::Learning { .. } | Mode::Frozen { .. } | Mode::Deciding => Vec::new(),
+        };
         let due: Vec<BreakerKey> = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.breaker.next_deadline().is_some_and(|at| at <= now))
             .map(|(key, _)| key.clone())
             .collect();
-        let mut effects = Vec::new();
         for (number, key) in due.iter().enumerate() {
             effects.extend(self.advance(key, now, draw.of(number)));
         }
         effects
+    }
+
+    /// There is reason not to trust what is known: nothing is issued or renewed until all leases have ended, and then it learns
+    /// again.
+    pub fn suspect(&mut self, suspicion: Suspicion, now: Timestamp) -> Vec<Effect> {
+        let until = now.plus(self.limits.lease);
+        match &mut self.mode {
+            Mode::Frozen { suspicion: known, until: end } if *known == suspicion => {
+                *end = until;
+                Vec::new()
+            }
+            Mode::Frozen { .. } | Mode::Learning { .. } | Mode::Deciding => {
+                self.enter(Mode::Frozen { suspicion, until })
+            }
+        }
+    }
+
+    /// Whatever a former run had out has ended.
+    fn learned(&mut self) -> Vec<Effect> {
+        for entry in self.entries.values_mut() {
+            entry.claims = Claims::new();
+        }
+        self.enter(Mode::Deciding)
+    }
+
+    /// All leases have ended, and what replicas said before and during the freeze may be as old as it.
+    fn thaw(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.newest = None;
+            if let Some(change) = entry.breaker.lapse(now) {
+                effects.push(self.log(&key, change, now));
+            }
+        }
+        effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));
+        effects
+    }
+
+    fn enter(&mut self, mode: Mode) -> Vec<Effect> {
+        let from = std::mem::replace(&mut self.mode, mode);
+        vec![Effect::Mode { from, to: mode }]
     }
 
     /// The breakers that are known.
@@ -280,7 +332,8 @@ impl Coordinator {
         caller: &CallerId,
         member: &MemberId,
     ) -> impl Iterator<Item = &'a BreakerKey> + use<'a> {
-        self.callers.replica(caller, member).into_iter().flat_map(|replica| &replica.keys)
+        let replica = self.callers.get(caller).and_then(|found| found.replicas.get(member));
+        replica.into_iter().flat_map(|replica| replica.keys.keys())
     }
 
     /// What operators see of a breaker.
@@ -289,64 +342,19 @@ impl Coordinator {
         self.entries.get(key).map(|entry| entry.breaker.view(now))
     }
 
-    /// Opens if the reports meet a rule.
-    fn judge(&mut self, key: &BreakerKey, now: Timestamp, draw: Draw) -> Vec<Effect> {
-        let Some(entry) = self.entries.get_mut(key) else {
-            return Vec::new();
-        };
-        let (evidence, met) = entry.breaker.judge(now);
-        let Some(met) = met else {
-            return Vec::new();
-        };
-        let change = entry.breaker.open_on(met, &evidence, now, draw);
-        self.decided(key, change, now)
+    /// Why things were decided about a breaker, or held back, oldest first.
+    pub fn explain(&self, key: &BreakerKey) -> impl Iterator<Item = &Record> {
+        self.entries.get(key).into_iter().flat_map(|entry| entry.records.iter())
     }
 
-    /// Makes happen what is due for one breaker.
+    /// Makes happen what is due for one breaker, if anything may be decided.
     fn advance(&mut self, key: &BreakerKey, now: Timestamp, draw: Draw) -> Vec<Effect> {
+        if self.mode != Mode::Deciding {
+            return Vec::new();
+        }
         let change = self.entries.get_mut(key).and_then(|entry| entry.breaker.advance(now, draw));
         let mut effects = change.map(|change| self.decided(key, change, now)).unwrap_or_default();
         effects.extend(self.permits(key, now));
         effects
-    }
-
-    /// Issues what permits may be issued.
-    fn permits(&mut self, key: &BreakerKey, now: Timestamp) -> Vec<Effect> {
-        let ttl = self.limits.permit_ttl;
-        let Some(Entry { breaker, newest: Some(newest) }) = self.entries.get_mut(key) else {
-            return Vec::new();
-        };
-        let mut effects = Vec::new();
-        while let Some(member) = breaker.issue(self.next_permit, ttl, now) {
-            let id = self.next_permit;
-            self.next_permit += 1;
-            effects.push(Effect::Permit { key: key.clone(), member, id, fence: newest.fence, ttl });
-        }
-        effects
-    }
-
-    /// Numbers a change, and tells and logs it.
-    fn decided(&mut self, key: &BreakerKey, change: Change, now: Timestamp) -> Vec<Effect> {
-        self.rev += 1;
-        let fence = Fence { term: self.term, rev: self.rev };
-        let Some(entry) = self.entries.get_mut(key) else {
-            return Vec::new();
-        };
-        let decision = Decision {
-            fence,
-            state: change.to,
-            admit_permille: if change.to == FleetState::Released { 1000 } else { 0 },
-            half_open_at: entry.breaker.half_open_at(),
-            policy_revision: entry.breaker.settings().policy_revision,
-            reason: change.reason.clone(),
-        };
-        entry.newest = Some(decision.clone());
-        vec![self.log(key, change, now), Effect::Verdict { key: key.clone(), to: Recipients::Holders, decision }]
-    }
-
-    fn log(&self, key: &BreakerKey, change: Change, now: Timestamp) -> Effect {
-        let Change { from, to, cause, reason } = change;
-        let evidence = self.entries.get(key).map(|entry| entry.breaker.judge(now).0).unwrap_or_default();
-        Effect::Transition { key: key.clone(), from, to, cause, detail: reason, evidence }
     }
 }

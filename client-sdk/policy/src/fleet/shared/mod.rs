@@ -1,15 +1,20 @@
 //! The machine of one breaker that replicas share: what is decided about it, not whether it may be decided now.
 //!
 //! Released until the replicas' reports meet a rule; then open for the breaker's own delay, grown by each further opening; then
-//! half-open with the breaker's own probe numbers, counted over the whole fleet; released when enough probes succeeded. Losing
-//! members, silence and time alone never open it. Only the [`Coordinator`](super::coordinator::Coordinator) drives it: it numbers
+//! half-open with the breaker's own probe numbers, counted over the whole fleet; when enough probes succeeded released, by way of
+//! a [ramp] if the policy asks for one. The growth is forgotten when it has stayed released for as long as it may be open at most,
+//! and a minute at least. Losing members, silence and time alone never open it. Only the [`Coordinator`](super::coordinator::Coordinator) drives it: it numbers
 //! verdicts and permits, and holds openings back.
 
 mod probes;
+pub(super) mod ramp;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use self::probes::Probes;
+use self::{
+    probes::Probes,
+    ramp::{Next, Ramp},
+};
 use super::{
     evidence::{Evidence, Member, MemberId, Members, Report},
     rule::{self, Met},
@@ -89,6 +94,8 @@ pub(super) struct Change {
     pub(super) cause: &'static str,
     /// Numbers in words.
     pub(super) reason: String,
+    /// The numbers on which it rests.
+    pub(super) evidence: Evidence,
 }
 
 /// What operators see.
@@ -133,6 +140,20 @@ enum State {
     Released,
     Open { until: Timestamp },
     HalfOpen { probes: Probes },
+    Ramp(Ramp),
+}
+
+/// How a breaker that a former run of the control plane had not released goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inherited {
+    /// Released meanwhile.
+    Released,
+    /// Open for so long.
+    Open(Duration),
+    /// Half-open, from the beginning.
+    HalfOpen,
+    /// Ramping, from the first step.
+    Ramp,
 }
 
 /// One breaker, shared.
@@ -143,10 +164,21 @@ pub struct SharedBreaker {
     state: State,
     since: Timestamp,
     reason: String,
-    /// Openings without a release in between.
+    /// Openings without a stable release in between.
     reopened: u32,
     canvassed: Option<Timestamp>,
+    /// When it left released.
+    opened: Option<Timestamp>,
+    /// When it was last released.
+    released: Option<Timestamp>,
+    /// Whether it was opened by what its own replicas reported, and not by what other zones did.
+    own: bool,
+    /// The present step of the ramp has lasted long enough, and waits for reports.
+    ramp_judged: bool,
 }
+
+/// The shortest release after which an opening is taken for a new trouble.
+const STABLE: Duration = Duration::from_secs(60);
 
 impl SharedBreaker {
     /// Released, nobody holds it.
@@ -159,6 +191,10 @@ impl SharedBreaker {
             reason: String::new(),
             reopened: 0,
             canvassed: None,
+            opened: None,
+            released: None,
+            own: false,
+            ramp_judged: false,
         }
     }
 
@@ -175,6 +211,17 @@ impl SharedBreaker {
             State::Released => FleetState::Released,
             State::Open { .. } => FleetState::Open,
             State::HalfOpen { .. } => FleetState::HalfOpen,
+            State::Ramp(_) => FleetState::Ramp,
+        }
+    }
+
+    /// How many of a thousand calls its verdict lets pass.
+    #[must_use]
+    pub fn admit_permille(&self) -> u32 {
+        match &self.state {
+            State::Released => 1000,
+            State::Open { .. } | State::HalfOpen { .. } => 0,
+            State::Ramp(ramp) => ramp.permille(),
         }
     }
 
@@ -183,7 +230,7 @@ impl SharedBreaker {
     pub const fn half_open_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Open { until } => Some(until),
-            State::Released | State::HalfOpen { .. } => None,
+            State::Released | State::HalfOpen { .. } | State::Ramp(_) => None,
         }
     }
 
@@ -199,12 +246,35 @@ impl SharedBreaker {
         &self.members
     }
 
+    /// When it left released. `None` while it is released.
+    #[must_use]
+    pub const fn opened_at(&self) -> Option<Timestamp> {
+        self.opened
+    }
+
+    /// When it was last released after it was open.
+    #[must_use]
+    pub const fn released_at(&self) -> Option<Timestamp> {
+        self.released
+    }
+
+    /// Whether it is open by what its own replicas reported, and not by what other zones did.
+    #[must_use]
+    pub const fn is_open_by_its_own(&self) -> bool {
+        self.own && matches!(self.state, State::Open { .. })
+    }
+
+    /// Whether what a replica has seen lately speaks against the target.
+    pub(super) fn speaks_against(&self, member: &Member, now: Timestamp) -> bool {
+        rule::speaks_against(member, &self.settings.breaker, now)
+    }
+
     /// Probe permits that may be in use.
     #[must_use]
     pub fn permits_out(&self) -> usize {
         match &self.state {
             State::HalfOpen { probes } => probes.in_flight(),
-            State::Released | State::Open { .. } => 0,
+            State::Released | State::Open { .. } | State::Ramp(_) => 0,
         }
     }
 
@@ -221,8 +291,42 @@ impl SharedBreaker {
         (self.state() != FleetState::Released).then(|| self.enter(State::Released, "policy_change", reason, now))
     }
 
+    /// Goes on as a former run left it. Nothing is decided anew: its probes begin afresh, its ramp at the first step.
+    pub(super) fn inherit(&mut self, inherited: Inherited, reason: String, now: Timestamp) -> Change {
+        self.reopened = self.reopened.max(1);
+        let state = match inherited {
+            Inherited::Released => State::Released,
+            Inherited::Open(left) => State::Open { until: now.plus(left.min(self.settings.breaker.delay_max())) },
+            Inherited::HalfOpen => self.half_open(),
+            Inherited::Ramp => State::Ramp(Ramp::new(now)),
+        };
+        self.enter(state, "adopted", reason, now)
+    }
+
+    /// What it would take to go on in a new term.
+    pub(super) fn inheritance(&self, now: Timestamp) -> Option<Inherited> {
+        match self.state {
+            State::Released => None,
+            State::Open { until } => Some(Inherited::Open(now.until(until))),
+            State::HalfOpen { .. } => Some(Inherited::HalfOpen),
+            State::Ramp(_) => Some(Inherited::Ramp),
+        }
+    }
+
+    /// The leases of all its verdicts have ended, and what its replicas had said is old.
+    pub(super) fn lapse(&mut self, now: Timestamp) -> Option<Change> {
+        let reason = "all leases have ended".to_owned();
+        let lapsed = self.state() != FleetState::Released;
+        let change = lapsed.then(|| self.enter(State::Released, "leases_lapsed", reason, now));
+        self.members.clear();
+        change
+    }
+
     /// Takes what a replica has seen. Says whether it has tripped anew.
     pub(super) fn observe(&mut self, id: &MemberId, zone: Option<&Zone>, report: Report, now: Timestamp) -> bool {
+        if let State::Ramp(ramp) = &mut self.state {
+            ramp.refused(report.rejected);
+        }
         let before = self.members.get(id);
         let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
         let demand_at = if report.rejected > 0 { Some(now) } else { before.and_then(|member| member.demand_at) };
@@ -250,14 +354,28 @@ impl SharedBreaker {
 
     /// The numbers now, and the rule that they meet.
     pub(super) fn judge(&self, now: Timestamp) -> (Evidence, Option<Met>) {
-        let Settings { breaker, coordination, .. } = &self.settings;
-        rule::judge(&self.members, breaker, coordination, now)
+        self.judge_among(now, |_| true)
     }
 
-    /// Opens on a rule that is met.
-    pub(super) fn open_on(&mut self, met: Met, evidence: &Evidence, now: Timestamp, draw: Draw) -> Change {
-        let (cause, reason) = met.words(evidence);
-        self.open(cause, reason, now, draw)
+    /// The same, of those replicas only that may vote.
+    pub(super) fn judge_among(&self, now: Timestamp, may_vote: impl Fn(&MemberId) -> bool) -> (Evidence, Option<Met>) {
+        let Settings { breaker, coordination, .. } = &self.settings;
+        rule::judge_among(&self.members, breaker, coordination, now, may_vote)
+    }
+
+    /// Opens on a rule that its own replicas meet.
+    pub(super) fn open_on(&mut self, met: Met, evidence: Evidence, now: Timestamp, draw: Draw) -> Change {
+        let (cause, reason) = met.words(&evidence);
+        let change = self.open(cause, reason, now, draw);
+        self.own = true;
+        Change { evidence, ..change }
+    }
+
+    /// Opens since other zones are open.
+    pub(super) fn open_with_zones(&mut self, reason: String, now: Timestamp, draw: Draw) -> Change {
+        let change = self.open("zones", reason, now, draw);
+        self.own = false;
+        change
     }
 
     /// Takes the outcome of a probe. Only permits that are in flight with this replica count, each once.
@@ -274,10 +392,11 @@ impl SharedBreaker {
             return None;
         };
         let (successes, failures) = probes.record(member, permit, result)?;
-        if successes >= half_open.successes {
-            self.reopened = 0;
+        if probes.suffice(&self.members, half_open, now) {
             let reason = format!("{successes} of {} probes succeeded", half_open.probes);
-            return Some(self.enter(State::Released, "probe_ok", reason, now));
+            let ramps = self.settings.breaker.ramp().is_some();
+            let state = if ramps { State::Ramp(Ramp::new(now)) } else { State::Released };
+            return Some(self.enter(state, "probe_ok", reason, now));
         }
         if failures > half_open.probes - half_open.successes {
             let reason = format!("{failures} of at most {} probes failed", half_open.probes);
@@ -295,6 +414,8 @@ impl SharedBreaker {
                 let limit = self.settings.breaker.half_open().max_duration.map(|limit| self.since.plus(limit));
                 probes.next_lost().into_iter().chain(limit).min()
             }
+            // From then on it waits for reports.
+            State::Ramp(ramp) => Some(ramp.due(&self.settings.breaker)).filter(|_| !self.ramp_judged),
         }
     }
 
@@ -306,11 +427,8 @@ impl SharedBreaker {
                 if now < *until {
                     return None;
                 }
-                for member in self.members.values_mut() {
-                    member.permits = 0;
-                }
                 let reason = "the open time is over".to_owned();
-                let state = State::HalfOpen { probes: Probes::default() };
+                let state = self.half_open();
                 Some(self.enter(state, "delay_elapsed", reason, now))
             }
             State::HalfOpen { probes } => {
@@ -319,7 +437,43 @@ impl SharedBreaker {
                 (now >= self.since.plus(limit))
                     .then(|| self.open("probes_timed_out", "the probes took too long".to_owned(), now, draw))
             }
+            State::Ramp(ramp) => {
+                let ramp = *ramp;
+                self.climb(ramp, now, draw)
+            }
         }
+    }
+
+    fn climb(&mut self, ramp: Ramp, now: Timestamp, draw: Draw) -> Option<Change> {
+        let (evidence, met) = self.judge(now);
+        let numbers = format!("{} of {} pooled calls failed", evidence.pooled_failures, evidence.pooled_calls);
+        let at = ramp.permille();
+        if met.is_some() {
+            return Some(self.open("ramp_failed", format!("{numbers} at {at} permille"), now, draw));
+        }
+        match ramp.next(&self.settings.breaker, &evidence, now) {
+            Next::Stay => {
+                self.ramp_judged = now >= ramp.due(&self.settings.breaker);
+                None
+            }
+            Next::Step(next) => {
+                let to = next.permille();
+                let cause = if to > at { "ramp_up" } else { "ramp_down" };
+                Some(self.enter(State::Ramp(next), cause, format!("{numbers}: from {at} to {to} permille"), now))
+            }
+            Next::Release => Some(self.enter(State::Released, "ramp_done", numbers, now)),
+            Next::Open => {
+                Some(self.open("ramp_failed", format!("{numbers} at {at} permille, twice in a row"), now, draw))
+            }
+        }
+    }
+
+    /// Half-open from the beginning: nobody has had a permit.
+    fn half_open(&mut self) -> State {
+        for member in self.members.values_mut() {
+            member.permits = 0;
+        }
+        State::HalfOpen { probes: Probes::default() }
     }
 
     /// Issues the permit that may be issued next, if there is one: to the replica with demand that has had the fewest so far.
@@ -336,7 +490,7 @@ impl SharedBreaker {
         let (evidence, _) = self.judge(now);
         let (probes_issued, probes_succeeded) = match &self.state {
             State::HalfOpen { probes } => (probes.issued(), probes.successes()),
-            State::Released | State::Open { .. } => (0, 0),
+            State::Released | State::Open { .. } | State::Ramp(_) => (0, 0),
         };
         View {
             state: self.state(),
@@ -360,16 +514,41 @@ impl SharedBreaker {
     }
 
     fn open(&mut self, cause: &'static str, reason: String, now: Timestamp, draw: Draw) -> Change {
-        let until = now.plus(self.settings.breaker.open_for(self.reopened, draw));
+        let stable = self.settings.breaker.delay_max().max(STABLE);
+        if self.state() == FleetState::Released && self.released.is_none_or(|at| now.since(at) >= stable) {
+            self.reopened = 0;
+        }
+        let delay = self.settings.breaker.open_for(self.reopened, draw);
         self.reopened = self.reopened.saturating_add(1);
-        self.enter(State::Open { until }, cause, reason, now)
+        self.enter(State::Open { until: now.plus(delay) }, cause, reason, now)
     }
 
     fn enter(&mut self, state: State, cause: &'static str, reason: String, now: Timestamp) -> Change {
         let from = self.state();
+        let evidence = self.judge(now).0;
         self.state = state;
         self.since = now;
+        self.ramp_judged = false;
         self.reason.clone_from(&reason);
-        Change { from, to: self.state(), cause, reason }
+        let to = self.state();
+        match to {
+            FleetState::Released => {
+                self.opened = None;
+                self.released = Some(now);
+                self.own = false;
+            }
+            FleetState::Open
+            | FleetState::HalfOpen
+            | FleetState::Ramp
+            | FleetState::ForcedOpen
+            | FleetState::ForcedClosed => self.opened = self.opened.or(Some(now)),
+        }
+        if matches!(to, FleetState::Released | FleetState::Ramp) {
+            // What replicas said before is no answer to this verdict: a fleet that has just closed is not opened by it.
+            for member in self.members.values_mut() {
+                member.report.current = false;
+            }
+        }
+        Change { from, to, cause, reason, evidence }
     }
 }

@@ -1,10 +1,14 @@
 //! The probes of one half-open period: who may send one, and what they showed.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::ProbeResult;
 use crate::{
-    Timestamp,
+    InstanceId, Timestamp, Zone,
     breaker::HalfOpenSpec,
     fleet::evidence::{Member, MemberId, Members},
 };
@@ -28,6 +32,8 @@ pub(super) struct Probes {
     /// Conclusive ones.
     successes: u32,
     failures: u32,
+    /// The replicas that had a success.
+    succeeded: BTreeSet<InstanceId>,
 }
 
 impl Probes {
@@ -62,13 +68,27 @@ impl Probes {
         }
         self.out.remove(&permit);
         match result {
-            ProbeResult::Success => self.successes += 1,
+            ProbeResult::Success => {
+                self.successes += 1;
+                self.succeeded.insert(member.instance.clone());
+            }
             ProbeResult::Failure => self.failures += 1,
             ProbeResult::Inconclusive => {}
         }
         Some((self.successes, self.failures))
     }
 
+    /// Whether the target is back: enough successes, of two replicas where two have demand. Where all probes are used up and only
+    /// one replica has brought conclusive ones, it must do: an operator's number of probes is the limit.
+    pub(super) fn suffice(&self, members: &Members, spec: HalfOpenSpec, now: Timestamp) -> bool {
+        let wanting: BTreeSet<&InstanceId> =
+            members.iter().filter(|(_, member)| has_demand(member, now)).map(|(id, _)| &id.instance).collect();
+        self.successes >= spec.successes
+            && (self.succeeded.len() >= 2 || wanting.len() < 2 || self.issued() >= spec.probes)
+    }
+
+    /// Issues a permit: to a replica with demand, those that have had the fewest first, of these the zones that have had the fewest,
+    /// then those that have not succeeded yet, then the busiest.
     pub(super) fn issue(
         &mut self,
         members: &mut Members,
@@ -81,14 +101,23 @@ impl Probes {
         if self.issued() >= spec.probes || self.out.len() >= concurrent {
             return None;
         }
-        let demand = |member: &Member| member.demand_at.is_some_and(|at| now.since(at) <= DEMAND_LIFETIME);
-        let (holder, member) = members
-            .iter_mut()
-            .filter(|(_, member)| demand(member))
-            .min_by_key(|(_, member)| (member.permits, Reverse(member.report.rejected)))?;
+        let mut zones: BTreeMap<Option<Zone>, u32> = BTreeMap::new();
+        for member in members.values() {
+            *zones.entry(member.zone.clone()).or_default() += member.permits;
+        }
+        let (holder, member) =
+            members.iter_mut().filter(|(_, member)| has_demand(member, now)).min_by_key(|(id, member)| {
+                let of_zone = zones.get(&member.zone).copied().unwrap_or(0);
+                let succeeded = self.succeeded.contains(&id.instance);
+                (member.permits, of_zone, succeeded, Reverse(member.report.rejected))
+            })?;
         member.permits += 1;
         let lost_at = now.plus(ttl).plus(PERMIT_LOST_AFTER);
         self.out.insert(id, Out { holder: holder.clone(), lost_at });
         Some(holder.clone())
     }
+}
+
+fn has_demand(member: &Member, now: Timestamp) -> bool {
+    member.demand_at.is_some_and(|at| now.since(at) <= DEMAND_LIFETIME)
 }

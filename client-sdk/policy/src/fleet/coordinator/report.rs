@@ -1,0 +1,209 @@
+//! From a replica's report to a verdict, or to the guard that held it back.
+
+use super::{Coordinator, Decision, Effect, Guard, Mode, Recipients, Record, Sighting, record::Witness};
+use crate::{
+    Draw, Timestamp,
+    fleet::{
+        BreakerKey,
+        evidence::{Evidence, MemberId, Report},
+        shared::{Change, FleetState, SharedBreaker},
+    },
+};
+
+/// Replicas named in a record.
+const MAX_WITNESSES: usize = 20;
+
+impl Coordinator {
+    /// Takes what a replica has seen. Breakers that are not [configured](Coordinator::configure) and replicas that are not
+    /// connected are ignored, and so is a report that is older than one that has come before, or the same again.
+    pub fn report(
+        &mut self,
+        key: &BreakerKey,
+        member: &MemberId,
+        sighting: Sighting,
+        now: Timestamp,
+        draw: Draw,
+    ) -> Vec<Effect> {
+        let Sighting { seq, report, policy_revision, held } = sighting;
+        let (Some(entry), Some(replica)) =
+            (self.entries.get_mut(key), self.callers.replica_mut(&key.caller_id(), member))
+        else {
+            return Vec::new();
+        };
+        let answers_newest = entry.newest.as_ref().is_none_or(|newest| newest.fence == held.fence);
+        let current = answers_newest && policy_revision == entry.breaker.settings().policy_revision;
+        let report = Report { current, ..report };
+        let seen = replica.keys.get(key).copied();
+        let same =
+            |older: u64| older == seq && entry.breaker.members().get(member).is_some_and(|own| own.report == report);
+        if seen.is_some_and(|older| older > seq || same(older)) {
+            return Vec::new();
+        }
+        replica.keys.insert(key.clone(), seq);
+        let tripped_anew = entry.breaker.observe(member, replica.zone.as_ref(), report, now);
+        let mut effects = match self.mode {
+            Mode::Learning { .. } => self.adopt(key, member, held, policy_revision, now),
+            Mode::Deciding | Mode::Frozen { .. } => Vec::new(),
+        };
+        effects.extend(match self.state(key) {
+            FleetState::Released => self.judge(key, now, draw),
+            FleetState::Open
+            | FleetState::HalfOpen
+            | FleetState::Ramp
+            | FleetState::ForcedOpen
+            | FleetState::ForcedClosed => self.advance(key, now, draw),
+        });
+        let Some(entry) = self.entries.get_mut(key) else {
+            return effects;
+        };
+        let frozen = matches!(self.mode, Mode::Frozen { .. });
+        let asks = tripped_anew && effects.is_empty() && entry.breaker.state() == FleetState::Released;
+        if asks && !frozen && entry.breaker.canvass(now) {
+            effects.push(Effect::Canvass { key: key.clone(), to: Recipients::HoldersBut(member.clone()) });
+        }
+        // Whoever is new, or has missed it, is told what holds. To tell it while frozen would be to renew its lease.
+        let told = |effect: &Effect| matches!(effect, Effect::Verdict { key: about, .. } if about == key);
+        if (seen.is_none() || !answers_newest)
+            && !frozen
+            && let Some(decision) = entry.newest.clone()
+            && !effects.iter().any(told)
+        {
+            effects.push(Effect::Verdict { key: key.clone(), to: Recipients::One(member.clone()), decision });
+        }
+        effects
+    }
+
+    fn state(&self, key: &BreakerKey) -> FleetState {
+        self.entries.get(key).map_or(FleetState::Released, |entry| entry.breaker.state())
+    }
+
+    /// Opens if the reports meet a rule and no guard holds it back.
+    fn judge(&mut self, key: &BreakerKey, now: Timestamp, draw: Draw) -> Vec<Effect> {
+        let Some(entry) = self.entries.get(key) else {
+            return Vec::new();
+        };
+        let (evidence, met) = entry.breaker.judge(now);
+        let Some(met) = met else {
+            return self.follow_zones(key, now, draw);
+        };
+        let (cause, numbers) = met.words(&evidence);
+        if let Some((guard, detail)) = self.held_back(key, &entry.breaker, now) {
+            return self.hold(key, guard, cause, format!("{numbers}; {detail}"), evidence, now);
+        }
+        let mute = self.without_vote(key, now);
+        let (evidence, met) = if mute.is_empty() {
+            (evidence, met)
+        } else {
+            let (counted, still) = entry.breaker.judge_among(now, |id| !mute.contains_key(id));
+            let Some(still) = still else {
+                // Sick replicas are said first: they are news, newcomers are not.
+                let guard = mute.values().copied().max().unwrap_or(Guard::StartupGrace);
+                let names: Vec<&str> = mute.keys().map(|id| id.instance.as_str()).take(MAX_WITNESSES).collect();
+                let detail = format!("{numbers}; without a vote: {}", names.join(", "));
+                return self.hold(key, guard, cause, detail, evidence, now);
+            };
+            (counted, still)
+        };
+        self.opening(key, now);
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Vec::new();
+        };
+        let change = entry.breaker.open_on(met, evidence, now, draw);
+        let mut effects = self.decided(key, change, now);
+        effects.extend(self.spread(key, now, draw));
+        effects
+    }
+
+    /// Counts a newly opened breaker.
+    pub(super) fn opening(&mut self, key: &BreakerKey, now: Timestamp) {
+        if let Some(caller) = self.callers.get_mut(&key.caller_id()) {
+            caller.opened(now);
+        }
+    }
+
+    /// Remembers that a guard has held an opening back, and says so if that is news.
+    pub(super) fn hold(
+        &mut self,
+        key: &BreakerKey,
+        guard: Guard,
+        cause: &'static str,
+        detail: String,
+        evidence: Evidence,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let most = self.limits.most_records;
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Vec::new();
+        };
+        let record = Record {
+            since: now,
+            until: now,
+            times: 1,
+            from: FleetState::Released,
+            to: FleetState::Open,
+            cause,
+            guard: Some(guard),
+            detail: detail.clone(),
+            evidence,
+            witnesses: witnesses(&entry.breaker, now),
+        };
+        if entry.records.add(record, most) {
+            vec![Effect::Held { key: key.clone(), guard, detail }]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Numbers a change, tells and logs it.
+    pub(super) fn decided(&mut self, key: &BreakerKey, change: Change, now: Timestamp) -> Vec<Effect> {
+        let fence = self.next_fence();
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Vec::new();
+        };
+        let decision = Decision {
+            fence,
+            state: change.to,
+            admit_permille: entry.breaker.admit_permille(),
+            half_open_at: entry.breaker.half_open_at(),
+            policy_revision: entry.breaker.settings().policy_revision,
+            reason: change.reason.clone(),
+        };
+        entry.newest = Some(decision.clone());
+        vec![self.log(key, change, now), Effect::Verdict { key: key.clone(), to: Recipients::Holders, decision }]
+    }
+
+    /// Records a change, for the log and for people who ask.
+    pub(super) fn log(&mut self, key: &BreakerKey, change: Change, now: Timestamp) -> Effect {
+        let Change { from, to, cause, reason, evidence } = change;
+        if let Some(entry) = self.entries.get_mut(key) {
+            let record = Record {
+                since: now,
+                until: now,
+                times: 1,
+                from,
+                to,
+                cause,
+                guard: None,
+                detail: reason.clone(),
+                evidence: evidence.clone(),
+                witnesses: witnesses(&entry.breaker, now),
+            };
+            entry.records.add(record, self.limits.most_records);
+        }
+        Effect::Transition { key: key.clone(), from, to, cause, detail: reason, evidence }
+    }
+}
+
+fn witnesses(breaker: &SharedBreaker, now: Timestamp) -> Vec<Witness> {
+    let against = breaker.members().iter().filter(|(_, member)| breaker.speaks_against(member, now));
+    against
+        .take(MAX_WITNESSES)
+        .map(|(id, member)| Witness {
+            member: id.clone(),
+            zone: member.zone.clone(),
+            local: member.report.local,
+            calls: member.report.calls,
+            failures: member.report.failures,
+        })
+        .collect()
+}
