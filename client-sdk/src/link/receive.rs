@@ -263,8 +263,9 @@ impl Link {
             meters.synced();
         }
         let Some(until) = stream.lease_end(seq, lease) else { return Ok(()) };
+        let now = self.clock.now();
         for cell in self.registry.cells() {
-            cell.with(|gate| (gate.renew(term, rev, until), Vec::new()));
+            cell.with(|gate| (gate.renew(term, rev, until, now), Vec::new()));
         }
         self.registry.outbox.stir();
         Ok(())

@@ -6,6 +6,7 @@ use fusebox_policy::fleet::{
     BreakerKey,
     coordinator::{Decision, Effect, Recipients, Suspicion},
     evidence::{Evidence, MemberId},
+    invariants,
     shared::FleetState,
 };
 use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
@@ -19,6 +20,7 @@ use crate::store::StoredTransition;
 impl Owner {
     /// Does what the coordinator asked for.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
+        debug_assert_eq!(invariants::check_quiescence(self.coordinator.mode(), &effects), Ok(()));
         for effect in effects {
             match effect {
                 Effect::Verdict { key, to, decision } => {

@@ -262,9 +262,9 @@ impl Gate {
         self.held.add_permit(permit, now)
     }
 
-    /// Renews the lease of the held verdict.
-    pub fn renew(&mut self, term: u64, rev: u64, until: Timestamp) {
-        self.held.renew(term, rev, until);
+    /// Renews the lease of the held verdict, if it has not ended.
+    pub fn renew(&mut self, term: u64, rev: u64, until: Timestamp, now: Timestamp) {
+        self.held.renew(term, rev, until, now);
     }
 
     /// Sets or ends the override.

@@ -104,6 +104,12 @@ impl Held {
         self.forced.as_ref()
     }
 
+    /// Permits that may be used now.
+    #[must_use]
+    pub fn usable_permits(&self, now: Timestamp) -> usize {
+        self.permits.iter().filter(|permit| now < permit.expires).count()
+    }
+
     /// Takes a verdict that is newer than any before and whose lease has not ended.
     pub(super) fn apply(&mut self, verdict: Verdict, now: Timestamp) -> bool {
         if verdict.fence <= self.highest || now >= verdict.expires {
@@ -134,10 +140,12 @@ impl Held {
         Some(self.permits.swap_remove(index))
     }
 
-    pub(super) fn renew(&mut self, term: u64, rev: u64, until: Timestamp) {
+    pub(super) fn renew(&mut self, term: u64, rev: u64, until: Timestamp, now: Timestamp) {
         if let Some(verdict) = &mut self.verdict
             && verdict.fence.term == term
             && verdict.fence.rev <= rev
+            // What has ended stays so, also where nobody has looked since: a process that slept must not go on where it was.
+            && now < verdict.expires
         {
             verdict.expires = verdict.expires.max(until);
         }

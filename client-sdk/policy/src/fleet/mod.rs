@@ -5,6 +5,7 @@
 //! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
 //! - [`shared`]: the machine of one breaker: released, open, half-open with probe permits.
 //! - [`coordinator`]: everything that the control plane decides: the machines of all breakers, the order of verdicts, who is there.
+//! - [`invariants`]: what holds of all this, as functions.
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
@@ -13,6 +14,7 @@ pub mod coordinator;
 pub mod evidence;
 pub mod gate;
 pub mod held;
+pub mod invariants;
 pub mod key;
 pub mod rule;
 pub mod shared;

@@ -5,10 +5,6 @@
 //! **Quorum**: `max(2, ⌈q · eligible⌉)` replicas have tripped on what they saw themselves (q = 30 % by default). Eligible is who has
 //! seen enough calls to be able to trip at all; idle replicas neither vote nor count.
 //!
-//! | eligible | 1 | 2 | 3 | 5 | 10 | 50 | 1000 |
-//! |---|---|---|---|---|---|---|---|
-//! | needed at q = 30 % | never | 2 | 2 | 2 | 3 | 15 | 300 |
-//!
 //! **Pooled**: the windows of all contributors are added, after
 //! - trimming the `min(⌈n / 10⌉, n − 2)` contributors with the worst failure share: never below two;
 //! - capping each contributor's weight at the larger of a quarter and 1/n of the calls;
@@ -17,10 +13,22 @@
 //! themselves. The last is what holds in small fleets, where trimming and capping can't: of two replicas, one that fails every call
 //! makes a pooled rate of 50 %.
 //!
-//! | contributors | 1 | 2 | 3 | 5 | 10 | 50 |
-//! |---|---|---|---|---|---|---|
-//! | trimmed | never decides | 0 | 1 | 1 | 1 | 5 |
-//! | share cap | - | 50 % | 33 % | 25 % | 25 % | 25 % |
+//! How many of n replicas must fail so that the fleet opens, where all have the same, sufficient, number of calls, those that fail
+//! fail all of them and have tripped, the others fail none, and the policy says nothing else (failure rate 50 %):
+//!
+//! | n | 1 | 2 | 3 | 5 | 10 | 50 | 1000 |
+//! |---|---|---|---|---|---|---|---|
+//! | `quorum` | never | 2 | 2 | 2 | 3 | 15 | 300 |
+//! | `pooled` | never | 2 | 2 | 3 | 6 | 28 | 550 |
+//! | `balanced` | never | 2 | 2 | 2 | 3 | 15 | 300 |
+//! | `any` (the target itself has answered) | 1 | 1 | 1 | 1 | 1 | 1 | 1 |
+//! | `local` | never | never | never | never | never | never | never |
+//! | trimmed by `pooled` | - | 0 | 1 | 1 | 1 | 5 | 100 |
+//! | weight cap of `pooled` | - | 50 % | 50 % | 25 % | 25 % | 25 % | 25 % |
+//!
+//! With one replica all modes but `any` degenerate to `local`, and the breaker's reason says `INSUFFICIENT_WITNESSES`.
+//!
+//! **Hysteresis**: these rules only open. What is open closes on probes, and a ramp goes up on less than half of the rate that opens.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use fusebox_policy::{
 };
 
 use crate::{
-    driver::{at, breaker_input, breaker_spec},
+    driver::{at, breaker_input, breaker_spec, ms},
     fleet_driver::{Fleet, key, permits, settings, verdict},
     fleet_rule::{member, saw, tripped},
 };
@@ -122,6 +122,25 @@ fn a_target_is_back_when_two_replicas_say_so() {
     let again = permits(&fleet.probe(other, ProbeResult::Inconclusive, 5020))[0];
     assert_eq!(again.0, other.0, "the one that has not succeeded first");
     assert_eq!(verdict(&fleet.probe(again, ProbeResult::Success, 5030)), Some(FleetState::Released));
+}
+
+#[test]
+fn a_permit_that_a_silent_replica_may_still_use_counts_in_the_next_half_open_period_too() {
+    let half_open = HalfOpenSpec { probes: 2, concurrent_probes: 2, successes: 2, max_duration: None };
+    let breaker = breaker_spec(BreakerInput { half_open, delay: ms(500), delay_factor: 1.0, ..breaker_input(5) });
+    let mut fleet = Fleet::with(Settings { breaker, ..settings(CoordinationMode::Balanced) });
+    fleet.report(0, tripped(5), 0);
+    fleet.report(1, tripped(5), 0);
+    for number in 0..2 {
+        fleet.report(number, Report { rejected: 1, ..tripped(5) }, 400);
+    }
+    let out = permits(&fleet.tick(500));
+    assert_eq!(out.len(), 2);
+    assert_eq!(verdict(&fleet.probe(out[0], ProbeResult::Failure, 600)), Some(FleetState::Open));
+    let next = fleet.tick(1100);
+    assert_eq!((verdict(&next), permits(&next).len()), (Some(FleetState::HalfOpen), 1));
+    fleet.report(0, Report { rejected: 1, ..tripped(5) }, 3400);
+    assert_eq!(permits(&fleet.tick(3500)).len(), 1, "it is void by now");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fusebox_policy::{
     Draw, Revision, Timestamp,
-    breaker::{Cause, LocalState},
+    breaker::{BreakerInput, BreakerMode, Cause, LocalState},
     condition::Class,
     fleet::{
         gate::{Forced, Gate, GateEffect, ProbeId},
@@ -145,8 +145,8 @@ fn a_first_verdict_of_release_does_not_lift_an_own_opening() {
 fn a_lease_that_ends_leaves_the_own_breaker_and_not_an_open_door() {
     let mut gate = gate();
     gate.apply_verdict(verdict(FleetState::Open, 1), at(0));
-    gate.renew(1, 1, at(20_000));
-    gate.renew(2, 9, at(90_000));
+    gate.renew(1, 1, at(20_000), at(0));
+    gate.renew(2, 9, at(90_000), at(0));
     assert!(gate.tick(at(19_999), Draw::HALF).is_empty());
     let effects = gate.tick(at(20_000), Draw::HALF);
     assert!(matches!(&effects[..], [GateEffect::Transition(t)] if t.cause == Cause::Decay));
@@ -154,6 +154,32 @@ fn a_lease_that_ends_leaves_the_own_breaker_and_not_an_open_door() {
     assert_eq!(gate.half_open_in(at(20_000)), Some(ms(2500)), "a random part of the delay");
     gate.tick(at(22_500), Draw::ZERO);
     assert_eq!(gate.local_state(), LocalState::HalfOpen);
+}
+
+#[test]
+fn a_process_that_slept_past_a_lease_does_not_get_it_renewed() {
+    let mut gate = gate();
+    gate.apply_verdict(verdict(FleetState::Open, 1), at(0));
+    gate.renew(1, 1, at(40_000), at(15_000));
+    gate.tick(at(15_001), Draw::ZERO);
+    assert_eq!(gate.fleet_state(), FleetState::Released);
+}
+
+#[test]
+fn a_shadowed_breaker_refuses_nothing_and_takes_part_in_probes_all_the_same() {
+    let input = BreakerInput { mode: BreakerMode::Shadow, ..breaker_input(1) };
+    let mut gate = Gate::new(breaker_spec(input), Revision(1));
+    for (state, rev) in [(FleetState::Open, 1), (FleetState::HalfOpen, 2), (FleetState::Ramp, 3)] {
+        gate.apply_verdict(verdict(state, rev), at(0));
+        assert_eq!(refusal(&mut gate, at(100)), None, "{state}");
+        assert!((gate.admission(at(100)) - 1.0).abs() < f64::EPSILON, "{state}");
+        assert_eq!(gate.report(at(100)).rejected, 1, "what would be refused in {state} is demand");
+    }
+    gate.apply_verdict(verdict(FleetState::HalfOpen, 4), at(100));
+    gate.add_permit(permit(7, 4, 3000), at(100));
+    let pass = gate.try_acquire(at(200), Draw::ZERO).0.unwrap();
+    let effects = gate.record(pass, &ending(Class::Success, ms(1)), at(201), Draw::ZERO);
+    assert_eq!(effects, [GateEffect::Probe(ProbeId { term: 1, id: 7 }, ProbeResult::Success)]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn suspicion_stops_everything_until_all_leases_have_ended_and_then_it_learns() {
     assert!(fleet.tick(15_999).is_empty(), "no probes");
     let effects = fleet.tick(16_000);
     assert_eq!((modes(&effects), causes(&effects)), (vec!["learning"], vec!["leases_lapsed"]));
-    assert_eq!((verdict(&effects), fleet.state()), (None, FleetState::Released));
+    assert_eq!((verdict(&effects), fleet.state()), (Some(FleetState::Released), FleetState::Released));
     assert_eq!(fleet.view(16_000).members.len(), 0, "what was said before is old");
     fleet.report(0, tripped(5), 20_000);
     assert_eq!(held(&fleet.report(1, tripped(5), 20_000)), Some(Guard::Learning));

@@ -63,6 +63,32 @@ fn the_quorum_is_a_share_and_never_less_than_two() {
     }
 }
 
+/// The table in the module's documentation.
+#[test]
+fn how_many_must_fail_in_each_mode_and_size_of_fleet() {
+    const SIZES: [usize; 7] = [1, 2, 3, 5, 10, 50, 1000];
+    let never = None;
+    for (mode, needed) in [
+        (CoordinationMode::Quorum, [never, Some(2), Some(2), Some(2), Some(3), Some(15), Some(300)]),
+        (CoordinationMode::Pooled, [never, Some(2), Some(2), Some(3), Some(6), Some(28), Some(550)]),
+        (CoordinationMode::Balanced, [never, Some(2), Some(2), Some(2), Some(3), Some(15), Some(300)]),
+        (CoordinationMode::Any, [Some(1); 7]),
+        (CoordinationMode::Local, [never; 7]),
+    ] {
+        for (size, needed) in SIZES.into_iter().zip(needed) {
+            let with = |ill: usize| fleet((0..size).map(|number| if number < ill { tripped(20) } else { saw(20, 0) }));
+            let opens = |ill: usize| judged(&with(ill), mode).is_some();
+            match needed {
+                Some(needed) => {
+                    assert!(opens(needed), "{mode:?}: {needed} of {size}");
+                    assert!(!opens(needed - 1), "{mode:?}: fewer than {needed} of {size}");
+                }
+                None => assert!(!opens(size) && !opens(size / 2), "{mode:?}: of {size}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn one_replica_alone_never_opens_the_fleet() {
     for others in [0, 1, 2, 4, 9, 49] {

@@ -20,6 +20,7 @@ mod fleet_learning;
 mod fleet_ramp;
 mod fleet_rule;
 mod fleet_shared;
+mod fleet_world;
 mod fleet_zones;
 mod hedge;
 mod properties;

@@ -6,14 +6,14 @@
 
 mod adopt;
 mod effect;
-mod guards;
+pub(super) mod guards;
 mod high_water;
 mod limits;
 mod members;
 mod mode;
 mod record;
 mod report;
-mod zones;
+pub(super) mod zones;
 
 use std::collections::BTreeMap;
 
@@ -125,12 +125,14 @@ impl Coordinator {
 
     /// A replica has gone.
     pub fn leave(&mut self, caller: &CallerId, member: &MemberId, now: Timestamp, draw: Draw) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for key in self.callers.leave(caller, member, &self.limits, now) {
+        let keys = self.callers.leave(caller, member, &self.limits, now);
+        let mut effects = if self.callers.mass_disconnect(&self.limits, now) {
+            self.suspect(Suspicion::MassDisconnect, now)
+        } else {
+            Vec::new()
+        };
+        for key in keys {
             effects.extend(self.dropped(&key, member, now, draw));
-        }
-        if self.callers.mass_disconnect(&self.limits, now) {
-            effects.extend(self.suspect(Suspicion::MassDisconnect, now));
         }
         effects
     }
@@ -284,15 +286,15 @@ impl Coordinator {
         self.enter(Mode::Deciding)
     }
 
-    /// All leases have ended, and what replicas said before and during the freeze may be as old as it.
+    /// All leases have ended, and what replicas said before and during the freeze may be as old as it. That all is released is told
+    /// again, so that nobody goes on with what it holds because leases are renewed once more.
     fn thaw(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
         for key in keys {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            entry.newest = None;
             if let Some(change) = entry.breaker.lapse(now) {
-                effects.push(self.log(&key, change, now));
+                effects.extend(self.decided(&key, change, now));
             }
         }
         effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));

@@ -173,6 +173,8 @@ pub struct SharedBreaker {
     released: Option<Timestamp>,
     /// Whether it was opened by what its own replicas reported, and not by what other zones did.
     own: bool,
+    /// Until when permits of former half-open periods may be used: their holders may not have heard that those are over.
+    outstanding: Vec<Timestamp>,
     /// The present step of the ramp has lasted long enough, and waits for reports.
     ramp_judged: bool,
 }
@@ -194,6 +196,7 @@ impl SharedBreaker {
             opened: None,
             released: None,
             own: false,
+            outstanding: Vec::new(),
             ramp_judged: false,
         }
     }
@@ -269,7 +272,7 @@ impl SharedBreaker {
         rule::speaks_against(member, &self.settings.breaker, now)
     }
 
-    /// Probe permits that may be in use.
+    /// Probe permits of the present half-open period that may be in use.
     #[must_use]
     pub fn permits_out(&self) -> usize {
         match &self.state {
@@ -412,7 +415,7 @@ impl SharedBreaker {
             State::Open { until } => Some(*until),
             State::HalfOpen { probes } => {
                 let limit = self.settings.breaker.half_open().max_duration.map(|limit| self.since.plus(limit));
-                probes.next_lost().into_iter().chain(limit).min()
+                probes.next_lost().into_iter().chain(limit).chain(self.outstanding.iter().copied()).min()
             }
             // From then on it waits for reports.
             State::Ramp(ramp) => Some(ramp.due(&self.settings.breaker)).filter(|_| !self.ramp_judged),
@@ -433,6 +436,7 @@ impl SharedBreaker {
             }
             State::HalfOpen { probes } => {
                 probes.lose(now);
+                self.outstanding.retain(|usable| now < *usable);
                 let limit = self.settings.breaker.half_open().max_duration?;
                 (now >= self.since.plus(limit))
                     .then(|| self.open("probes_timed_out", "the probes took too long".to_owned(), now, draw))
@@ -482,7 +486,8 @@ impl SharedBreaker {
         let State::HalfOpen { probes } = &mut self.state else {
             return None;
         };
-        probes.issue(&mut self.members, half_open, id, ttl, now)
+        let older = self.outstanding.iter().filter(|usable| now < **usable).count();
+        probes.issue(&mut self.members, half_open, older, id, ttl, now)
     }
 
     /// What operators see.
@@ -526,6 +531,10 @@ impl SharedBreaker {
     fn enter(&mut self, state: State, cause: &'static str, reason: String, now: Timestamp) -> Change {
         let from = self.state();
         let evidence = self.judge(now).0;
+        if let State::HalfOpen { probes } = &self.state {
+            self.outstanding.extend(probes.usable());
+        }
+        self.outstanding.retain(|usable| now < *usable);
         self.state = state;
         self.since = now;
         self.ramp_judged = false;

@@ -22,6 +22,8 @@ const DEMAND_LIFETIME: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Out {
     holder: MemberId,
+    /// Until when it may be used.
+    usable: Timestamp,
     lost_at: Timestamp,
 }
 
@@ -61,6 +63,11 @@ impl Probes {
         self.out.retain(|_, out| now < out.lost_at);
     }
 
+    /// Until when the permits that are out may be used.
+    pub(super) fn usable(&self) -> impl Iterator<Item = Timestamp> {
+        self.out.values().map(|out| out.usable)
+    }
+
     /// Takes an outcome. Answers with the successes and failures so far, if it counts.
     pub(super) fn record(&mut self, member: &MemberId, permit: u64, result: ProbeResult) -> Option<(u32, u32)> {
         if self.out.get(&permit)?.holder != *member {
@@ -88,17 +95,19 @@ impl Probes {
     }
 
     /// Issues a permit: to a replica with demand, those that have had the fewest first, of these the zones that have had the fewest,
-    /// then those that have not succeeded yet, then the busiest.
+    /// then those that have not succeeded yet, then the busiest. So many `older` permits, of half-open periods before this one, may
+    /// be in use too.
     pub(super) fn issue(
         &mut self,
         members: &mut Members,
         spec: HalfOpenSpec,
+        older: usize,
         id: u64,
         ttl: Duration,
         now: Timestamp,
     ) -> Option<MemberId> {
         let concurrent = usize::try_from(spec.concurrent_probes).unwrap_or(usize::MAX);
-        if self.issued() >= spec.probes || self.out.len() >= concurrent {
+        if self.issued() >= spec.probes || self.out.len() + older >= concurrent {
             return None;
         }
         let mut zones: BTreeMap<Option<Zone>, u32> = BTreeMap::new();
@@ -112,8 +121,8 @@ impl Probes {
                 (member.permits, of_zone, succeeded, Reverse(member.report.rejected))
             })?;
         member.permits += 1;
-        let lost_at = now.plus(ttl).plus(PERMIT_LOST_AFTER);
-        self.out.insert(id, Out { holder: holder.clone(), lost_at });
+        let usable = now.plus(ttl);
+        self.out.insert(id, Out { holder: holder.clone(), usable, lost_at: usable.plus(PERMIT_LOST_AFTER) });
         Some(holder.clone())
     }
 }
