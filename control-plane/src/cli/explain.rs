@@ -94,7 +94,7 @@ fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
         text.push_str(&format!("\nThe control plane is {}{why} for another {left}: it opens nothing", answer.mode));
     }
     if answer.decisions.is_empty() {
-        text.push_str("\nNothing was decided about it since the control plane started.");
+        text.push_str("\nNothing has been decided about it since its replicas connected.");
         return text;
     }
     let rows: Vec<_> = answer

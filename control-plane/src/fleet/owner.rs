@@ -33,6 +33,7 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the owner has woken.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Woken {
     Told(Command),
     Policies,

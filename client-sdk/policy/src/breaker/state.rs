@@ -103,7 +103,7 @@ pub struct Transition {
     pub counts: Counts,
 }
 
-/// Leave to make one call. It must come back: by [`Breaker::record`] or [`Breaker::abandon`].
+/// Leave to make one call. It must come back: by [`Breaker::record`](super::Breaker::record) or [`Breaker::abandon`](super::Breaker::abandon).
 #[must_use = "a permit that does not come back blocks a half-open breaker"]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Permit {

@@ -9,7 +9,7 @@ use fusebox_policy::{
     fleet::{
         BreakerKey, Coordination, CoordinationMode, CoordinationScope, Coordinator,
         coordinator::{Decision, Effect, Holding, Limits, Mode, Recipients, Sighting, Suspicion},
-        evidence::MemberId,
+        evidence::{MemberId, Report},
         gate::{Forced, Gate, GateEffect, ProbeId},
         held::{Fence, HeldPermit, Override, Verdict},
         invariants::{self, Step},
@@ -20,9 +20,9 @@ use proptest::prelude::*;
 
 use crate::{
     breaker_closed::ending,
-    driver::{breaker_spec, ms},
-    fleet_driver::key,
-    fleet_rule::member,
+    driver::{breaker_input, breaker_spec, ms},
+    fleet_driver::{Fleet, causes, key, permits, settings},
+    fleet_rule::{member, saw, tripped},
 };
 
 /// On its way to a replica. Times are of the replica's own sending, which anchors them.
@@ -56,6 +56,62 @@ struct World {
     now: Timestamp,
     well: bool,
     draws: u64,
+}
+
+proptest! {
+    /// S12: what comes twice, or later than what was sent after it, changes no decision.
+    #[test]
+    fn repeated_and_late_reports_change_no_decision(
+        reports in prop::collection::vec((0..4_usize, 0..3_u8, 0..800_u64, any::<prop::sample::Index>()), 1..60),
+    ) {
+        let mut once = Fleet::new(CoordinationMode::Balanced);
+        for number in 0..4 {
+            once.join(&member(number), None, 0);
+        }
+        let mut again = once.coordinator.clone();
+        let mut told: Vec<(MemberId, Sighting)> = Vec::new();
+        let (mut now, key) = (Timestamp::ZERO, once.key.clone());
+        for (seq, (who, what, passes, which)) in (1..).zip(reports) {
+            now = now.plus(ms(passes));
+            let report = match what {
+                0 => tripped(5),
+                1 => saw(20, 0),
+                _ => Report { rejected: 1, ..tripped(5) },
+            };
+            let fence = once.coordinator.newest(&key).map(|newest| newest.fence).unwrap_or_default();
+            let held = Holding { fence, ..Holding::default() };
+            let sighting = Sighting { seq, report, policy_revision: Revision(1), held };
+            told.push((member(who), sighting.clone()));
+            once.coordinator.report(&key, &member(who), sighting.clone(), now, Draw::ZERO);
+            again.report(&key, &member(who), sighting, now, Draw::ZERO);
+            // One of all that was said so far, once more.
+            let (late, old) = told[which.index(told.len())].clone();
+            again.report(&key, &late, old, now, Draw::ZERO);
+            prop_assert!(invariants::same_decisions(&once.coordinator, &again));
+        }
+    }
+}
+
+/// L6: the target fails as soon as it is released, and is well as soon as it is probed.
+#[test]
+fn a_breaker_that_flaps_as_fast_as_it_can_keeps_to_its_bound() {
+    let input = BreakerInput { delay: ms(500), delay_factor: 1.0, ..breaker_input(5) };
+    let settings = Settings { breaker: breaker_spec(input), ..settings(CoordinationMode::Balanced) };
+    let most = invariants::most_transitions_per_hour(&settings.breaker);
+    let mut fleet = Fleet::with(settings);
+    let mut changes = 0;
+    for millis in (0..3_600_000).step_by(100) {
+        let mut effects = fleet.tick(millis);
+        for number in 0..2 {
+            effects.extend(fleet.report(number, Report { rejected: 1, ..tripped(5) }, millis));
+        }
+        while let Some(permit) = permits(&effects).last().copied().filter(|_| fleet.state() == FleetState::HalfOpen) {
+            changes += causes(&effects).len();
+            effects = fleet.probe(permit, ProbeResult::Success, millis);
+        }
+        changes += causes(&effects).len();
+    }
+    assert!((1000..=most).contains(&(changes as u128)), "{changes} changes, {most} may be");
 }
 
 /// Short, so that much happens in little time.
@@ -255,10 +311,10 @@ impl World {
     /// Every replica notices the time, and keeps its own invariants.
     fn settle(&mut self, before: &[Gate]) {
         let now = self.now;
-        for number in 0..self.replicas.len() {
+        for (number, before) in before.iter().enumerate() {
             let draw = self.draw();
             let effects = self.replicas[number].gate.tick(now, draw);
-            invariants::check_gate(&before[number], &self.replicas[number].gate, now).unwrap();
+            invariants::check_gate(before, &self.replicas[number].gate, now).unwrap();
             self.tell(number, effects);
         }
         for zone in ZONES {

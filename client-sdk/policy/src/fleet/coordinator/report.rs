@@ -34,9 +34,10 @@ impl Coordinator {
         let current = answers_newest && policy_revision == entry.breaker.settings().policy_revision;
         let report = Report { current, ..report };
         let seen = replica.keys.get(key).copied();
-        let same =
-            |older: u64| older == seq && entry.breaker.members().get(member).is_some_and(|own| own.report == report);
-        if seen.is_some_and(|older| older > seq || same(older)) {
+        // The same again, or the same from before a verdict that it had answered since.
+        let repeats = |own: &Report| *own == report || *own == Report { current: true, ..report };
+        let known = entry.breaker.members().get(member).is_some_and(|own| repeats(&own.report));
+        if seen.is_some_and(|older| older > seq || (older == seq && known)) {
             return Vec::new();
         }
         replica.keys.insert(key.clone(), seq);

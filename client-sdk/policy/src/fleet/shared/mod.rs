@@ -2,15 +2,18 @@
 //!
 //! Released until the replicas' reports meet a rule; then open for the breaker's own delay, grown by each further opening; then
 //! half-open with the breaker's own probe numbers, counted over the whole fleet; when enough probes succeeded released, by way of
-//! a [ramp] if the policy asks for one. The growth is forgotten when it has stayed released for as long as it may be open at most,
-//! and a minute at least. Losing members, silence and time alone never open it. Only the [`Coordinator`](super::coordinator::Coordinator) drives it: it numbers
-//! verdicts and permits, and holds openings back.
+//! a ramp if the policy asks for one. The growth is forgotten when it has stayed released for as long as it may be open at most,
+//! and a minute at least. Losing members, silence and time alone never open it. Only the
+//! [`Coordinator`](super::coordinator::Coordinator) drives it: it numbers verdicts and permits, and holds openings back.
 
 mod probes;
 pub(super) mod ramp;
+mod state;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
+pub(super) use self::state::{Change, Inherited};
+pub use self::state::{FleetState, MemberView, ProbeResult, Settings, View};
 use self::{
     probes::Probes,
     ramp::{Next, Ramp},
@@ -18,119 +21,9 @@ use self::{
 use super::{
     evidence::{Evidence, Member, MemberId, Members, Report},
     rule::{self, Met},
-    spec::{Coordination, CoordinationMode},
+    spec::CoordinationMode,
 };
-use crate::{Draw, Revision, Timestamp, Zone, breaker::BreakerSpec};
-
-/// What the fleet has decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FleetState {
-    /// Nothing: each replica's own breaker decides.
-    #[default]
-    Released,
-    /// All replicas refuse.
-    Open,
-    /// Only calls with a probe permit pass.
-    HalfOpen,
-    /// A share of calls passes.
-    Ramp,
-    /// An operator refuses all calls.
-    ForcedOpen,
-    /// An operator lets all calls pass.
-    ForcedClosed,
-}
-
-impl FleetState {
-    /// In lower case with underscores, as it is shown everywhere.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::Ramp => "ramp",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-        }
-    }
-}
-
-impl fmt::Display for FleetState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What a policy says about the breaker.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// Rules and numbers of the breaker itself.
-    pub breaker: Arc<BreakerSpec>,
-    /// How it is shared.
-    pub coordination: Coordination,
-    /// Revision of the policy. Verdicts are void for any other.
-    pub policy_revision: Revision,
-}
-
-/// What became of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProbeResult {
-    /// The call succeeded.
-    Success,
-    /// The call failed.
-    Failure,
-    /// Nothing was learned; the permit goes back.
-    Inconclusive,
-}
-
-/// A change of state, for whoever tells and logs it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Change {
-    /// Before.
-    pub(super) from: FleetState,
-    /// After.
-    pub(super) to: FleetState,
-    /// One word, as in [`Effect::Transition`](super::coordinator::Effect).
-    pub(super) cause: &'static str,
-    /// Numbers in words.
-    pub(super) reason: String,
-    /// The numbers on which it rests.
-    pub(super) evidence: Evidence,
-}
-
-/// What operators see.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct View {
-    /// The state.
-    pub state: FleetState,
-    /// How long in it.
-    pub since: Duration,
-    /// While open: until probes.
-    pub half_open_in: Option<Duration>,
-    /// Why, in words.
-    pub reason: String,
-    /// The numbers now.
-    pub evidence: Evidence,
-    /// Permits issued in this half-open period and not returned unused.
-    pub probes_issued: u32,
-    /// Successes in this half-open period.
-    pub probes_succeeded: u32,
-    /// The replicas.
-    pub members: Vec<MemberView>,
-}
-
-/// What operators see of one replica.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MemberView {
-    /// Which.
-    pub member: MemberId,
-    /// Its zone.
-    pub zone: Option<Zone>,
-    /// Its newest report.
-    pub report: Report,
-    /// Whether it has a vote.
-    pub eligible: bool,
-}
+use crate::{Draw, Timestamp, Zone};
 
 /// Least time between two canvasses of one breaker: the deadline for their answers.
 const CANVASS_INTERVAL: Duration = Duration::from_millis(50);
@@ -141,19 +34,6 @@ enum State {
     Open { until: Timestamp },
     HalfOpen { probes: Probes },
     Ramp(Ramp),
-}
-
-/// How a breaker that a former run of the control plane had not released goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inherited {
-    /// Released meanwhile.
-    Released,
-    /// Open for so long.
-    Open(Duration),
-    /// Half-open, from the beginning.
-    HalfOpen,
-    /// Ramping, from the first step.
-    Ramp,
 }
 
 /// One breaker, shared.
