@@ -31,6 +31,7 @@ mod error;
 mod link;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod permit;
 mod pipeline;
 mod registry;
 mod report;
@@ -56,6 +57,7 @@ pub use fusebox_policy as policy;
 pub use fusebox_policy::{
     Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority,
 };
+pub use permit::Permit;
 pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
 pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithFallback};
 

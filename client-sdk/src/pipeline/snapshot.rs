@@ -57,6 +57,11 @@ impl Snapshot {
 }
 
 impl Seen {
+    /// The policy, if there is one.
+    pub(crate) const fn live(&self) -> Option<&Arc<Live>> {
+        self.live.as_ref()
+    }
+
     fn look(registry: &Registry, target: &str, route: Option<&str>) -> Self {
         // The version first: of what changes after that, the next call will hear.
         let version = registry.version();

@@ -323,7 +323,11 @@ const RATE_LIMITER: &[Field] = &[
     field("period", Kind::Duration, "The time that the limit is for, at most 24h. Default: 1s."),
     field("burst", Kind::Whole, "Calls that may begin at once after a rest, 1 to limit. Default: 1, which is smooth."),
     field("maxWait", Kind::Duration, "How long a call may wait for its turn. Default: not at all."),
-    field("scope", Kind::Choice(&["instance", "fleet"]), "Over what the limit is counted. Default: instance; fleet is reserved, and refused."),
+    field(
+        "scope",
+        Kind::Choice(&["instance", "fleet"]),
+        "Over what the limit is counted. Default: instance; fleet is reserved, and refused.",
+    ),
 ];
 
 const HEDGE_DELAY: &[Field] = &[
