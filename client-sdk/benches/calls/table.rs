@@ -46,6 +46,13 @@ impl Table {
             ("open breaker / clock read, as a time", "fusebox: open breaker", TIME, 1.0),
             ("two threads / one, breaker", "fusebox: breaker, two threads", "fusebox: breaker", 1.0),
             ("swapped at 1 kHz / not, stack", "fusebox: stack, policy swapped at 1 kHz", "fusebox: stack", 1.0),
+            (
+                "metrics without a recorder / none, stack",
+                "fusebox: stack, metrics without a recorder",
+                "fusebox: stack",
+                1.0,
+            ),
+            ("metrics to prometheus / none, stack", "fusebox: stack, metrics to prometheus", "fusebox: stack", 1.0),
             ("tower-resilience / ours, breaker", "tower-resilience: breaker", "fusebox: breaker", 1.0),
             ("tower-resilience / ours, stack", "tower-resilience: stack", "fusebox: stack", 1.0),
             ("failsafe / ours, time window", "failsafe: rate over a time window", "fusebox: breaker", 1.0),
