@@ -147,7 +147,7 @@ impl Link {
         #[cfg(feature = "metrics")]
         if let Some(meters) = self.registry.meters() {
             meters.synced();
-            meters.count("fusebox_policy_rejected_total", rejected.len() as u64);
+            meters.count(crate::metrics::POLICY_REJECTED, rejected.len() as u64);
         }
         let ack = sync::Ack {
             revision,

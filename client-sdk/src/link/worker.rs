@@ -81,7 +81,7 @@ pub(super) async fn keep_stream(link: &Link) {
         }
         #[cfg(feature = "metrics")]
         if let Some(meters) = link.registry.meters() {
-            meters.count("fusebox_sync_reconnects_total", 1);
+            meters.count(crate::metrics::RECONNECTS, 1);
         }
         tokio::time::sleep(wait).await;
     }

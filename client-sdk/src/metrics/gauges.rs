@@ -1,14 +1,17 @@
 //! What is so at a moment: told once in a second by the client's task, not by calls.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use fusebox_policy::{
     Timestamp,
     breaker::{BreakerMode, LocalState},
-    fleet::{gate::Forced, shared::FleetState},
+    fleet::{BreakerKey, gate::Forced, shared::FleetState},
     pipeline::{LiveStrategy, StrategySpec},
 };
-use metrics::{Label, gauge};
+use metrics::{Label, counter, gauge};
 
 use super::Meters;
 use crate::{
@@ -30,6 +33,8 @@ const FLEET: [FleetState; 6] = [
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     policies: HashMap<String, Vec<Label>>,
+    /// Late outcomes of each breaker.
+    late: BTreeMap<BreakerKey, u64>,
 }
 
 impl Seen {
@@ -41,6 +46,7 @@ impl Seen {
         let own = vec![Label::new("service", meters.service.to_string())];
         gauge!("fusebox_sync_connected", own).set(f64::from(u8::from(connected)));
         let mut policies = HashMap::new();
+        let mut late = BTreeMap::new();
         for live in lives {
             let labels = meters.labels(&live.policy.name, live.policy.definition.selector.target());
             let mut info = labels.clone();
@@ -53,7 +59,13 @@ impl Seen {
                 let mut labels = labels.clone();
                 labels.push(Label::new("strategy", live.strategy(index).to_string()));
                 match stage {
-                    Stage::Breaker(cell) => breaker(cell, &labels, now),
+                    Stage::Breaker(cell) => {
+                        let all = breaker(cell, &labels, now);
+                        // A breaker that started afresh counts from zero again.
+                        let told = self.late.get(cell.key()).copied().filter(|told| *told <= all).unwrap_or_default();
+                        counter!("fusebox_breaker_late_total", labels).increment(all - told);
+                        late.insert(cell.key().clone(), all);
+                    }
                     Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
                 }
@@ -65,6 +77,7 @@ impl Seen {
             }
         }
         self.policies = policies;
+        self.late = late;
     }
 }
 
@@ -81,9 +94,10 @@ fn set(name: &'static str, labels: &[Label], value: f64) {
     gauge!(name, labels.to_vec()).set(value);
 }
 
-fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
+/// Tells a breaker's gauges, and returns its late outcomes.
+fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) -> u64 {
     cell.tick(now);
-    let (local, fleet, counts, open_for) = cell.look(|gate| {
+    let (local, fleet, counts, open_for, late) = cell.look(|gate| {
         let forced = gate.held().override_in_force().map(|own| own.effect);
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
             (BreakerMode::Disabled, _, _) => "disabled",
@@ -93,7 +107,8 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
             (_, None, LocalState::Open) => "open",
             (_, None, LocalState::HalfOpen) => "half_open",
         };
-        (local, gate.fleet_state(), gate.breaker().counts(now), gate.half_open_in(now))
+        let breaker = gate.breaker();
+        (local, gate.fleet_state(), breaker.counts(now), gate.half_open_in(now), breaker.late())
     });
     let state = |scope: &'static str, state: &'static str, is: bool| {
         let mut labels = labels.to_vec();
@@ -112,6 +127,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     set("fusebox_breaker_failure_ratio", labels, ratio(counts.failures));
     set("fusebox_breaker_slow_ratio", labels, ratio(counts.slow));
     set("fusebox_breaker_open_until_seconds", labels, open_for.unwrap_or_default().as_secs_f64());
+    late
 }
 
 fn bounds(state: &LiveStrategy, spec: &StrategySpec, labels: &[Label], now: Timestamp) {

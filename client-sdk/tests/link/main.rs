@@ -3,5 +3,6 @@
 
 mod fake;
 mod fleet;
+mod metrics;
 mod policies;
 mod reconnect;
