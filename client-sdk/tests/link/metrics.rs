@@ -131,6 +131,24 @@ async fn an_outcome_that_comes_late_is_counted_apart() {
     told_of_late(&client, &handle, 1).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_changed_policy_goes_on_counting() {
+    let (recorder, handle) = recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(1).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    fail(&client, 1).await;
+    session.snapshot(2, vec![policy(2, "    - timeout: { duration: 1s }\n")]).await;
+    fail(&client, 1).await;
+
+    let text = handle.render();
+    let failed = |line: &&str| line.starts_with("fusebox_calls_total{") && line.contains("outcome=\"failure\"");
+    let failed: Vec<&str> = text.lines().filter(failed).collect();
+    assert!(matches!(failed[..], [line] if line.ends_with("} 2")), "{failed:?}");
+}
+
 /// Waits until so many late outcomes are told.
 async fn told_of_late(client: &Client, handle: &PrometheusHandle, count: u32) {
     let end = format!("}} {count}");
