@@ -6,9 +6,9 @@
 //! cargo run -p fusebox --example metrics
 //! ```
 //!
-//! It makes some good and some bad calls, then prints what `GET /metrics` of a service would answer: counters of calls, attempts
-//! and transitions, the state of the breaker, and where the policy came from (`source="stream"` is the control plane; without one it
-//! says `builtin`).
+//! It prints which policies run and from where (`stream` is the control plane; without one it says `builtin`), makes some good and some
+//! bad calls, then prints what `GET /metrics` of a service would answer: counters of calls, attempts and transitions, the state of
+//! the breaker, how long calls took.
 //!
 //! If your control plane is elsewhere than at `http://127.0.0.1:7443`, say so to `apply` by `FUSEBOX_ADDRESS` and to the example by
 //! `FUSEBOX_CONTROL_PLANE`.
@@ -31,6 +31,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder("service-a").builtin_manifest(POLICIES).control_plane(address).start()?;
     // A service need not wait: until the stream is there its calls run under the built-in policies.
     client.wait_ready(Duration::from_secs(5)).await;
+    for policy in client.status().policies {
+        println!("policy {}: {}, revision {}", policy.name, policy.source, policy.revision);
+    }
 
     let warehouse = client.target("warehouse");
     for pieces in 0..3 {

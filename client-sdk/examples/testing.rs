@@ -11,7 +11,7 @@
 
 use std::{future::pending, io, time::Duration};
 
-use fusebox::{CallError, Client, Happened, Target};
+use fusebox::{Client, Happened, Target};
 use tokio::time::Instant;
 
 /// The manifest under test is the one that operators apply.
@@ -19,9 +19,9 @@ const POLICIES: &str = include_str!("policies/closure.yaml");
 
 /// What is tested: how our service asks for a price, and what it says when there is none.
 async fn price(prices: &Target, ask: impl AsyncFn() -> io::Result<u32>) -> Result<u32, String> {
-    prices.call(async || ask().await).await.map_err(|error| match error {
-        CallError::Rejected(refused) => format!("no prices for {:?}", refused.retry_after().unwrap_or_default()),
-        other => format!("no price: {other}"),
+    prices.call(async || ask().await).await.map_err(|error| match error.retry_after() {
+        Some(wait) => format!("no prices for {wait:?}"),
+        None => format!("no price: {error}"),
     })
 }
 
