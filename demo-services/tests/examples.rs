@@ -143,7 +143,8 @@ fn built() -> Option<Vec<(&'static str, &'static [&'static str], PathBuf)>> {
 
 /// The commands in the first comment of an example.
 fn commands(name: &str) -> Vec<String> {
-    let source = fs::read_to_string(root().join(format!("client-sdk/examples/{name}.rs"))).unwrap();
+    let source =
+        fs::read_to_string(root().join(format!("client-sdk/examples/{name}.rs"))).expect("every example has a source");
     let block = source.lines().skip_while(|line| *line != "//! ```sh").skip(1).take_while(|line| *line != "//! ```");
     block.map(|line| line.trim_start_matches("//! ").to_owned()).collect()
 }
@@ -156,7 +157,7 @@ async fn run(examples: Vec<(&'static str, &'static [&'static str], PathBuf)>, ad
         command.env("FUSEBOX_CONTROL_PLANE", address).env("RUST_LOG", "fusebox=info").kill_on_drop(true);
         running.spawn(async move {
             let ran = timeout(LIMIT, command.output()).await;
-            let ran = ran.unwrap_or_else(|_| panic!("{name} does not end")).unwrap();
+            let ran = ran.unwrap_or_else(|_| panic!("{name} does not end")).expect("it starts");
             let said = String::from_utf8_lossy(&ran.stdout);
             let all = format!("{name} printed:\n{said}\n{}", String::from_utf8_lossy(&ran.stderr));
             assert!(ran.status.success(), "{all}");
