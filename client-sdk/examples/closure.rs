@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runs = AtomicU32::new(0);
     for _ in 0..2 {
         let count = async || Ok::<_, PriceError>(runs.fetch_add(1, Ordering::Relaxed) + 100);
-        println!("call_cached: {} pieces", stock.call_cached("article 1", count).await?);
+        println!("call_cached: {} pieces", stock.or_value(0).call_cached("article 1", count).await?);
     }
     println!("call_cached: asked {} time", runs.into_inner());
     Ok(())

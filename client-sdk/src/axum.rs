@@ -36,6 +36,9 @@ impl Client {
     /// A layer for an axum `Router` that runs requests *to* this service under the policy whose target is this service: bulkhead, rate
     /// limiter, adaptive concurrency limit and the others. A refused request is answered with 429 (rate exceeded) or 503,
     /// with `Retry-After` where a time is known; a request that is cut by a timeout with 503. Requests are never run twice.
+    ///
+    /// The policy should name this service as its caller too (`match: { caller: shop, target: shop }`): one without a caller also runs
+    /// in every service that calls this one.
     #[must_use]
     pub fn inbound(&self) -> InboundLayer {
         InboundLayer { target: self.target(self.service()) }

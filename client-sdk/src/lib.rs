@@ -18,6 +18,9 @@
 //! # }
 //! ```
 //!
+//! The folder `examples` has a program for each way in, which runs by itself and against a control plane: closures, `reqwest`,
+//! `reqwest-middleware`, tower, tonic, axum, metrics, and policies in a service's own tests.
+//!
 //! What happens around a call (timeouts, retries, circuit breakers, fallbacks, in which order) is the operator's policy. It changes
 //! while the process runs, and takes effect on the next call. [`Client::start`](ClientBuilder::start) returns at once and never fails
 //! because the network does; the policies in force are the stream's, else the last good ones on disk, else those given in code, else

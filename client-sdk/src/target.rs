@@ -122,6 +122,9 @@ impl Target {
     /// Without a policy it runs once, untouched. Dropping the future cancels the call: it counts for nothing, and everything that
     /// it holds goes back.
     ///
+    /// Nothing is known of the operation's types, so each `Ok` is a success and each `Err` a failure (of the kind `other`) that may be
+    /// tried again and may open breakers. An answer that is not the target's fault, as "no such article", belongs into the value.
+    ///
     /// # Errors
     /// The operation's own error, or what a strategy made of it.
     pub fn call<T, E, F, O>(&self, operation: O) -> impl Future<Output = Result<T, CallError<E>>>
@@ -217,6 +220,21 @@ impl<B> WithFallback<B> {
         B: TypedFallback<T> + Clone,
     {
         self.target.run(operation, self.fallback.clone(), Forgetful).await
+    }
+
+    /// As [`Target::call_cached`].
+    ///
+    /// # Errors
+    /// The operation's own error, or what a strategy made of it.
+    pub async fn call_cached<T, E, F, O>(&self, key: impl AsRef<[u8]>, operation: O) -> Result<T, CallError<E>>
+    where
+        T: Clone + Send + Sync + 'static,
+        O: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+        B: TypedFallback<T> + Clone,
+    {
+        let memory = Keyed { key: key.as_ref().into(), clock: self.target.client.clock };
+        self.target.run(operation, self.fallback.clone(), memory).await
     }
 }
 

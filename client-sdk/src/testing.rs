@@ -28,7 +28,8 @@ pub struct Recorded {
     pub what: Happened,
 }
 
-/// What happened.
+/// What happened. The types of what is inside are those of [`policy::pipeline`](fusebox_policy::pipeline) and
+/// [`policy::breaker`](fusebox_policy::breaker).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
     /// In a call.

@@ -226,3 +226,15 @@ fn starting_outside_of_a_runtime_or_with_bad_arguments_is_an_error() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_one_key_share_an_answer_and_a_fallback_is_not_remembered() {
+    let target =
+        client("    - fallback: { function: guess }\n    - cache: { ttl: 10s }\n").target("service-b").or_value(0);
+    let (runs, mut operation) = failing(1);
+    let mut ask = async || target.call_cached("a", &mut operation).await.unwrap();
+    assert_eq!([ask().await, ask().await, ask().await], [0, 2, 2]);
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(ask().await, 3);
+}

@@ -29,7 +29,7 @@ const EXAMPLES: [(&str, &[&str]); 7] = [
             "bulkhead of 1: 200, the report",
             "bulkhead of 1: 503, rejected by shop-reports/bulkhead: full",
             "rate of 2 a minute: 200, found",
-            "rate of 2 a minute: 429, Retry-After: 30, rejected by shop-search/rate-limiter: rate exceeded",
+            "rate of 2 a minute: 429, Retry-After: ",
             "adaptive limit, at first 2: 200, an article",
             "adaptive limit, at first 2: 503, rejected by shop/concurrency-limit: concurrency limit",
             "timeout: 503, timed out after 1000 ms (shop/timeout)",

@@ -42,7 +42,8 @@ impl Target {
     ///
     /// Calls are retried by the policy's rules for gRPC codes and pushback, provided that [`Target::idempotent`] says that they may
     /// run twice, or that the policy says `nonIdempotent: true`, or that the request has not left. Strategies' refusals come as
-    /// `UNAVAILABLE` (`RESOURCE_EXHAUSTED` from a rate limiter), timeouts as `DEADLINE_EXCEEDED`; the message names policy and strategy.
+    /// `UNAVAILABLE` (`RESOURCE_EXHAUSTED` from a rate limiter), timeouts as `DEADLINE_EXCEEDED`; the message names policy and strategy,
+    /// and the source of the status is a [`CallError`] of `Status`, which tells a refusal from the server's own `UNAVAILABLE`.
     pub fn tonic<S>(&self, channel: S) -> GrpcChannel<S> {
         GrpcChannel { inner: channel, target: self.clone(), others: HashMap::new() }
     }
