@@ -8,14 +8,18 @@ use std::{
 
 use ::tower::{Layer, Service};
 use axum_core::body::Body;
-use fusebox_policy::outcome::{Facts, NoFacts, Outcome, RejectionReason};
+use fusebox_policy::{
+    fallback::Answers,
+    outcome::{Facts, NoFacts, Outcome, RejectionReason},
+};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use crate::{
     classify::{self, Head},
     client::Client,
     error::CallError,
-    target::{NoFallback, Target},
+    prepared::NoFallback,
+    target::Target,
     tower::{Protocol, call::ServiceCall},
 };
 
@@ -72,7 +76,7 @@ where
         let Self { inner, target } = self.clone();
         Box::pin(async move {
             let route = format!("{} {}", request.method(), request.uri().path());
-            let rules = target.rules(false, false);
+            let rules = target.rules(false, false, Answers::Error);
             let mut call = ServiceCall::new(inner, request, false, Inbound, NoFallback);
             Ok(match target.drive(&mut call, Some(&route), rules).await {
                 Ok(response) => response,

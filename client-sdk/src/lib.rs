@@ -30,12 +30,14 @@
 
 mod client;
 mod clock;
+mod closure;
 mod error;
 mod link;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod permit;
 mod pipeline;
+mod prepared;
 mod registry;
 mod report;
 mod status;
@@ -58,11 +60,15 @@ pub use client::{Client, ClientBuilder};
 pub use error::{BoxError, CallError, FallbackError, FallbackFault, SetupError};
 pub use fusebox_policy as policy;
 pub use fusebox_policy::{
-    Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority,
+    Outcome, Policy, Rejection, Revision,
+    breaker::LocalState,
+    outcome::{ErrorKind, RejectionReason},
+    throttle::Priority,
 };
 pub use permit::Permit;
+pub use prepared::{Asked, ByResult, Fixed, JudgedBy, Judgement, NoFallback, PreparedTarget, TypedFallback};
 pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
-pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithFallback};
+pub use target::{Failure, Target};
 
 #[cfg(feature = "axum")]
 pub use crate::axum::{InboundLayer, InboundService};

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fusebox::{CallError, Client, FallbackFault, LocalState, PolicySource, RejectionReason};
+use fusebox::{CallError, Client, ErrorKind, FallbackFault, LocalState, Outcome, PolicySource, RejectionReason};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
@@ -161,9 +161,71 @@ async fn a_fallback_strategy_uses_the_typed_value_of_the_call() {
         Ok(8)
     });
     assert_eq!(asked.call(failing(1).1).await.unwrap(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_typed_value_keeps_its_own_error_where_the_policy_has_a_fallback() {
+    let client = client("    - fallback: { response: { body: sorry } }\n    - timeout: 1s\n");
+    let target = client.target("service-b");
     let error = target.call(failing(1).1).await.unwrap_err();
-    let CallError::Fallback(fault) = error else { panic!("{error:?}") };
-    assert!(matches!(fault.reason, FallbackFault::NoTypedValue("static response")), "{fault:?}");
+    assert_eq!(error.into_inner().unwrap().to_string(), "down");
+    let error = target.call(never).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+}
+
+#[derive(Debug, PartialEq)]
+enum Lookup {
+    NoSuchUser,
+    Unreachable,
+}
+
+fn judge(result: Result<&u32, &Lookup>) -> Outcome {
+    match result {
+        Ok(_) | Err(Lookup::NoSuchUser) => Outcome::OK,
+        Err(Lookup::Unreachable) => Outcome::Error(ErrorKind::Connect),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_caller_calls_a_success_is_neither_retried_nor_counted() {
+    let client = client("    - retry: { backoff: 1ms }\n    - circuitBreaker: { trip: { consecutiveFailures: 3 } }\n");
+    let users = client.target("service-b").judged_by(judge);
+    let runs = AtomicU32::new(0);
+    for _ in 0..10 {
+        let result = users
+            .call(|| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Err(Lookup::NoSuchUser))
+            })
+            .await;
+        assert_eq!(result.unwrap_err().into_inner(), Some(Lookup::NoSuchUser));
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 10);
+    assert_eq!(client.status().breakers[0].local, LocalState::Closed);
+
+    let result = users
+        .call(|| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err(Lookup::Unreachable))
+        })
+        .await;
+    assert_eq!(result.unwrap_err().into_inner(), Some(Lookup::Unreachable));
+    assert_eq!(runs.load(Ordering::Relaxed), 13);
+    assert_eq!(client.status().breakers[0].local, LocalState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_can_be_a_failure_too() {
+    let client = client("    - fallback: { response: { body: sorry } }\n    - retry: { backoff: 1ms }\n");
+    let jobs = client.target("service-b").judged_by(|result: Result<&&str, &io::Error>| match result {
+        Ok(&"done") => Outcome::OK,
+        Ok(_) | Err(_) => Outcome::status(503),
+    });
+    let mut answers = ["pending", "pending", "done"].into_iter();
+    let done = jobs.call(|| std::future::ready(Ok(answers.next().unwrap()))).await;
+    assert_eq!(done.unwrap(), "done");
+    let given = jobs.or_value("gave up").call(|| std::future::ready(Ok("pending"))).await;
+    assert_eq!(given.unwrap(), "gave up");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use std::{
 
 use fusebox_policy::{
     Rejection,
+    outcome::RejectionReason,
     pipeline::{Call, Finish, Step},
     retry::CallRules,
 };
@@ -119,15 +120,14 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        let this = self.project();
+        let mut this = self.project();
         if std::mem::replace(this.begun, true) {
             return this.later(false, cx);
         }
         let target = *this.target;
         let client = &*target.client;
-        target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
-            Opening { this, clock: client.clock }.open(seen, cx)
-        })
+        let seen = target.snapshot.seen(&client.registry, &target.name, target.route.as_deref());
+        this.open(client.clock, &seen, cx)
     }
 }
 
@@ -141,8 +141,8 @@ where
     /// its deadline not.
     #[cold]
     #[inline(never)]
-    fn later(mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        if let Some(slow) = self.slow {
+    fn later(&mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        if let Some(slow) = self.slow.as_mut() {
             return slow.as_mut().poll(cx);
         }
         if self.onward.is_none() {
@@ -163,23 +163,10 @@ where
         let slow = self.slow.insert(Box::pin((self.rest)(operation, onward)));
         slow.as_mut().poll(cx)
     }
-}
 
-/// The first poll of a call, while the policy is only borrowed.
-struct Opening<'p, 't, O: Operation, G, S> {
-    this: Projection<'p, 't, O, G, S>,
-    clock: Clock,
-}
-
-impl<O, G, S> Opening<'_, '_, O, G, S>
-where
-    O: Operation,
-    G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
-    S: Future<Output = Outcome<O>>,
-{
     /// Every outcome is made where it is returned: moving it costs more than all that is decided here.
     #[inline(always)]
-    fn open(mut self, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn open(&mut self, clock: Clock, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let Some(live) = &seen.live else {
             return match self.begin(None, None, cx) {
                 Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
@@ -188,26 +175,26 @@ where
             };
         };
         let Some(way) = seen.way.as_ref().filter(|_| O::PLAIN && !spans::wanted()) else {
-            return self.decide(live, cx);
+            return self.decide(clock, live, cx);
         };
-        if let Some(entered) = way.enter(live, self.clock) {
+        if let Some(entered) = way.enter(live, clock) {
             // What time remains is told to operations that pass it on; a plain one does not.
             return match self.begin(Some(live), None, cx) {
                 Poll::Ready(Ok(value)) => {
-                    entered.succeeded(self.clock);
+                    entered.succeeded(clock);
                     Poll::Ready(Ok(value))
                 }
-                polled @ (Poll::Ready(Err(_)) | Poll::Pending) => self.leave_lane(live, &entered, polled, cx),
+                polled @ (Poll::Ready(Err(_)) | Poll::Pending) => self.leave_lane(clock, live, &entered, polled, cx),
             };
         }
-        match way.refuse(live, self.clock) {
-            Some((stage, reason, after)) => Poll::Ready(Err(CallError::Rejected(Rejection {
+        match way.refuse(live, clock) {
+            Some((stage, refusal)) => Poll::Ready(Err(CallError::Rejected(Rejection {
                 policy: live.policy.name.clone(),
                 strategy: live.strategy(stage).clone(),
-                reason,
-                after,
+                reason: RejectionReason::Open { retry_after: refusal.retry_after() },
+                after: refusal.after(),
             }))),
-            None => self.decide(live, cx),
+            None => self.decide(clock, live, cx),
         }
     }
 
@@ -219,28 +206,28 @@ where
         remaining: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<O::Value, O::Error>> {
-        let operation = self.this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
-        self.this.first.set(Some(operation.attempt(live, remaining)));
-        self.this.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+        let operation = self.operation.as_mut().expect("the operation is here until the rest of the way takes it");
+        self.first.set(Some(operation.attempt(live, remaining)));
+        self.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
     }
 
     /// Asks the machine.
     #[inline(never)]
-    fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn decide(&mut self, clock: Clock, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         if spans::wanted() {
-            let underway = Underway::new(Call::new(*self.this.rules), Arc::clone(live), self.clock);
-            *self.this.onward = Some(Box::new((underway, Begun::New)));
-            return self.this.later(true, cx);
+            let underway = Underway::new(Call::new(*self.rules), Arc::clone(live), clock);
+            *self.onward = Some(Box::new((underway, Begun::New)));
+            return self.later(true, cx);
         }
-        let now = self.clock.now();
-        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
+        let now = clock.now();
+        let mut machine = Machine { call: Call::new(*self.rules), live, clock: clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
         if let Step::Finish(Finish::Rejected { stage, reason }) = step {
             return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
         }
         if step != Step::Attempt {
-            *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-            return self.this.later(true, cx);
+            *self.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
+            return self.later(true, cx);
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
         let polled = self.begin(Some(live), remaining, cx);
@@ -251,32 +238,33 @@ where
     #[cold]
     #[inline(never)]
     fn leave_lane(
-        self,
+        &mut self,
+        clock: Clock,
         live: &Arc<Live>,
         entered: &Entered<'_>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
-        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
-        let step = machine.call.start(live.pipeline(), entered, entered.at(self.clock));
+        let mut machine = Machine { call: Call::new(*self.rules), live, clock: clock };
+        let step = machine.call.start(live.pipeline(), entered, entered.at(clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
         self.after_first(machine, live, polled, cx)
     }
 
     /// The first attempt has been polled.
     fn after_first(
-        self,
+        &mut self,
         mut machine: Machine<'_>,
         live: &Arc<Live>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
-            *self.this.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
-            return self.this.later(true, cx);
+            *self.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
+            return self.later(true, cx);
         };
-        let now = self.clock.now();
-        let operation = self.this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+        let now = machine.clock.now();
+        let operation = self.operation.as_ref().expect("the operation is here until the rest of the way takes it");
         let step = operation.judge(result.as_ref(), |outcome, facts| {
             machine.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
         });
@@ -284,8 +272,8 @@ where
         if step == Step::Finish(Finish::Value) {
             return Poll::Ready(result);
         }
-        *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
-        self.this.later(true, cx)
+        *self.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
+        self.later(true, cx)
     }
 }
 

@@ -75,9 +75,9 @@ impl Cell {
             if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
                 return Ok(Gate::pass_at_rest(generation));
             }
-        } else if let Some((retry_after, _)) = self.word.0.refusal(|| now) {
+        } else if let Some(refusal) = self.word.0.refusal(|| now) {
             self.shard().0.count_rejection();
-            return Err(RejectionReason::Open { retry_after });
+            return Err(RejectionReason::Open { retry_after: refusal.retry_after() });
         }
         self.with_shard(now, |gate| gate.try_acquire(now, draw()))
     }

@@ -85,6 +85,7 @@ impl Live {
     }
 
     /// Whether anybody may want to hear of a single refusal.
+    #[inline]
     pub(super) fn listens(&self) -> bool {
         #[cfg(feature = "test")]
         if self.recorder.is_some() {
@@ -244,6 +245,10 @@ impl Cells for Live {
             Event::FallbackExecuted { after, .. } => {
                 tracing::info!(target: "fusebox", target = %service, %policy, %strategy, cause = %after, "fallback executed");
             }
+            Event::FallbackSkipped { after, .. } => tracing::debug!(
+                target: "fusebox", target = %service, %policy, %strategy, cause = %after,
+                "fallback skipped: the call has no value of its type to answer with"
+            ),
             Event::Rejected { reason, .. } => {
                 tracing::debug!(target: "fusebox", target = %service, %policy, %strategy, reason = %reason, "rejected");
             }

@@ -1,6 +1,9 @@
 //! Which policy is for a target's calls: looked up once for each change and thread, not once for each call.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Ref, RefCell},
+    sync::Arc,
+};
 
 use thread_local::ThreadLocal;
 
@@ -24,21 +27,15 @@ pub(crate) struct Seen {
 }
 
 impl Snapshot {
-    /// Lets `act` work with the policy in force, without a counter or a lock that threads share. The borrow must not outlive
-    /// the poll that it is taken in: who needs it longer clones it.
+    /// The policy in force, without a counter or a lock that threads share. The borrow must not outlive the poll that it is
+    /// taken in: who needs it longer clones it.
     #[inline(always)]
-    pub(crate) fn with<T>(
-        &self,
-        registry: &Registry,
-        target: &str,
-        route: Option<&str>,
-        act: impl FnOnce(&Seen) -> T,
-    ) -> T {
+    pub(crate) fn seen(&self, registry: &Registry, target: &str, route: Option<&str>) -> Ref<'_, Seen> {
         let own = match self.seen.get() {
             Some(own) if own.0.try_borrow().is_ok_and(|seen| seen.version == registry.version()) => own,
             Some(_) | None => self.renew(registry, target, route),
         };
-        act(&own.0.borrow())
+        own.0.borrow()
     }
 
     #[cold]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
-use fusebox_policy::Outcome;
+use fusebox_policy::{Outcome, fallback::Answers};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
@@ -83,7 +83,7 @@ impl Http {
         }
         let key = stale::key(&live, &request);
         let mut call = HttpCall::new(self, sender, Arc::clone(&live), request, replayable, key.clone());
-        let rules = self.target.rules(idempotent, replayable);
+        let rules = self.target.rules(idempotent, replayable, Answers::Anything);
         let driven = Box::pin(drive(client.clock, Arc::clone(&live), rules, &mut call)).await;
         let mut response = driven.result?;
         response.extensions_mut().insert(Attempts(driven.attempts));

@@ -17,7 +17,7 @@ use std::{
 
 use ::tonic::{Code, Status, body::Body};
 use ::tower::Service;
-use fusebox_policy::outcome::RejectionReason;
+use fusebox_policy::{fallback::Answers, outcome::RejectionReason};
 
 use self::call::GrpcCall;
 use crate::{
@@ -79,7 +79,7 @@ where
         Box::pin(async move {
             let route = request.uri().path().trim_start_matches('/').to_owned();
             let request = request::Request::read(request, REPLAY_LIMIT);
-            let rules = target.rules(false, request.is_replayable());
+            let rules = target.rules(false, request.is_replayable(), Answers::Target);
             let mut call = GrpcCall { channel: inner, others, request, route: route.clone() };
             let route = target.route.as_deref().unwrap_or(&route).to_owned();
             target.drive(&mut call, Some(&route), rules).await.map_err(into_status)

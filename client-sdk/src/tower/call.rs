@@ -15,7 +15,8 @@ use super::Protocol;
 use crate::{
     error::FallbackFault,
     pipeline::{Flight, Live, Looked, Operation},
-    target::{Failure, TypedFallback, fallback_kind, fallback_with},
+    prepared::TypedFallback,
+    target::{Failure, fallback_kind, fallback_with},
 };
 
 pub(crate) struct ServiceCall<S, R, P, F> {

@@ -496,6 +496,12 @@ impl Call {
                     }
                 }
                 (StageState::Plain, StrategySpec::Fallback(fallback))
+                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure
+                        && !self.rules.answers.include(fallback.with()) =>
+                {
+                    cells.event(Event::FallbackSkipped { stage: index, after: outcome });
+                }
+                (StageState::Plain, StrategySpec::Fallback(fallback))
                     if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure =>
                 {
                     stay(StageState::Fallback);

@@ -170,6 +170,13 @@ pub enum Event {
         /// What it replaces.
         after: Outcome,
     },
+    /// A fallback can make no answer of the type that the call wants: what came goes on outward.
+    FallbackSkipped {
+        /// The fallback.
+        stage: usize,
+        /// What it would replace.
+        after: Outcome,
+    },
     /// A cache was asked.
     CacheAsked {
         /// The cache.
@@ -206,6 +213,7 @@ impl Event {
             | Self::HedgeStarted { stage, .. }
             | Self::HedgeEnded { stage, .. }
             | Self::FallbackExecuted { stage, .. }
+            | Self::FallbackSkipped { stage, .. }
             | Self::CacheAsked { stage, .. }
             | Self::Troubled { stage, .. }
             | Self::Rejected { stage, .. } => stage,

@@ -6,6 +6,7 @@ use super::{MaxAttempts, RetrySpec};
 use crate::{
     Draw, Timestamp,
     condition::Class,
+    fallback::Answers,
     outcome::{ErrorKind, Facts, Outcome, Response, RetryHint},
     throttle::Priority,
 };
@@ -84,7 +85,7 @@ impl Stop {
     }
 }
 
-/// What a retry may know of the request.
+/// What strategies may know of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CallRules {
     /// Doing it twice is as good as once.
@@ -93,6 +94,8 @@ pub struct CallRules {
     pub replayable: bool,
     /// How much it matters.
     pub priority: Priority,
+    /// What fallbacks can answer it with.
+    pub answers: Answers,
 }
 
 /// How an attempt ended, as the retry around it sees it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fusebox_policy::{
     Draw, Outcome,
     breaker::BreakerInput,
+    fallback::Answers,
     outcome::{ErrorKind, GrpcCode, RetryHint},
     pipeline::{Event, Finish, StrategySpec},
     retry::{
@@ -170,7 +171,8 @@ fn a_negative_pushback_ends_the_call() {
 
 #[test]
 fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
-    let rules = CallRules { idempotent: false, replayable: true, priority: Priority::Normal };
+    let rules =
+        CallRules { idempotent: false, replayable: true, priority: Priority::Normal, answers: Answers::Anything };
     let mut process = Process::new(vec![retry(3, 0)]);
     process.rules = rules;
     process.call(|_| does(Outcome::status(503)));
@@ -190,7 +192,8 @@ fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
 #[test]
 fn a_body_that_can_not_be_sent_again_makes_a_single_attempt() {
     let mut process = Process::new(vec![retry(3, 0)]);
-    process.rules = CallRules { idempotent: true, replayable: false, priority: Priority::Normal };
+    process.rules =
+        CallRules { idempotent: true, replayable: false, priority: Priority::Normal, answers: Answers::Anything };
     process.call(|_| does(FAILED));
     assert_eq!((process.executed, stops(&process)), (1, vec![Stop::NotReplayable]));
 }
