@@ -220,7 +220,7 @@ where
             return self.later(true, cx);
         }
         let now = clock.now();
-        let mut machine = Machine { call: Call::new(*self.rules), live, clock: clock };
+        let mut machine = Machine { call: Call::new(*self.rules), live, clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
         if let Step::Finish(Finish::Rejected { stage, reason }) = step {
             return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
@@ -245,7 +245,7 @@ where
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
-        let mut machine = Machine { call: Call::new(*self.rules), live, clock: clock };
+        let mut machine = Machine { call: Call::new(*self.rules), live, clock };
         let step = machine.call.start(live.pipeline(), entered, entered.at(clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
         self.after_first(machine, live, polled, cx)
