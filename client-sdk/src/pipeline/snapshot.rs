@@ -31,11 +31,14 @@ impl Snapshot {
     /// taken in: who needs it longer clones it.
     #[inline(always)]
     pub(crate) fn seen(&self, registry: &Registry, target: &str, route: Option<&str>) -> Ref<'_, Seen> {
-        let own = match self.seen.get() {
-            Some(own) if own.0.try_borrow().is_ok_and(|seen| seen.version == registry.version()) => own,
-            Some(_) | None => self.renew(registry, target, route),
-        };
-        own.0.borrow()
+        // Borrowed once: each borrow is a write that the next one has to wait for.
+        if let Some(own) = self.seen.get()
+            && let Ok(seen) = own.0.try_borrow()
+            && seen.version == registry.version()
+        {
+            return seen;
+        }
+        self.renew(registry, target, route).0.borrow()
     }
 
     #[cold]
