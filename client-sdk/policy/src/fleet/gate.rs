@@ -1,7 +1,7 @@
 //! One breaker of one process, together with what the fleet and its operators say about it.
 //!
 //! Effective admission is the lesser of the process' own and the fleet's; an override replaces both. While the fleet keeps calls back,
-//! the process' own clock does not let probes pass: the fleet's permits do.
+//! the process' own clock does not let probes pass: the fleet's permits do. While an operator forces it open, nothing does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -117,9 +117,11 @@ impl Gate {
         }
     }
 
-    /// Whether a verdict keeps calls back at this moment.
-    fn fleet_holds(&self) -> bool {
-        matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen)
+    /// Whether the own breaker's time stands still, because somebody else keeps calls back: nobody could probe when its time
+    /// is over.
+    fn own_time_stands(&self) -> bool {
+        let fleet = matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen);
+        fleet || self.held.override_in_force().is_some_and(|forced| forced.effect == Forced::Open)
     }
 
     /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
@@ -135,7 +137,7 @@ impl Gate {
         {
             effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
-        if !self.fleet_holds() {
+        if !self.own_time_stands() {
             effects.extend(self.breaker.advance(now, draw).map(GateEffect::Transition));
         }
         effects
@@ -144,7 +146,7 @@ impl Gate {
     /// When [`Gate::tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let own = if self.fleet_holds() { None } else { self.breaker.next_deadline() };
+        let own = if self.own_time_stands() { None } else { self.breaker.next_deadline() };
         self.held.next_deadline().into_iter().chain(own).min()
     }
 

@@ -141,7 +141,9 @@ impl RetryRun {
         };
         if waits_for_breaker.is_none() {
             match spec.classifier().classify(outcome, attempt.elapsed, attempt.facts) {
-                Class::Success | Class::Ignored => {
+                // The policy names it as one that no further try follows.
+                Class::Ignored => return Answer::Return(Stop::NotRetryable),
+                Class::Success => {
                     let failed = matches!(outcome, Outcome::Error(_) | Outcome::Timeout(_) | Outcome::Rejected(..));
                     return Answer::Return(if failed { Stop::NotRetryable } else { Stop::Success });
                 }

@@ -2,7 +2,7 @@
 
 use fusebox_policy::{
     Draw, Revision,
-    breaker::{Breaker, BreakerInput, Cause, LocalState, WindowSpec},
+    breaker::{Breaker, BreakerInput, Cause, HalfOpenSpec, LocalState, WindowSpec},
     condition::Class,
     fleet::gate::{Gate, GateEffect},
 };
@@ -19,6 +19,33 @@ fn an_equal_definition_touches_nothing() {
     let before = breaker.clone();
     breaker.apply(breaker_spec(breaker_input(2)));
     assert_eq!(breaker, before);
+    result(&mut breaker, Class::Failure, 100);
+    let open = breaker.clone();
+    breaker.apply(breaker_spec(breaker_input(2)));
+    assert_eq!((breaker.half_open_in(at(600)), breaker), (Some(ms(4500)), open));
+}
+
+#[test]
+fn a_half_open_breaker_whose_probes_are_cut_down_is_judged_at_the_next_result() {
+    let probes = |probes, successes| {
+        let half_open = HalfOpenSpec { probes, concurrent_probes: 1, successes, max_duration: None };
+        breaker_spec(BreakerInput { half_open, ..breaker_input(1) })
+    };
+    for (class, end) in [(Class::Success, LocalState::Closed), (Class::Failure, LocalState::Open)] {
+        let mut breaker = Breaker::new(probes(5, 5));
+        result(&mut breaker, Class::Failure, 0);
+        breaker.advance(at(5000), Draw::ZERO);
+        for _ in 0..3 {
+            result(&mut breaker, Class::Success, 5000);
+        }
+        breaker.apply(probes(2, 2));
+        assert_eq!(breaker.state(), LocalState::HalfOpen, "applying decides nothing");
+        let probe = breaker.try_acquire(at(5000), Draw::ZERO).expect("somebody must bring the next result");
+        assert!(breaker.try_acquire(at(5000), Draw::ZERO).is_err());
+        breaker.abandon(probe);
+        result(&mut breaker, class, 5000);
+        assert_eq!(breaker.state(), end);
+    }
 }
 
 #[test]

@@ -9,12 +9,12 @@ use std::{
 
 use fusebox_policy::{
     Draw, Outcome, Revision, Timestamp,
-    breaker::{BreakerInput, BreakerSpec, Ending, LocalState, TripRules},
+    breaker::{BreakerInput, BreakerSpec, Ending, LocalState, Transition, TripRules},
     condition::Conditions,
     fallback::{Answers, FallbackSpec, FallbackWith, StaticResponse},
-    fleet::gate::Gate,
+    fleet::gate::{Gate, GateEffect},
     outcome::{ErrorKind, Facts, NoFacts, RetryHint},
-    pipeline::{Call, Cells, Entry, Event, Finish, Hold, LiveStrategy, PipelineSpec, Step, StrategySpec},
+    pipeline::{Call, CallEnded, Cells, Entry, Event, Finish, Hold, LiveStrategy, PipelineSpec, Step, StrategySpec},
     retry::{
         CallRules, RetryInput, RetrySpec,
         backoff::{Backoff, Jitter, Shape},
@@ -130,6 +130,10 @@ pub(crate) struct Process {
     cached: Option<Outcome>,
     budget: RefCell<Budget>,
     pub(crate) events: RefCell<Vec<Event>>,
+    /// Of all breakers.
+    pub(crate) transitions: RefCell<Vec<Transition>>,
+    /// How each call ended.
+    pub(crate) ended: RefCell<Vec<CallEnded>>,
     pub(crate) draw: Cell<Draw>,
     pub(crate) now: Timestamp,
     pub(crate) rules: CallRules,
@@ -155,6 +159,8 @@ impl Process {
             cached: None,
             budget: RefCell::default(),
             events: RefCell::default(),
+            transitions: RefCell::default(),
+            ended: RefCell::default(),
             draw: Cell::new(Draw::ZERO),
             now: at(0),
             rules: CallRules {
@@ -238,6 +244,11 @@ impl Process {
         }
     }
 
+    fn note(&self, effects: Vec<GateEffect>) {
+        let transition = |effect| if let GateEffect::Transition(transition) = effect { Some(transition) } else { None };
+        self.transitions.borrow_mut().extend(effects.into_iter().filter_map(transition));
+    }
+
     /// Starts a call and drops it during its first attempt.
     pub(crate) fn drop_during_attempt(&self) {
         let mut call = Call::new(self.rules);
@@ -278,7 +289,9 @@ impl Process {
 impl Cells for Process {
     fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
         if let Some(gate) = &mut self.gates.borrow_mut()[stage] {
-            return match gate.try_acquire(now, self.draw.get()).0 {
+            let (answer, effects) = gate.try_acquire(now, self.draw.get());
+            self.note(effects);
+            return match answer {
                 Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
                 Err(reason) => Entry::Rejected(reason),
             };
@@ -290,7 +303,7 @@ impl Cells for Process {
     fn leave(&self, stage: usize, hold: Hold, ending: &Ending, now: Timestamp) {
         let spec = self.spec.strategies()[stage].spec();
         match (hold, &mut self.gates.borrow_mut()[stage]) {
-            (Hold::Breaker(pass), Some(gate)) => drop(gate.record(pass, ending, now, self.draw.get())),
+            (Hold::Breaker(pass), Some(gate)) => self.note(gate.record(pass, ending, now, self.draw.get())),
             (hold, _) => {
                 self.lives.borrow_mut()[stage].as_mut().unwrap().leave(spec, hold, ending, now);
             }
@@ -321,5 +334,9 @@ impl Cells for Process {
 
     fn event(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    fn call_ended(&self, call: CallEnded) {
+        self.ended.borrow_mut().push(call);
     }
 }

@@ -4,11 +4,13 @@
 
 mod breaker_closed;
 mod breaker_half_open;
+mod breaker_modes;
 mod breaker_open;
 mod bulkhead;
 mod cache;
 mod change;
 mod chaos;
+mod composition;
 mod concurrency_limit;
 mod driver;
 mod fallback;

@@ -64,6 +64,26 @@ fn a_bucket_gives_its_tokens_at_once_and_then_one_per_interval() {
 }
 
 #[test]
+fn turns_are_reserved_ahead_up_to_the_longest_wait_and_no_further() {
+    let spec = RateLimiterSpec::try_new(RateLimiterInput { burst: 3, max_wait: ms(12), ..input(3, 10) }).unwrap();
+    let mut limiter = RateLimiter::new();
+    let waits: Vec<_> = (0..9)
+        .map(|nanos| {
+            let now = Timestamp::from_nanos(nanos);
+            match limiter.reserve(&spec, now) {
+                Reserved::Turn(turn) => Some(now.until(turn).as_nanos()),
+                Reserved::Exceeded { .. } => None,
+            }
+        })
+        .collect();
+    let third = 3_333_333;
+    let ahead = [Some(third - 3), Some(2 * third - 4), Some(3 * third - 5)];
+    assert_eq!(waits[..3], [Some(0); 3]);
+    assert_eq!(waits[3..6], ahead);
+    assert_eq!(waits[6..], [None; 3]);
+}
+
+#[test]
 fn a_wait_longer_than_allowed_is_refused_with_the_time_of_the_next_turn() {
     let spec = smooth(1, 1000, 1500);
     let mut limiter = RateLimiter::new();
