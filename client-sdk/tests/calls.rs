@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use fusebox::{CallError, Client, ErrorKind, FallbackFault, LocalState, Outcome, PolicySource, RejectionReason};
+use fusebox::{
+    CallError, Client, ErrorKind, FallbackFault, Happened, LocalState, Outcome, PolicySource, RejectionReason,
+};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
@@ -271,6 +273,128 @@ async fn the_policy_of_a_route_is_for_calls_that_name_it() {
     let target = client.target("service-b").route("pay.Pay/Charge");
     assert!(target.call(never).await.unwrap_err().is_timeout());
     client.target("service-b").route("pay.Pay/Refund").call(failing(0).1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_a_timeout_cuts_is_gone_before_the_next_one_begins() {
+    struct Running(Arc<AtomicU32>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let retry =
+        "    - retry: { maxAttempts: 3, backoff: { fixed: { delay: 0s } } }\n    - timeout: { duration: 50ms }\n";
+    let target = client(retry).target("service-b");
+    let (running, runs) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+    let begun = Instant::now();
+    let call = target.call(|| {
+        let others = running.fetch_add(1, Ordering::Relaxed);
+        let own = Running(Arc::clone(&running));
+        let run = runs.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            let _own = own;
+            assert_eq!(others, 0, "two attempts at the same time");
+            if run < 3 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok::<_, Infallible>(run)
+        }
+    });
+    assert_eq!(call.await.unwrap(), 3);
+    assert_eq!((begun.elapsed(), running.load(Ordering::Relaxed)), (Duration::from_millis(100), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_between_two_attempts_makes_no_further_one() {
+    let retry = "    - retry: { maxAttempts: 3, backoff: { fixed: { delay: 1s } } }\n";
+    let target = client(retry).target("service-b");
+    let (runs, operation) = failing(9);
+    let dropped = tokio::time::timeout(Duration::from_millis(50), target.call(operation)).await;
+    assert!(dropped.is_err(), "it waits for its second attempt");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_place_runs_as_soon_as_one_is_given_back() {
+    let target = client("    - bulkhead: { maxConcurrent: 2, maxWaiting: 1, maxWait: 1s }\n").target("service-b");
+    let busy = || async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok::<_, Infallible>(())
+    };
+    let begun = Instant::now();
+    let (first, second, third, refused) = tokio::join!(
+        target.call(busy),
+        target.call(busy),
+        target.call(|| async { Ok::<_, Infallible>(begun.elapsed()) }),
+        target.call(|| async { Ok::<_, Infallible>(()) }),
+    );
+    (first.unwrap(), second.unwrap());
+    assert_eq!(third.unwrap(), Duration::from_millis(200));
+    let CallError::Rejected(rejection) = refused.unwrap_err() else { panic!("there is no place to wait") };
+    assert_eq!(rejection.reason, RejectionReason::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_operation_gives_its_place_in_a_bulkhead_back() {
+    let target = client("    - bulkhead: { maxConcurrent: 1 }\n").target("service-b");
+    for waits in [false, true] {
+        let panicking = target.clone();
+        let panicked = tokio::spawn(async move {
+            let operation = || async {
+                if waits {
+                    tokio::task::yield_now().await;
+                }
+                if probe() { Err("unreachable") } else { Ok(()) }
+            };
+            panicking.call(operation).await
+        });
+        assert!(panicked.await.unwrap_err().is_panic());
+        target.call(failing(0).1).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_policy_keeps_the_breaker_with_its_remaining_time() {
+    let client = Client::for_test(&manifest(BREAKER)).unwrap();
+    let target = client.target("service-b");
+    let (_, mut operation) = failing(2);
+    for _ in 0..2 {
+        target.call(&mut operation).await.unwrap_err();
+    }
+    client.advance(Duration::from_secs(2)).await;
+    // Written in another way, with defaults spelled out, it is the same.
+    client.apply(&manifest(&BREAKER.replace("halfOpen", "window: { time: 10000ms }, halfOpen"))).unwrap();
+    let error = target.call(&mut operation).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    client.advance(Duration::from_secs(3)).await;
+    target.call(&mut operation).await.unwrap();
+    let transitions = client.events().iter().filter(|event| matches!(event.what, Happened::Transition(_))).count();
+    assert_eq!(transitions, 3, "opened, half-opened and closed once each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_policy_takes_effect_on_the_next_call_through_the_same_handle() {
+    let retry = |attempts| {
+        manifest(&format!("    - retry: {{ maxAttempts: {attempts}, backoff: {{ fixed: {{ delay: 1ms }} }} }}\n"))
+    };
+    let client = Client::for_test(&retry(2)).unwrap();
+    let target = client.target("service-b");
+    let mut counts = Vec::new();
+    for attempts in [2, 5] {
+        client.apply(&retry(attempts)).unwrap();
+        let (runs, operation) = failing(9);
+        target.call(operation).await.unwrap_err();
+        counts.push(runs.load(Ordering::Relaxed));
+    }
+    assert_eq!(counts, [2, 5]);
+    // What can't be read changes nothing, and the next change is listened to.
+    client.apply("nonsense: true").unwrap_err();
+    client.apply(&retry(3)).unwrap();
+    let (runs, operation) = failing(9);
+    target.call(operation).await.unwrap_err();
+    assert_eq!(runs.load(Ordering::Relaxed), 3);
 }
 
 #[test]

@@ -154,6 +154,16 @@ fn what_makes_no_sense_is_refused_at_its_place() {
 }
 
 #[test]
+fn a_hedge_with_a_negative_delay_is_refused() {
+    let faults = faults("    - hedge: { delay: -1s }");
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("7:23 spec.pipeline[0].hedge.delay: "), "{faults:?}");
+    let delay = Some(v1::hedge::Delay::Fixed(prost_types::Duration { seconds: -1, nanos: 0 }));
+    let invalid = fusebox_policy::hedge::HedgeSpec::try_from(v1::Hedge { delay, ..v1::Hedge::default() }).unwrap_err();
+    assert_eq!(invalid.violations()[0].field, "delay");
+}
+
+#[test]
 fn a_hedge_on_routes_that_may_not_be_sent_twice_is_refused() {
     let text = format!(
         "{}    - hedge: {{ delay: 50ms }}\n",

@@ -179,6 +179,41 @@ async fn a_half_open_fleet_lets_one_call_pass_for_each_permit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_word_of_an_operator_holds_for_every_breaker_it_names_also_for_those_to_come() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(5).await;
+    let forced = |version, overrides| Down::Overrides(sync::OverrideSet { version, term: 5, overrides });
+    let isolated = sync::Override {
+        id: 1,
+        selector: Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() }),
+        state: v1::FleetState::ForcedOpen.into(),
+        remaining: Some(to_wire(Duration::from_secs(600))),
+        reason: "drill".to_owned(),
+    };
+    session.say(forced(1, vec![isolated])).await;
+    session.acknowledged().await;
+    let mut other = policy(1, BREAKER);
+    other.name = "namespaces/default/policies/payments".to_owned();
+    other.spec.as_mut().unwrap().r#match.as_mut().unwrap().routes = vec!["pay.Pay/*".to_owned()];
+    session.snapshot(1, vec![policy(1, BREAKER), other]).await;
+    let call = async |route: &str| {
+        let target = client.target("service-b").route(route);
+        target.call(|| async { Ok::<_, &str>(()) }).await
+    };
+    for (route, policy) in [("pay.Pay/Charge", "payments"), ("GET /", "service-b")] {
+        let CallError::Rejected(rejection) = call(route).await.unwrap_err() else { panic!("not refused") };
+        assert!(matches!(rejection.reason, RejectionReason::ForcedOpen { .. }), "{rejection}");
+        assert_eq!(rejection.policy.as_str(), policy);
+    }
+    session.say(forced(2, vec![])).await;
+    session.acknowledged().await;
+    for route in ["pay.Pay/Charge", "GET /"] {
+        call(route).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process() {
     let dir = tempfile::tempdir().unwrap();
     let mut fake = Fake::start();

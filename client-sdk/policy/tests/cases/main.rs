@@ -21,5 +21,6 @@ mod hedge;
 mod properties;
 mod rate_limiter;
 mod retry;
+mod scenarios;
 mod throttle;
 mod timeout;
