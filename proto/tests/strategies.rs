@@ -165,10 +165,18 @@ fn a_hedge_with_a_negative_delay_is_refused() {
 
 #[test]
 fn a_hedge_on_routes_that_may_not_be_sent_twice_is_refused() {
-    let text = format!(
-        "{}    - hedge: {{ delay: 50ms }}\n",
-        HEAD.replace("{ target: b }", "{ target: b, routes: [\"POST /pay\", \"PATCH /x\"] }")
-    );
-    let error = manifest::parse("test.yaml", &text).unwrap_err();
-    assert_eq!(error.faults[0].path, "spec.pipeline[0].hedge");
+    let on = |routes: &str, strategy: &str| {
+        let head = HEAD.replace("{ target: b }", &format!("{{ target: b, routes: [{routes}] }}"));
+        manifest::parse("test.yaml", &format!("{head}    - {strategy}\n"))
+    };
+    let hedge = "hedge: { delay: 50ms }";
+    for routes in ["'POST /pay'", "'POST /pay', 'PATCH /x'", "'LOCK /x'"] {
+        let error = on(routes, hedge).unwrap_err();
+        assert_eq!((error.faults.len(), error.faults[0].path.as_str()), (1, "spec.pipeline[0].hedge"), "{routes}");
+        // A retry may still repeat what never left, and what carries an Idempotency-Key.
+        assert!(on(routes, "retry: { maxAttempts: 3 }").is_ok());
+    }
+    for routes in ["", "'PUT /x'", "'POST /pay', 'GET /x'", "'* /pay'", "'pay.Pay/Charge'"] {
+        assert!(on(routes, hedge).is_ok(), "{routes}");
+    }
 }

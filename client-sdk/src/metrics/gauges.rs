@@ -33,8 +33,8 @@ const FLEET: [FleetState; 6] = [
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     policies: HashMap<String, Vec<Label>>,
-    /// Late outcomes of each breaker.
-    late: BTreeMap<BreakerKey, u64>,
+    /// Outcomes that breakers have ignored, and those that came late.
+    outcomes: BTreeMap<BreakerKey, (u64, u64)>,
 }
 
 impl Seen {
@@ -46,7 +46,7 @@ impl Seen {
         let own = vec![Label::new("service", meters.service.to_string())];
         gauge!("fusebox_sync_connected", own).set(f64::from(u8::from(connected)));
         let mut policies = HashMap::new();
-        let mut late = BTreeMap::new();
+        let mut outcomes = BTreeMap::new();
         for live in lives {
             let labels = meters.labels(&live.policy.name, live.policy.definition.selector.target());
             let mut info = labels.clone();
@@ -60,11 +60,9 @@ impl Seen {
                 labels.push(Label::new("strategy", live.strategy(index).to_string()));
                 match stage {
                     Stage::Breaker(cell) => {
-                        let all = breaker(cell, &labels, now);
-                        // A breaker that started afresh counts from zero again.
-                        let told = self.late.get(cell.key()).copied().filter(|told| *told <= all).unwrap_or_default();
-                        counter!("fusebox_breaker_late_total", labels).increment(all - told);
-                        late.insert(cell.key().clone(), all);
+                        breaker(cell, &labels, now);
+                        let told = self.outcomes.get(cell.key()).copied().unwrap_or_default();
+                        outcomes.insert(cell.key().clone(), count(cell, told, &labels));
                     }
                     Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
@@ -77,8 +75,17 @@ impl Seen {
             }
         }
         self.policies = policies;
-        self.late = late;
+        self.outcomes = outcomes;
     }
+}
+
+/// Counts what has come since `told`, and returns what has been told now. A breaker that has fewer than then started afresh.
+fn count(cell: &Cell, told: (u64, u64), labels: &[Label]) -> (u64, u64) {
+    let (ignored, late) = cell.look(|gate| (gate.breaker().ignored(), gate.breaker().late()));
+    let since = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
+    counter!("fusebox_breaker_ignored_total", labels.to_vec()).increment(since(ignored, told.0));
+    counter!("fusebox_breaker_late_total", labels.to_vec()).increment(since(late, told.1));
+    (ignored, late)
 }
 
 const fn source(source: PolicySource) -> &'static str {
@@ -94,10 +101,10 @@ fn set(name: &'static str, labels: &[Label], value: f64) {
     gauge!(name, labels.to_vec()).set(value);
 }
 
-/// Tells a breaker's gauges, and returns its late outcomes.
-fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) -> u64 {
+/// Tells a breaker's gauges.
+fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     cell.tick(now);
-    let (local, fleet, counts, open_for, late) = cell.look(|gate| {
+    let (local, fleet, counts, open_for) = cell.look(|gate| {
         let forced = gate.held().override_in_force().map(|own| own.effect);
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
             (BreakerMode::Disabled, _, _) => "disabled",
@@ -108,7 +115,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) -> u64 {
             (_, None, LocalState::HalfOpen) => "half_open",
         };
         let breaker = gate.breaker();
-        (local, gate.fleet_state(), breaker.counts(now), gate.half_open_in(now), breaker.late())
+        (local, gate.fleet_state(), breaker.counts(now), gate.half_open_in(now))
     });
     let state = |scope: &'static str, state: &'static str, is: bool| {
         let mut labels = labels.to_vec();
@@ -127,7 +134,6 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) -> u64 {
     set("fusebox_breaker_failure_ratio", labels, ratio(counts.failures));
     set("fusebox_breaker_slow_ratio", labels, ratio(counts.slow));
     set("fusebox_breaker_open_until_seconds", labels, open_for.unwrap_or_default().as_secs_f64());
-    late
 }
 
 fn bounds(state: &LiveStrategy, spec: &StrategySpec, labels: &[Label], now: Timestamp) {

@@ -62,6 +62,13 @@ impl Live {
         self.stages.get(index)
     }
 
+    /// The headers that carry the remaining time downstream.
+    #[cfg(feature = "http")]
+    pub(crate) fn propagate_headers(&self) -> impl Iterator<Item = &str> {
+        let timeouts = self.pipeline().strategies().iter().filter_map(|strategy| strategy.spec().as_timeout());
+        timeouts.filter_map(|timeout| timeout.propagate_header())
+    }
+
     /// The name of the strategy at an index of the pipeline.
     pub(crate) fn strategy(&self, stage: usize) -> &StrategyName {
         self.pipeline().strategies()[stage].name()

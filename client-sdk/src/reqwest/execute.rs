@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
-use fusebox_policy::{Outcome, fallback::Answers};
-use http::{HeaderName, HeaderValue, Method};
+use fusebox_policy::{Outcome, fallback::Answers, retry::CallRules};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, Replaced, call::HttpCall, errors, stale, stale::StaleStore,
@@ -116,6 +116,6 @@ fn has_retry(live: &Live) -> bool {
 }
 
 fn is_idempotent(request: &reqwest::Request) -> bool {
-    let by_method = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    by_method.contains(request.method()) || request.headers().contains_key("idempotency-key")
+    CallRules::IDEMPOTENT_METHODS.contains(&request.method().as_str())
+        || request.headers().contains_key("idempotency-key")
 }

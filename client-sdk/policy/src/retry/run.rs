@@ -98,6 +98,11 @@ pub struct CallRules {
     pub answers: Answers,
 }
 
+impl CallRules {
+    /// HTTP methods that are as good twice as once (RFC 9110, 9.2.2).
+    pub const IDEMPOTENT_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+}
+
 /// How an attempt ended, as the retry around it sees it.
 #[expect(missing_debug_implementations, reason = "facts are a window on a foreign response")]
 pub struct Attempt<'a> {
