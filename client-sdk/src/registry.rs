@@ -187,6 +187,7 @@ impl Registry {
         let mut budgets = self.writer.lock();
         let now = self.clock.now();
         let old = self.table.load_full();
+        let old_keys: Vec<Arc<BreakerKey>> = old.cells().map(|cell| cell.key()).collect();
         let source = match held.origin {
             Some(Origin::Stream) => PolicySource::Stream,
             Some(Origin::Disk) => PolicySource::Disk,
@@ -222,13 +223,10 @@ impl Registry {
         }
         budgets.retain(|target, _| by_target.contains_key(target));
         let table = Table { by_target, version: held };
-        let kept: Vec<&Arc<Cell>> = table.cells().collect();
-        for cell in old.cells() {
-            if !kept.iter().any(|own| Arc::ptr_eq(own, cell)) && !kept.iter().any(|own| own.key() == cell.key()) {
-                self.outbox.dropped(cell.key().clone());
-            }
+        let keys: Vec<Arc<BreakerKey>> = table.cells().map(|cell| cell.key()).collect();
+        for gone in old_keys.iter().filter(|key| !keys.contains(key)) {
+            self.outbox.dropped(BreakerKey::clone(gone));
         }
-        drop(kept);
         self.table.store(Arc::new(table));
         // After the exchange: who sees the new number finds the new table.
         self.version.fetch_add(1, Ordering::Release);
@@ -252,12 +250,14 @@ impl Registry {
             .pipeline
             .strategies()
             .iter()
-            .map(|strategy| {
+            .enumerate()
+            .map(|(index, strategy)| {
                 let spec = strategy.spec();
+                let former = before.and_then(|live| live.former_stage(&policy.definition.pipeline, index));
                 if let Some(breaker) = spec.as_circuit_breaker() {
-                    return Stage::Breaker(self.revive_breaker(policy, strategy.name(), breaker, before, reset, now));
+                    return Stage::Breaker(self.revive_breaker(policy, strategy.name(), breaker, former, reset, now));
                 }
-                let kept = before.filter(|_| !reset).and_then(|live| live.stage(strategy.name()));
+                let kept = former.filter(|_| !reset);
                 if let Some(cache) = spec.as_cache() {
                     return Stage::Cache(match kept {
                         Some(Stage::Cache(store)) => {
@@ -295,18 +295,28 @@ impl Registry {
         policy: &Policy,
         name: &StrategyName,
         spec: &BreakerSpec,
-        before: Option<&Live>,
+        former: Option<&Stage>,
         reset: bool,
         now: Timestamp,
     ) -> Arc<Cell> {
         let key = self.key(policy, name);
         let spec = Arc::new(spec.clone());
-        match before.and_then(|live| live.cells().find(|cell| *cell.key() == key)) {
-            Some(cell) => {
+        match former {
+            Some(Stage::Breaker(cell)) => {
+                if *cell.key() != key {
+                    let forced = self.override_for(&key);
+                    cell.rename(key);
+                    cell.with(|gate| {
+                        gate.set_override(forced);
+                        ((), gate.rekey(now, draw()))
+                    });
+                }
                 adapt(cell, &spec, policy.revision, reset, now);
                 Arc::clone(cell)
             }
-            None => self.fresh(key, spec, policy.revision),
+            Some(Stage::Limited(_) | Stage::Cache(_) | Stage::Stateless) | None => {
+                self.fresh(key, spec, policy.revision)
+            }
         }
     }
 
@@ -338,14 +348,14 @@ impl Registry {
 
     /// The breaker of a key. The zone may be left out by those who speak to this process only.
     pub(crate) fn cell(&self, key: &BreakerKey) -> Option<Arc<Cell>> {
-        self.table.load().cells().find(|cell| cell.key() == key).cloned()
+        self.table.load().cells().find(|cell| *cell.key() == *key).cloned()
     }
 
     /// Replaces all overrides.
     pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>) {
         *self.overrides.lock() = overrides;
         for cell in self.cells() {
-            let forced = self.override_for(cell.key());
+            let forced = self.override_for(&cell.key());
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
         self.outbox.stir();

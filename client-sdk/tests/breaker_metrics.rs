@@ -1,5 +1,4 @@
 //! What breakers tell about the outcomes that they do not count.
-#![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
 use std::time::Duration;
 

@@ -330,7 +330,8 @@ async fn a_call_that_waits_for_a_place_runs_as_soon_as_one_is_given_back() {
         target.call(|| async { Ok::<_, Infallible>(begun.elapsed()) }),
         target.call(|| async { Ok::<_, Infallible>(()) }),
     );
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     assert_eq!(third.unwrap(), Duration::from_millis(200));
     let CallError::Rejected(rejection) = refused.unwrap_err() else { panic!("there is no place to wait") };
     assert_eq!(rejection.reason, RejectionReason::Full);
@@ -372,6 +373,29 @@ async fn an_unchanged_policy_keeps_the_breaker_with_its_remaining_time() {
     target.call(&mut operation).await.unwrap();
     let transitions = client.events().iter().filter(|event| matches!(event.what, Happened::Transition(_))).count();
     assert_eq!(transitions, 3, "opened, half-opened and closed once each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_strategy_keeps_its_state_and_the_calls_that_run() {
+    let named =
+        |name: &str| manifest(&BREAKER.replace("- circuitBreaker", &format!("- name: {name}\n      circuitBreaker")));
+    let client = Client::for_test(&named("old")).unwrap();
+    let target = client.target("service-b");
+    let (_, mut operation) = failing(2);
+    target.call(&mut operation).await.unwrap_err();
+    let hang = || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Err::<(), _>("down")
+    };
+    let mut running = Box::pin(target.call(hang));
+    assert!((&mut running).now_or_never().is_none(), "it is under way");
+    client.apply(&named("new")).unwrap();
+    running.await.unwrap_err();
+    let status = client.status();
+    assert_eq!(status.breakers.len(), 1);
+    assert_eq!((status.breakers[0].strategy.as_str(), status.breakers[0].local), ("new", LocalState::Open));
+    let CallError::Rejected(rejection) = target.call(&mut operation).await.unwrap_err() else { panic!("not refused") };
+    assert_eq!(rejection.strategy.as_str(), "new");
 }
 
 #[tokio::test(start_paused = true)]

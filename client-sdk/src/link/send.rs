@@ -20,7 +20,7 @@ pub(super) fn request(message: sync::sync_request::Message) -> sync::SyncRequest
 pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
     let (report, revision, held) =
         cell.with(|gate| ((gate.report(now), gate.revision(), gate.held().highest()), Vec::new()));
-    to_wire(cell.key(), revision, &report, held)
+    to_wire(&cell.key(), revision, &report, held)
 }
 
 fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -> sync::BreakerWindow {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use fusebox_policy::{
     Draw, Outcome, Timestamp,
     breaker::{BreakerMode, BreakerSpec, Ending},
@@ -22,8 +23,8 @@ use crate::report::{Origin, Outbox, tell};
 /// One live breaker. It outlives the policies that describe it.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    /// A changed scope changes the key, and with it the cell.
-    key: BreakerKey,
+    /// A changed name or scope changes the key; what is known stays.
+    key: ArcSwap<BreakerKey>,
     word: Apart<Word>,
     shards: ThreadLocal<Arc<Apart<Shard>>>,
     gate: Mutex<Guarded>,
@@ -48,11 +49,16 @@ impl Cell {
             Guarded { generation: gate.breaker().generation(), gate, epoch: 1, spec, latest: Timestamp::ZERO };
         let word = Apart(Word::new());
         guarded.publish(&word.0);
-        Self { key, word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
+        Self { key: ArcSwap::from_pointee(key), word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
     }
 
-    pub(crate) const fn key(&self) -> &BreakerKey {
-        &self.key
+    pub(crate) fn key(&self) -> Arc<BreakerKey> {
+        self.key.load_full()
+    }
+
+    /// Gives it another key, under which it is told from here on.
+    pub(crate) fn rename(&self, key: BreakerKey) {
+        self.key.store(Arc::new(key));
     }
 
     /// What it says to all threads.
@@ -149,7 +155,7 @@ impl Cell {
             shadow: guarded.spec.mode() == BreakerMode::Shadow,
         };
         drop(guarded);
-        tell(&self.outbox, &self.key, &origin, effects);
+        tell(&self.outbox, &self.key.load(), &origin, effects);
         value
     }
 

@@ -56,14 +56,13 @@ impl Live {
         self.stages.iter().filter_map(|stage| if let Stage::Breaker(cell) = stage { Some(cell) } else { None })
     }
 
-    /// The live state of the strategy of this name.
-    pub(crate) fn stage(&self, name: &StrategyName) -> Option<&Stage> {
-        let index = self.pipeline().strategies().iter().position(|strategy| strategy.name() == name)?;
-        self.stages.get(index)
+    /// The live state of what has become the strategy at an index of a changed pipeline.
+    pub(crate) fn former_stage(&self, changed: &PipelineSpec, index: usize) -> Option<&Stage> {
+        self.stages.get(changed.former_index(index, self.pipeline())?)
     }
 
     /// The headers that carry the remaining time downstream.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
     pub(crate) fn propagate_headers(&self) -> impl Iterator<Item = &str> {
         let timeouts = self.pipeline().strategies().iter().filter_map(|strategy| strategy.spec().as_timeout());
         timeouts.filter_map(|timeout| timeout.propagate_header())

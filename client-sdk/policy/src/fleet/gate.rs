@@ -270,17 +270,31 @@ impl Gate {
         let mut effects = Vec::new();
         if revision != self.revision {
             self.revision = revision;
-            for permit in self.held.drop_permits() {
-                effects.push(GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive));
-            }
-            if self.held.drop_verdict() != FleetState::Released && !reset {
-                effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
-            }
+            effects = self.drop_verdict(!reset, now, draw);
         }
         if reset && *spec != **self.breaker.spec() {
             effects.extend(self.breaker.reset(spec, now).map(GateEffect::Transition));
         } else {
             self.breaker.apply(spec);
+        }
+        effects
+    }
+
+    /// The fleet knows it by another key from here on: what was said about the former one is void, and what comes has an order of
+    /// its own.
+    pub fn rekey(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let effects = self.drop_verdict(true, now, draw);
+        self.held.forget_order();
+        self.announce();
+        effects
+    }
+
+    fn drop_verdict(&mut self, decays: bool, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let permits = self.held.drop_permits().into_iter();
+        let mut effects: Vec<GateEffect> =
+            permits.map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive)).collect();
+        if self.held.drop_verdict() != FleetState::Released && decays {
+            effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
         effects
     }
