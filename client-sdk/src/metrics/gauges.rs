@@ -107,9 +107,9 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     let (local, fleet, counts, open_for) = cell.look(|gate| {
         let forced = gate.held().override_in_force().map(|own| own.effect);
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
-            (BreakerMode::Disabled, _, _) => "disabled",
             (_, Some(Forced::Open), _) => "forced_open",
             (_, Some(Forced::Closed), _) => "forced_closed",
+            (BreakerMode::Disabled, None, _) => "disabled",
             (_, None, LocalState::Closed) => "closed",
             (_, None, LocalState::Open) => "open",
             (_, None, LocalState::HalfOpen) => "half_open",

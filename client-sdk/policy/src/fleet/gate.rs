@@ -339,20 +339,13 @@ impl Gate {
     /// The share of calls that passes, from 0 to 1. Probes are no traffic.
     #[must_use]
     pub fn admission(&self, now: Timestamp) -> f64 {
-        if self.breaker.spec().mode() == BreakerMode::Disabled {
-            return 1.0;
-        }
+        let acts = self.breaker.spec().mode() == BreakerMode::Enforced;
         match self.fleet_state() {
             FleetState::ForcedOpen => 0.0,
             FleetState::ForcedClosed => 1.0,
             FleetState::Released => self.breaker.admission(now),
-            FleetState::Open | FleetState::HalfOpen => {
-                if self.breaker.spec().mode() == BreakerMode::Shadow {
-                    1.0
-                } else {
-                    0.0
-                }
-            }
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if !acts => 1.0,
+            FleetState::Open | FleetState::HalfOpen => 0.0,
             FleetState::Ramp => {
                 let share = self.held.verdict().map_or(1.0, |verdict| f64::from(verdict.admit_permille) / 1000.0);
                 self.breaker.admission(now).min(share)

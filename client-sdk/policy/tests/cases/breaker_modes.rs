@@ -148,6 +148,18 @@ fn a_forced_open_breaker_does_not_recover_by_itself() {
 }
 
 #[test]
+fn a_forced_opening_refuses_also_where_the_breaker_is_disabled_or_a_shadow_and_shows_it() {
+    for own in [BreakerMode::Disabled, BreakerMode::Shadow] {
+        let mut gate = Gate::new(breaker_spec(mode(own)), Revision(1));
+        gate.set_override(forced(Forced::Open, 1000));
+        assert!(refusal(&mut gate, 0).is_some());
+        assert_eq!((gate.fleet_state(), gate.admission(at(0))), (FleetState::ForcedOpen, 0.0), "{own:?}");
+        assert_eq!(refusal(&mut gate, 1000), None);
+        assert_eq!(gate.admission(at(1000)), 1.0, "{own:?}");
+    }
+}
+
+#[test]
 fn a_forced_opening_lets_the_breakers_own_time_stand_still() {
     let half_open = HalfOpenSpec { max_duration: Some(ms(1000)), ..HalfOpenSpec::default() };
     let mut gate = Gate::new(breaker_spec(BreakerInput { half_open, ..breaker_input(1) }), Revision(1));
