@@ -61,8 +61,9 @@ impl Seen {
                 match stage {
                     Stage::Breaker(cell) => {
                         breaker(cell, &labels, now);
-                        let told = self.outcomes.get(cell.key()).copied().unwrap_or_default();
-                        outcomes.insert(cell.key().clone(), count(cell, told, &labels));
+                        let key = cell.key();
+                        let told = self.outcomes.get(&*key).copied().unwrap_or_default();
+                        outcomes.insert((*key).clone(), count(cell, told, &labels));
                     }
                     Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
