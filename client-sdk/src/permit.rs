@@ -64,7 +64,7 @@ impl Target {
     pub fn try_acquire(&self) -> Result<Permit, Rejection> {
         let clock = self.client.clock;
         let now = clock.now();
-        let live = self.snapshot.seen(&self.client.registry, &self.name, self.route.as_deref()).live().cloned();
+        let live = self.snapshot.seen(self).live().cloned();
         // From here on, whatever has been acquired goes back if an inner breaker refuses.
         let mut permit = Permit { live: None, first: None, others: Vec::new(), begun: now, clock };
         let Some(live) = live else { return Ok(permit) };

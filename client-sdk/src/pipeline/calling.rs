@@ -119,19 +119,19 @@ where
     type Output = Outcome<O>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let this = self.as_mut().project();
         if std::mem::replace(this.begun, true) {
-            return this.later(false, cx);
+            return self.later(false, cx);
         }
         let target = *this.target;
-        let client = &*target.client;
-        let seen = target.snapshot.seen(&client.registry, &target.name, target.route.as_deref());
-        this.open(client.clock, &seen, cx)
+        let seen = target.snapshot.seen(target);
+        self.open(target.client.clock, &seen, cx)
     }
 }
 
-impl<O, G, S> Projection<'_, '_, O, G, S>
+/// Fields are looked up where they are used: a projection that is handed around has to be written down first.
+impl<O, G, S> Calling<'_, O, G, S>
 where
     O: Operation,
     G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
@@ -141,32 +141,34 @@ where
     /// its deadline not.
     #[cold]
     #[inline(never)]
-    fn later(&mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        if let Some(slow) = self.slow.as_mut() {
+    fn later(self: Pin<&mut Self>, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let mut this = self.project();
+        if let Some(slow) = this.slow.as_mut() {
             return slow.as_mut().poll(cx);
         }
-        if self.onward.is_none() {
-            let operation = self.operation.as_ref().expect("the operation is here until the rest of the way takes it");
-            let polled = match self.first.as_mut().as_pin_mut() {
+        if this.onward.is_none() {
+            let operation = this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+            let polled = match this.first.as_mut().as_pin_mut() {
                 Some(attempt) if !polled => attempt.poll(cx),
                 Some(_) | None => Poll::Pending,
             };
-            match ready!(first_polled(polled, self.waiting, operation, cx)) {
+            match ready!(first_polled(polled, this.waiting, operation, cx)) {
                 Ok(outcome) => return Poll::Ready(outcome),
-                Err(onward) => *self.onward = Some(onward),
+                Err(onward) => *this.onward = Some(onward),
             }
         }
         // A response that is not handed out must not keep its connection busy.
-        self.first.set(None);
-        let onward = self.onward.take().expect("it was put there a moment ago");
-        let operation = self.operation.take().expect("only the rest of the way takes it");
-        let slow = self.slow.insert(Box::pin((self.rest)(operation, onward)));
+        this.first.set(None);
+        let onward = this.onward.take().expect("it was put there a moment ago");
+        let operation = this.operation.take().expect("only the rest of the way takes it");
+        let slow = this.slow.insert(Box::pin((this.rest)(operation, onward)));
         slow.as_mut().poll(cx)
     }
 
-    /// Every outcome is made where it is returned: moving it costs more than all that is decided here.
+    /// The first poll, while the policy is only borrowed. Every outcome is made where it is returned: moving it costs more than
+    /// all that is decided here.
     #[inline(always)]
-    fn open(&mut self, clock: Clock, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn open(mut self: Pin<&mut Self>, clock: Clock, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let Some(live) = &seen.live else {
             return match self.begin(None, None, cx) {
                 Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
@@ -179,7 +181,7 @@ where
         };
         if let Some(entered) = way.enter(live, clock) {
             // What time remains is told to operations that pass it on; a plain one does not.
-            return match self.begin(Some(live), None, cx) {
+            return match self.as_mut().begin(Some(live), None, cx) {
                 Poll::Ready(Ok(value)) => {
                     entered.succeeded(clock);
                     Poll::Ready(Ok(value))
@@ -201,36 +203,41 @@ where
     /// Begins the first attempt and polls it.
     #[inline]
     fn begin(
-        &mut self,
+        self: Pin<&mut Self>,
         live: Option<&Live>,
         remaining: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<O::Value, O::Error>> {
-        let operation = self.operation.as_mut().expect("the operation is here until the rest of the way takes it");
-        self.first.set(Some(operation.attempt(live, remaining)));
-        self.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+        let mut this = self.project();
+        let operation = this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
+        this.first.set(Some(operation.attempt(live, remaining)));
+        this.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+    }
+
+    /// Goes on after the first attempt, or before it.
+    fn go_on(mut self: Pin<&mut Self>, underway: Underway, begun: Begun<O>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        *self.as_mut().project().onward = Some(Box::new((underway, begun)));
+        self.later(true, cx)
     }
 
     /// Asks the machine.
     #[inline(never)]
-    fn decide(&mut self, clock: Clock, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn decide(mut self: Pin<&mut Self>, clock: Clock, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let call = Call::new(self.rules);
         if spans::wanted() {
-            let underway = Underway::new(Call::new(*self.rules), Arc::clone(live), clock);
-            *self.onward = Some(Box::new((underway, Begun::New)));
-            return self.later(true, cx);
+            return self.go_on(Underway::new(call, Arc::clone(live), clock), Begun::New, cx);
         }
         let now = clock.now();
-        let mut machine = Machine { call: Call::new(*self.rules), live, clock };
+        let mut machine = Machine { call, live, clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
         if let Step::Finish(Finish::Rejected { stage, reason }) = step {
             return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
         }
         if step != Step::Attempt {
-            *self.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-            return self.later(true, cx);
+            return self.go_on(machine.settle(live), Begun::Step(step, None), cx);
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
-        let polled = self.begin(Some(live), remaining, cx);
+        let polled = self.as_mut().begin(Some(live), remaining, cx);
         self.after_first(machine, live, polled, cx)
     }
 
@@ -238,14 +245,14 @@ where
     #[cold]
     #[inline(never)]
     fn leave_lane(
-        &mut self,
+        self: Pin<&mut Self>,
         clock: Clock,
         live: &Arc<Live>,
         entered: &Entered<'_>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
-        let mut machine = Machine { call: Call::new(*self.rules), live, clock };
+        let mut machine = Machine { call: Call::new(self.rules), live, clock };
         let step = machine.call.start(live.pipeline(), entered, entered.at(clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
         self.after_first(machine, live, polled, cx)
@@ -253,14 +260,15 @@ where
 
     /// The first attempt has been polled.
     fn after_first(
-        &mut self,
+        mut self: Pin<&mut Self>,
         mut machine: Machine<'_>,
         live: &Arc<Live>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
-            *self.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
+            let waiting = Waiting { underway: machine.settle(live), sleep: None };
+            *self.as_mut().project().waiting = Some(Box::new(waiting));
             return self.later(true, cx);
         };
         let now = machine.clock.now();
@@ -272,8 +280,8 @@ where
         if step == Step::Finish(Finish::Value) {
             return Poll::Ready(result);
         }
-        *self.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
-        self.later(true, cx)
+        let underway = machine.settle(live);
+        self.go_on(underway, Begun::Step(step, Some(result)), cx)
     }
 }
 

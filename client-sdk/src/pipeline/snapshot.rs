@@ -8,7 +8,7 @@ use std::{
 use thread_local::ThreadLocal;
 
 use super::{Live, lane::Way, tally::Apart};
-use crate::registry::Registry;
+use crate::{registry::Registry, target::Target};
 
 /// What each thread has seen last. A policy that is no longer in force stays in memory until the thread's next call.
 #[derive(Debug, Default)]
@@ -30,24 +30,27 @@ impl Snapshot {
     /// The policy in force, without a counter or a lock that threads share. The borrow must not outlive the poll that it is
     /// taken in: who needs it longer clones it.
     #[inline(always)]
-    pub(crate) fn seen(&self, registry: &Registry, target: &str, route: Option<&str>) -> Ref<'_, Seen> {
+    pub(crate) fn seen(&self, target: &Target) -> Ref<'_, Seen> {
         // Borrowed once: each borrow is a write that the next one has to wait for.
         if let Some(own) = self.seen.get()
             && let Ok(seen) = own.0.try_borrow()
-            && seen.version == registry.version()
+            && seen.version == target.client.registry.version()
         {
             return seen;
         }
-        self.renew(registry, target, route).0.borrow()
+        self.renew(target).0.borrow()
     }
 
     #[cold]
     #[inline(never)]
-    fn renew(&self, registry: &Registry, target: &str, route: Option<&str>) -> &Apart<RefCell<Seen>> {
+    fn renew(&self, target: &Target) -> &Apart<RefCell<Seen>> {
         let own = self.seen.get_or_default();
         // A call inside the first poll of another call of this target, across a change, goes by what that one sees.
         if let Ok(mut seen) = own.0.try_borrow_mut() {
-            let former = std::mem::replace(&mut *seen, Seen::look(registry, target, route));
+            let former = std::mem::replace(
+                &mut *seen,
+                Seen::look(&target.client.registry, &target.name, target.route.as_deref()),
+            );
             // What was kept for a policy that is gone may be the caller's, and do as it likes when dropped.
             drop(seen);
             drop(former);
