@@ -50,6 +50,11 @@ fn failsafe(criterion: &mut Criterion, table: &mut Table) {
     measure(criterion, table, "failsafe: rate over a time window", || {
         black_box(rate.call(|| Ok::<u64, Down>(1)).is_ok());
     });
+    // Its way for what ours are: operations that may wait.
+    measure(criterion, table, "failsafe: consecutive, of a future", || {
+        let called = failsafe::futures::CircuitBreaker::call(&consecutive, std::future::ready(Ok::<u64, Down>(1)));
+        black_box(now!(called));
+    });
     for _ in 0..5 {
         let _ = consecutive.call(|| Err::<u64, Down>(Down));
     }

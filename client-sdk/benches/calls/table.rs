@@ -57,6 +57,12 @@ impl Table {
             ("tower-resilience / ours, stack", "tower-resilience: stack", "fusebox: stack", 1.0),
             ("failsafe / ours, time window", "failsafe: rate over a time window", "fusebox: breaker", 1.0),
             ("failsafe / ours, consecutive", "failsafe: consecutive", "fusebox: breaker, consecutive", 1.0),
+            (
+                "failsafe / ours, consecutive, of a future",
+                "failsafe: consecutive, of a future",
+                "fusebox: breaker, consecutive",
+                1.0,
+            ),
             ("failsafe / ours, open", "failsafe: open", "fusebox: open breaker", 1.0),
             ("recloser / ours, count window", "recloser: breaker", "fusebox: breaker, count window", 1.0),
             ("governor / ours, rate limiter", "governor: rate limiter", "fusebox: rate limiter", 1.0),

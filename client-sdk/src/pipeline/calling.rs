@@ -45,12 +45,26 @@ pin_project! {
         operation: Option<O>,
         #[pin]
         first: Option<O::Attempt>,
-        // Of a call whose first attempt waits; none without a policy.
-        waiting: Option<Box<Waiting>>,
-        // Of a call that goes on after its first attempt, or before it.
-        onward: Option<Box<(Underway, Begun<O>)>>,
         rest: G,
-        slow: Option<Pin<Box<S>>>,
+        later: Later<O, S>,
+    }
+}
+
+/// What a call has that did not end in its first poll.
+enum Later<O: Operation, S> {
+    /// Nothing: it has not begun, or waits without a policy.
+    Nothing,
+    /// Its first attempt waits.
+    Waiting(Box<Waiting>),
+    /// It goes on after its first attempt, or before it.
+    Onward(Box<(Underway, Begun<O>)>),
+    /// The rest of the way.
+    Slow(Pin<Box<S>>),
+}
+
+impl<O: Operation, S> Later<O, S> {
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Nothing)
     }
 }
 
@@ -98,10 +112,8 @@ pub(crate) fn calling<O: Operation>(
         begun: false,
         operation: Some(operation),
         first: None,
-        waiting: None,
-        onward: None,
         rest: go_on::<O>,
-        slow: None,
+        later: Later::Nothing,
     }
 }
 
@@ -143,26 +155,31 @@ where
     #[inline(never)]
     fn later(self: Pin<&mut Self>, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let mut this = self.project();
-        if let Some(slow) = this.slow.as_mut() {
+        if let Later::Slow(slow) = this.later {
             return slow.as_mut().poll(cx);
         }
-        if this.onward.is_none() {
-            let operation = this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
-            let polled = match this.first.as_mut().as_pin_mut() {
-                Some(attempt) if !polled => attempt.poll(cx),
-                Some(_) | None => Poll::Pending,
-            };
-            match ready!(first_polled(polled, this.waiting, operation, cx)) {
-                Ok(outcome) => return Poll::Ready(outcome),
-                Err(onward) => *this.onward = Some(onward),
+        let operation = this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+        let onward = match this.later.take() {
+            Later::Onward(onward) => onward,
+            later @ (Later::Nothing | Later::Waiting(_) | Later::Slow(_)) => {
+                *this.later = later;
+                let polled = match this.first.as_mut().as_pin_mut() {
+                    Some(attempt) if !polled => attempt.poll(cx),
+                    Some(_) | None => Poll::Pending,
+                };
+                match ready!(first_polled(polled, this.later, operation, cx)) {
+                    Ok(outcome) => return Poll::Ready(outcome),
+                    Err(onward) => onward,
+                }
             }
-        }
+        };
         // A response that is not handed out must not keep its connection busy.
         this.first.set(None);
-        let onward = this.onward.take().expect("it was put there a moment ago");
         let operation = this.operation.take().expect("only the rest of the way takes it");
-        let slow = this.slow.insert(Box::pin((this.rest)(operation, onward)));
-        slow.as_mut().poll(cx)
+        let mut slow = Box::pin((this.rest)(operation, onward));
+        let polled = slow.as_mut().poll(cx);
+        *this.later = Later::Slow(slow);
+        polled
     }
 
     /// The first poll, while the policy is only borrowed. Every outcome is made where it is returned: moving it costs more than
@@ -216,7 +233,7 @@ where
 
     /// Goes on after the first attempt, or before it.
     fn go_on(mut self: Pin<&mut Self>, underway: Underway, begun: Begun<O>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        *self.as_mut().project().onward = Some(Box::new((underway, begun)));
+        *self.as_mut().project().later = Later::Onward(Box::new((underway, begun)));
         self.later(true, cx)
     }
 
@@ -268,7 +285,7 @@ where
     ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
             let waiting = Waiting { underway: machine.settle(live), sleep: None };
-            *self.as_mut().project().waiting = Some(Box::new(waiting));
+            *self.as_mut().project().later = Later::Waiting(Box::new(waiting));
             return self.later(true, cx);
         };
         let now = machine.clock.now();
@@ -287,13 +304,13 @@ where
 
 /// The first attempt has been polled once more: its outcome, or the beginning of the rest of the way.
 #[expect(clippy::type_complexity, reason = "it is read once, where it is made")]
-fn first_polled<O: Operation>(
+fn first_polled<O: Operation, S>(
     polled: Poll<Result<O::Value, O::Error>>,
-    waiting: &mut Option<Box<Waiting>>,
+    later: &mut Later<O, S>,
     operation: &O,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Outcome<O>, Box<(Underway, Begun<O>)>>> {
-    let Some(own) = waiting else {
+    let Later::Waiting(own) = later else {
         // Without a policy there is nothing around the operation.
         return polled.map(|result| Ok(result.map_err(CallError::Inner)));
     };
@@ -316,9 +333,9 @@ fn first_polled<O: Operation>(
     Poll::Ready(match (step, slot) {
         (Step::Finish(Finish::Value), Some(outcome)) => Ok(outcome),
         (Step::Finish(Finish::Timeout { stage }), None) => Ok(Err(timeout(live, stage))),
-        (step, slot) => match waiting.take() {
-            Some(own) => Err(Box::new((own.underway, Begun::Step(step, slot)))),
-            None => return Poll::Pending,
+        (step, slot) => match later.take() {
+            Later::Waiting(own) => Err(Box::new((own.underway, Begun::Step(step, slot)))),
+            Later::Nothing | Later::Onward(_) | Later::Slow(_) => return Poll::Pending,
         },
     })
 }

@@ -130,7 +130,8 @@ impl Way {
         let stage = self.lane.breaker.filter(|_| self.lane.bare)?;
         let refusal = cell.word().refusal(|| clock.now())?;
         shard.0.count_rejection();
-        if live.listens() {
+        // Who listens to single calls has kept this one out of the lane.
+        if live.is_recorded() {
             live.event(Event::Rejected { stage, reason: RejectionReason::Open { retry_after: refusal.retry_after() } });
         }
         Some((stage, refusal))

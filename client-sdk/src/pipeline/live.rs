@@ -90,14 +90,13 @@ impl Live {
         let _ = waited;
     }
 
-    /// Whether anybody may want to hear of a single refusal.
+    /// Whether every refusal is kept on record.
     #[inline]
-    pub(super) fn listens(&self) -> bool {
+    pub(super) const fn is_recorded(&self) -> bool {
         #[cfg(feature = "test")]
-        if self.recorder.is_some() {
-            return true;
-        }
-        super::spans::wanted()
+        return self.recorder.is_some();
+        #[cfg(not(feature = "test"))]
+        false
     }
 
     pub(crate) fn rejection(&self, stage: usize, reason: RejectionReason) -> Rejection {
