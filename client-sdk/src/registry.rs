@@ -427,13 +427,14 @@ fn shown(cell: &Cell, now: Timestamp) -> BreakerStatus {
     // What is due is shown without waiting for traffic.
     cell.tick(now);
     let key = cell.key();
-    cell.look(|gate| BreakerStatus {
+    cell.look(now, |gate| BreakerStatus {
         policy: key.policy.clone(),
         revision: gate.revision(),
         strategy: key.strategy.clone(),
         target: key.target.clone(),
         local: gate.local_state(),
         fleet: gate.fleet_state(),
+        vetoed: gate.vetoes(),
         admission: gate.admission(now),
         half_open_in: gate.half_open_in(now),
     })

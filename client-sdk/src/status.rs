@@ -106,8 +106,10 @@ pub struct BreakerStatus {
     pub target: TargetName,
     /// The process' own state.
     pub local: LocalState,
-    /// The fleet's.
+    /// The fleet's, or an operator's.
     pub fleet: FleetStateShown,
+    /// Whether the fleet's state is not obeyed here, since this process sees for itself that the target is well.
+    pub vetoed: bool,
     /// The share of calls that is admitted, from 0 to 1.
     pub admission: f64,
     /// Until probes are let through, where that is known.

@@ -213,16 +213,16 @@ impl Link {
             half_open_at,
             reason: reason.clone(),
         };
-        let before = cell.look(|gate| gate.fleet_state());
+        let before = cell.look(now, |gate| gate.fleet_state());
         let applied = cell.with(|gate| gate.apply_verdict(verdict, now));
         if !applied {
             return Ok(None);
         }
-        let after = cell.look(|gate| gate.fleet_state());
+        let (after, vetoed) = cell.look(now, |gate| (gate.fleet_state(), gate.vetoes()));
         if before != after {
             tracing::info!(
                 target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy,
-                from = before.name(), to = after.name(), reason, "fleet state changed from {} to {}", before.name(), after.name()
+                from = before.name(), to = after.name(), vetoed, reason, "fleet state changed from {} to {}", before.name(), after.name()
             );
         }
         self.registry.outbox.stir();

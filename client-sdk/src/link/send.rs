@@ -25,7 +25,7 @@ pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
 
 fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -> sync::BreakerWindow {
     // `current` is the server's to find out, from the fence.
-    let Report { local, own_trip, current: _, calls, failures, slow, rejected, causes } = *report;
+    let Report { local, own_trip, current: _, calls, failures, slow, rejected, vetoed, causes } = *report;
     let Causes { connect_error, timeout, target_error, target_overload, local_error } = causes;
     sync::BreakerWindow {
         key: Some(v1::BreakerKey::from(key)),
@@ -39,6 +39,7 @@ fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -
         causes: Some(sync::CauseCounts { connect_error, timeout, target_error, target_overload, local_error }),
         held_term: held.term,
         held_rev: held.rev,
+        vetoed,
     }
 }
 

@@ -355,7 +355,7 @@ impl Session<'_> {
             .registry
             .cells()
             .iter()
-            .filter(|cell| all || cell.look(|gate| gate.wants_report()))
+            .filter(|cell| all || cell.look(now, |gate| gate.wants_report()))
             .map(|cell| send::window(cell, now))
             .collect();
         let dropped = self.link.registry.outbox.take_dropped().iter().map(v1::BreakerKey::from).collect();

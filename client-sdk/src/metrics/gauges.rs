@@ -63,7 +63,7 @@ impl Seen {
                         breaker(cell, &labels, now);
                         let key = cell.key();
                         let told = self.outcomes.get(&*key).copied().unwrap_or_default();
-                        outcomes.insert((*key).clone(), count(cell, told, &labels));
+                        outcomes.insert((*key).clone(), count(cell, told, &labels, now));
                     }
                     Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
@@ -81,8 +81,8 @@ impl Seen {
 }
 
 /// Counts what has come since `told`, and returns what has been told now. A breaker that has fewer than then started afresh.
-fn count(cell: &Cell, told: (u64, u64), labels: &[Label]) -> (u64, u64) {
-    let (ignored, late) = cell.look(|gate| (gate.breaker().ignored(), gate.breaker().late()));
+fn count(cell: &Cell, told: (u64, u64), labels: &[Label], now: Timestamp) -> (u64, u64) {
+    let (ignored, late) = cell.look(now, |gate| (gate.breaker().ignored(), gate.breaker().late()));
     let since = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
     counter!("fusebox_breaker_ignored_total", labels.to_vec()).increment(since(ignored, told.0));
     counter!("fusebox_breaker_late_total", labels.to_vec()).increment(since(late, told.1));
@@ -105,7 +105,7 @@ fn set(name: &'static str, labels: &[Label], value: f64) {
 /// Tells a breaker's gauges.
 fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     cell.tick(now);
-    let (local, fleet, counts, open_for) = cell.look(|gate| {
+    let (local, fleet, vetoed, counts, open_for) = cell.look(now, |gate| {
         let forced = gate.held().override_in_force().map(|own| own.effect);
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
             (_, Some(Forced::Open), _) => "forced_open",
@@ -115,8 +115,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
             (_, None, LocalState::Open) => "open",
             (_, None, LocalState::HalfOpen) => "half_open",
         };
-        let breaker = gate.breaker();
-        (local, gate.fleet_state(), breaker.counts(now), gate.half_open_in(now))
+        (local, gate.fleet_state(), gate.vetoes(), gate.breaker().counts(now), gate.half_open_in(now))
     });
     let state = |scope: &'static str, state: &'static str, is: bool| {
         let mut labels = labels.to_vec();
@@ -130,6 +129,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     for own in FLEET {
         state("fleet", own.name(), own == fleet);
     }
+    set("fusebox_breaker_vetoed", labels, f64::from(u8::from(vetoed)));
     let ratio = |part: u64| if counts.calls == 0 { 0.0 } else { part as f64 / counts.calls as f64 };
     set("fusebox_breaker_window_calls", labels, counts.calls as f64);
     set("fusebox_breaker_failure_ratio", labels, ratio(counts.failures));

@@ -175,8 +175,9 @@ impl Cell {
     }
 
     /// Lets `act` look at the gate.
-    pub(crate) fn look<T>(&self, act: impl FnOnce(&Gate) -> T) -> T {
+    pub(crate) fn look<T>(&self, now: Timestamp, act: impl FnOnce(&Gate) -> T) -> T {
         let mut guarded = self.gate.lock();
+        guarded.latest = guarded.latest.max(now);
         self.drain(&mut guarded);
         act(&guarded.gate)
     }

@@ -259,3 +259,28 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
     assert_eq!(fleet(&client), FleetStateShown::Released, "it ends by itself");
     call(&client).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_own_calls_go_well_does_not_obey_and_says_so_until_they_fail() {
+    let (_fake, client, mut session) = connected().await;
+    for _ in 0..20 {
+        call(&client).await.unwrap();
+    }
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    let shown = client.status().breakers.remove(0);
+    assert_eq!((shown.fleet, shown.vetoed, shown.admission), (FleetStateShown::Open, true, 1.0));
+    call(&client).await.unwrap();
+    let vetoed = |wanted: bool| {
+        move |message| {
+            let Up::Heartbeat(heartbeat) = message else { return None };
+            heartbeat.windows.iter().any(|window| window.vetoed == wanted).then_some(())
+        }
+    };
+    session.until("a window with the veto", vetoed(true)).await;
+    // One of two in a row is half of what trips its own breaker.
+    fail(&client, 1).await;
+    assert!(call(&client).await.unwrap_err().is_rejection());
+    assert!(!client.status().breakers[0].vetoed);
+    session.until("a window without the veto", vetoed(false)).await;
+}

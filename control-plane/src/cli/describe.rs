@@ -215,10 +215,11 @@ fn replicas(breaker: &Breaker) -> String {
                 one.rejected.to_string(),
                 yes(one.eligible),
                 yes(one.acknowledged),
+                yes(one.vetoed),
             ]
         })
         .collect();
-    let header = ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED"];
+    let header = ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED", "VETO"];
     if rows.is_empty() { String::new() } else { indent(&output::columns(Some(&header), &rows, &[]).0) }
 }
 

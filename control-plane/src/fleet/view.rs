@@ -124,6 +124,7 @@ fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBrea
         rejected: member.report.rejected,
         eligible: member.eligible,
         acknowledged,
+        vetoed: member.report.vetoed,
     }
 }
 

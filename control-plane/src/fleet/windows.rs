@@ -35,6 +35,7 @@ impl Owner {
             causes,
             held_term,
             held_rev,
+            vetoed,
         } = window;
         let Some((key, settings)) = key.and_then(|key| self.key_of(id, &key)) else {
             tracing::debug!("a window of an unknown breaker");
@@ -71,6 +72,7 @@ impl Owner {
             failures: failures.min(calls),
             slow: slow.min(calls),
             rejected,
+            vetoed,
             causes: read_causes(causes.unwrap_or_default()),
         };
         let joins = session.keys.insert(key.clone());

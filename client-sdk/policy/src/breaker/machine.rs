@@ -44,6 +44,8 @@ pub struct Breaker {
     pub(super) generation: u64,
     pub(super) window: Window,
     pub(super) consecutive_failures: u32,
+    /// When a call was last counted.
+    pub(super) last_counted: Option<Timestamp>,
     /// Openings without a full close in between, the present one included.
     pub(super) reopened: u32,
     /// Whether the present opening rests on what this process saw itself.
@@ -64,6 +66,7 @@ impl Breaker {
             generation: 1,
             window,
             consecutive_failures: 0,
+            last_counted: None,
             reopened: 0,
             own_trip: false,
             last_failure: None,
@@ -120,6 +123,7 @@ impl Breaker {
         debug_assert!(successes == 0 || self.state() == LocalState::Closed, "only the closed state tallies");
         if successes > 0 {
             self.consecutive_failures = 0;
+            self.last_counted = self.last_counted.max(Some(at));
             self.window.add_successes(successes, at);
         }
     }
@@ -134,6 +138,29 @@ impl Breaker {
     #[must_use]
     pub fn counts(&self, now: Timestamp) -> Counts {
         self.window.counts(now)
+    }
+
+    /// Failures in a row, up to now.
+    #[must_use]
+    pub const fn consecutive_failures(&self) -> u32 {
+        self.consecutive_failures
+    }
+
+    /// When a call was last counted.
+    #[must_use]
+    pub const fn last_counted(&self) -> Option<Timestamp> {
+        self.last_counted
+    }
+
+    /// Whether it lets only a share of the calls pass, or only probes, after it was open.
+    #[must_use]
+    pub fn is_recovering(&self, now: Timestamp) -> bool {
+        self.spec.mode() == BreakerMode::Enforced
+            && match self.state {
+                State::Closed { ramp_from } => self.ramp_share(ramp_from, now) < 1.0,
+                State::Open { .. } => false,
+                State::HalfOpen { .. } => true,
+            }
     }
 
     /// The last outcome that counted as a failure.
@@ -281,6 +308,7 @@ impl Breaker {
         let slow = self.spec.trip().slow_call_rate.is_some_and(|(_, limit)| ending.elapsed > limit);
         let failure = failed.then(|| FailureCause::of(ending.outcome, ending.hint));
         self.window.record(Sample { failure, slow }, now);
+        self.last_counted = self.last_counted.max(Some(now));
         let spec = self.spec.half_open();
         match &mut self.state {
             State::Closed { .. } => {

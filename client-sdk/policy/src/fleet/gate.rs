@@ -2,6 +2,11 @@
 //!
 //! Effective admission is the lesser of the process' own and the fleet's; an override replaces both. While the fleet keeps calls back,
 //! the process' own clock does not let probes pass: the fleet's permits do. While an operator forces it open, nothing does.
+//!
+//! A process that sees for itself that the target is well does not obey the fleet, and says so: what it needs to see is in `veto.rs`.
+//! Such a veto begins under a verdict that stops a process which had been making calls, and goes on through half-open and ramp until its
+//! own calls tell otherwise, or become too few. It can't begin from probes, or from the few calls of a ramp: they are what the fleet is
+//! careful with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +14,7 @@ use super::{
     evidence::Report,
     held::{Held, HeldPermit, Override, Verdict},
     shared::{FleetState, ProbeResult},
+    veto,
 };
 use crate::{
     Draw, Revision, Timestamp,
@@ -51,6 +57,8 @@ pub struct Gate {
     revision: Revision,
     rejected: u64,
     touched: bool,
+    /// Whether the verdict in force is not obeyed. Never true without one.
+    vetoes: bool,
 }
 
 impl Pass {
@@ -65,7 +73,7 @@ impl Gate {
     /// A closed breaker, of which the fleet has said nothing.
     #[must_use]
     pub fn new(spec: Arc<BreakerSpec>, revision: Revision) -> Self {
-        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: true }
+        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: true, vetoes: false }
     }
 
     /// Revision of the policy that it runs.
@@ -120,8 +128,32 @@ impl Gate {
     /// Whether the own breaker's time stands still, because somebody else keeps calls back: nobody could probe when its time
     /// is over.
     fn own_time_stands(&self) -> bool {
-        let fleet = matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen);
+        let fleet = !self.vetoes && matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen);
         fleet || self.held.override_in_force().is_some_and(|forced| forced.effect == Forced::Open)
+    }
+
+    /// Whether it does not obey the verdict in force, since its own calls go well: as of the last time that it was asked anything.
+    #[must_use]
+    pub const fn vetoes(&self) -> bool {
+        self.vetoes && self.held.override_in_force().is_none()
+    }
+
+    /// Whether only a few calls pass after the target was down: its own breaker, or the fleet's, is half-open or ramps up.
+    #[must_use]
+    pub fn is_recovering(&self, now: Timestamp) -> bool {
+        let fleet = !self.vetoes && matches!(self.held.verdict_state(), FleetState::HalfOpen | FleetState::Ramp);
+        let enforced = self.breaker.spec().mode() == BreakerMode::Enforced;
+        self.held.override_in_force().is_none() && enforced && (fleet || self.breaker.is_recovering(now))
+    }
+
+    /// Looks at the own calls again: a veto goes on, or ends; under an open verdict it may also begin.
+    fn reconsider(&mut self, now: Timestamp) {
+        let may = match self.held.verdict_state() {
+            FleetState::Open => true,
+            FleetState::HalfOpen | FleetState::Ramp => self.vetoes,
+            FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => false,
+        };
+        self.vetoes = may && veto::disagrees(&self.breaker, now);
     }
 
     /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
@@ -132,8 +164,11 @@ impl Gate {
             .map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive))
             .collect();
         self.held.expire_override(now);
+        self.reconsider(now);
         if let Some(state) = self.held.expire_verdict(now)
             && state != FleetState::Released
+            // What was not obeyed leaves nothing behind.
+            && !std::mem::take(&mut self.vetoes)
         {
             effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
@@ -180,6 +215,15 @@ impl Gate {
         if self.breaker.spec().mode() != BreakerMode::Enforced {
             return self.breaker.try_acquire(now, draw).map(plain);
         }
+        if self.vetoes {
+            // Its calls pass anyway: one of them may as well be the probe that the fleet waits for.
+            if let Some(permit) = self.held.take_permit(now) {
+                let (own, transition) = self.breaker.acquire_probe(now);
+                effects.extend(transition.map(GateEffect::Transition));
+                return Ok(Pass { permit: own, probe: Some(permit.probe_id()) });
+            }
+            return self.breaker.try_acquire(now, draw).map(plain);
+        }
         match self.held.verdict() {
             Some(verdict) => match verdict.state {
                 FleetState::Open => {
@@ -215,6 +259,7 @@ impl Gate {
             Class::Ignored => ProbeResult::Inconclusive,
         };
         let transition = self.breaker.record(permit, ending, now, draw).map(GateEffect::Transition);
+        self.reconsider(now);
         let probe = probe.map(|probe| GateEffect::Probe(probe, result));
         transition.into_iter().chain(probe).collect()
     }
@@ -236,6 +281,9 @@ impl Gate {
         if !self.held.apply(verdict, now) {
             return (false, Vec::new());
         }
+        // Until this verdict the process made calls as it liked: what it has seen may speak against any that keeps calls back.
+        self.vetoes |= before == FleetState::Released;
+        self.reconsider(now);
         // Calls were kept back, and the fleet has found the target well: all close together.
         let recovered = after == FleetState::Released && before != FleetState::Released;
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
@@ -293,7 +341,9 @@ impl Gate {
         let permits = self.held.drop_permits().into_iter();
         let mut effects: Vec<GateEffect> =
             permits.map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive)).collect();
-        if self.held.drop_verdict() != FleetState::Released && decays {
+        // What was not obeyed leaves nothing behind.
+        let vetoed = std::mem::take(&mut self.vetoes);
+        if self.held.drop_verdict() != FleetState::Released && decays && !vetoed {
             effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
         effects
@@ -303,7 +353,10 @@ impl Gate {
     pub fn report(&mut self, now: Timestamp) -> Report {
         let rejected = std::mem::take(&mut self.rejected);
         self.touched = false;
-        Report::new(self.breaker.state(), self.breaker.own_trip(), self.breaker.counts(now), rejected)
+        self.reconsider(now);
+        let counts = self.breaker.counts(now);
+        let own = Report::new(self.breaker.state(), self.breaker.own_trip(), counts, rejected);
+        Report { vetoed: self.vetoes(), ..own }
     }
 
     /// Asks for a report even without calls: a server that has just been reached must learn who holds the breaker.
@@ -326,7 +379,7 @@ impl Gate {
         self.breaker.state()
     }
 
-    /// What the fleet, or an operator, says.
+    /// What the fleet, or an operator, says; whether it is obeyed or not.
     #[must_use]
     pub fn fleet_state(&self) -> FleetState {
         match self.held.override_in_force() {
@@ -345,6 +398,7 @@ impl Gate {
             FleetState::ForcedClosed => 1.0,
             FleetState::Released => self.breaker.admission(now),
             FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if !acts => 1.0,
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.vetoes => self.breaker.admission(now),
             FleetState::Open | FleetState::HalfOpen => 0.0,
             FleetState::Ramp => {
                 let share = self.held.verdict().map_or(1.0, |verdict| f64::from(verdict.admit_permille) / 1000.0);
@@ -357,6 +411,7 @@ impl Gate {
     #[must_use]
     pub fn half_open_in(&self, now: Timestamp) -> Option<Duration> {
         match self.fleet_state() {
+            FleetState::Open | FleetState::HalfOpen if self.vetoes => self.breaker.half_open_in(now),
             FleetState::Open => self.held.verdict()?.half_open_at.map(|at| now.until(at)),
             FleetState::Released | FleetState::Ramp => self.breaker.half_open_in(now),
             FleetState::HalfOpen | FleetState::ForcedOpen | FleetState::ForcedClosed => None,

@@ -4,7 +4,8 @@
 //! - [`key`]: which breaker is meant.
 //! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
 //! - [`shared`]: the control plane's machine of one breaker: released, open, half-open with probe permits.
-//! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
+//! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
+//!   `veto`: when a replica trusts its own calls more.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
 
@@ -15,6 +16,7 @@ pub mod key;
 pub mod rule;
 pub mod shared;
 pub mod spec;
+mod veto;
 
 pub use key::BreakerKey;
 pub use spec::{Coordination, CoordinationMode, CoordinationScope};

@@ -107,10 +107,11 @@ fn instance(one: &InstanceBreaker) -> Value {
         "rejected": one.rejected,
         "eligible": one.eligible,
         "acknowledged": one.acknowledged,
+        "vetoed": one.vetoed,
     })
 }
 
-/// `2 open, 1 closed`.
+/// `2 open, 1 closed`, and how many of them do not obey the fleet.
 fn locals(breaker: &Breaker) -> String {
     let parts: Vec<_> = ["open", "half_open", "closed", "unknown"]
         .into_iter()
@@ -119,7 +120,9 @@ fn locals(breaker: &Breaker) -> String {
             (count > 0).then(|| format!("{count} {word}"))
         })
         .collect();
-    or_dash(&parts.join(", "))
+    let vetoes = breaker.instances.iter().filter(|one| one.vetoed).count();
+    let vetoes = (vetoes > 0).then(|| format!(" ({vetoes} vetoed)")).unwrap_or_default();
+    or_dash(&format!("{}{vetoes}", parts.join(", ")))
 }
 
 /// A replica's own state in the word that every part of the system uses.
@@ -202,6 +205,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_counts_the_replicas_that_do_not_obey() {
+        let mut breaker = breaker();
+        breaker.instances[2].vetoed = true;
+        assert!(render::many(&[breaker], OutputArgs::default()).unwrap().contains("2 open, 1 closed (1 vetoed)"));
+    }
+
+    #[test]
     fn the_json_list_has_the_keys_that_scripts_use() {
         let output = OutputArgs { format: Format::Json, ..OutputArgs::default() };
         let text = render::many(&[breaker()], output).unwrap();
@@ -223,7 +233,7 @@ mod tests {
             item["instances"][0],
             json!({
                 "instance": "a-1", "zone": "", "local": "open", "calls": 20, "failures": 10, "rejected": 0,
-                "eligible": true, "acknowledged": false,
+                "eligible": true, "acknowledged": false, "vetoed": false,
             })
         );
     }
