@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod grpc;
 pub mod hub;
 pub mod policies;
+pub mod recovery;
 pub mod serve;
 pub mod sessions;
 pub mod shutdown;

@@ -153,14 +153,14 @@ where
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
+    crate::recovery::alarm(&hub.current());
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies, shutdown.clone()))
+    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
-    let fleet_api =
-        FleetServiceServer::new(FleetApi::new(fleet.clone(), hub.clone(), Arc::clone(&store), shutdown.clone()));
+    let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
     let version = env!("CARGO_PKG_VERSION");
-    let sync_api = SyncServiceServer::new(SyncApi::new(fleet, hub, shutdown.clone(), version))
+    let sync_api = SyncServiceServer::new(SyncApi::new(fleet, policies.clone(), shutdown.clone(), version))
         .max_decoding_message_size(SDK_MESSAGE);
     health_reporter.set_serving::<PolicyServiceServer<PolicyApi>>().await;
     health_reporter.set_serving::<BreakerServiceServer<BreakerApi>>().await;

@@ -79,16 +79,28 @@ pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
 
 impl Link {
     /// A complete set.
-    pub(super) fn apply_snapshot(&self, store_id: &str, revision: u64, wire: Vec<v1::Policy>) -> sync::Ack {
+    pub(super) fn apply_snapshot(
+        &self,
+        store_id: &str,
+        end: sync::SnapshotEnd,
+        wire: Vec<v1::Policy>,
+    ) -> Result<sync::Ack, Unusable> {
+        let sync::SnapshotEnd { revision, policies: _, empty_is_meant } = end;
         let held = self.registry.held();
+        check_order(&held, store_id, revision)?;
+        let other_store = !held.store_id.is_empty() && held.store_id != store_id;
+        if wire.is_empty() && other_store && !empty_is_meant && !held.policies.is_empty() {
+            let reason = "another database has no policies: those that are held stay until it has some".to_owned();
+            return Err(Unusable { revision, reason });
+        }
         if wire.is_empty() && revision == 0 {
             // A store into which nothing was ever written has nothing to say: what protects the calls stays. After any change its
             // revision is above zero, and an empty set then means what it says.
             self.registry.hold(Held { store_id: store_id.to_owned(), revision: Revision(0), ..held });
-            return sync::Ack { revision, rejected: Vec::new() };
+            return Ok(sync::Ack { revision, rejected: Vec::new() });
         }
         let (policies, rejected) = check(wire, self.registry.caller(), &held.policies);
-        self.put_in_force(store_id, revision, policies, rejected)
+        Ok(self.put_in_force(store_id, revision, policies, rejected))
     }
 
     /// What changed since the held set.
@@ -96,7 +108,8 @@ impl Link {
         let sync::Delta { from_revision, revision, upserted, deleted } = delta;
         let held = self.registry.held();
         let same_store = held.store_id == store_id || held.store_id.is_empty();
-        if held.revision.0 != from_revision || (!same_store && from_revision != 0) {
+        check_order(&held, store_id, revision)?;
+        if held.revision.0 != from_revision || !same_store {
             let reason = format!("it is based on revision {from_revision}, but {} is held", held.revision);
             return Err(Unusable { revision, reason });
         }
@@ -294,6 +307,15 @@ impl Link {
             self.stale_cache.notify_one();
         }
     }
+}
+
+/// What is older than what is held never replaces it: a server that was restored from a backup, or lies, rolls nobody back.
+fn check_order(held: &Held, store_id: &str, revision: u64) -> Result<(), Unusable> {
+    if held.store_id == store_id && revision < held.revision.0 {
+        let reason = format!("it is older than revision {}, which is held", held.revision);
+        return Err(Unusable { revision, reason });
+    }
+    Ok(())
 }
 
 fn fleet_state(wire: i32) -> Result<FleetState, Invalid> {

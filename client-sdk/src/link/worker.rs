@@ -257,12 +257,9 @@ impl Session<'_> {
                 }
             }
             Down::SnapshotEnd(end) => {
-                let revision = end.revision;
-                match self.stream.end(end) {
-                    Ok(policies) => {
-                        let ack = self.link.apply_snapshot(&store_id, revision, policies);
-                        self.applied(ack);
-                    }
+                let applied = self.stream.end(&end).and_then(|set| self.link.apply_snapshot(&store_id, end, set));
+                match applied {
+                    Ok(ack) => self.applied(ack),
                     Err(unusable) => self.refuse(unusable),
                 }
             }

@@ -130,8 +130,12 @@ impl Session {
     }
 
     pub(crate) async fn welcome(&mut self, term: u64) {
+        self.welcome_from("store", term).await;
+    }
+
+    pub(crate) async fn welcome_from(&mut self, store_id: &str, term: u64) {
         self.say(Down::Welcome(sync::Welcome {
-            store_id: "store".to_owned(),
+            store_id: store_id.to_owned(),
             term,
             heartbeat_interval: Some(to_wire(HEARTBEAT)),
             lease: Some(to_wire(LEASE)),
@@ -148,7 +152,7 @@ impl Session {
     }
 
     pub(crate) async fn end(&mut self, revision: u64, policies: u32) {
-        self.say(Down::SnapshotEnd(sync::SnapshotEnd { revision, policies })).await;
+        self.say(Down::SnapshotEnd(sync::SnapshotEnd { revision, policies, empty_is_meant: false })).await;
     }
 
     /// A whole snapshot; returns the answer.

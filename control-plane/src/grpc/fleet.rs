@@ -94,11 +94,14 @@ impl FleetService for FleetApi {
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::ServerInfo>, Status> {
         let view = self.view().await?;
+        let present = self.hub.current();
         Ok(Response::new(v1::ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_id: self.store.store_id().to_owned(),
             term: view.term,
-            revision: self.hub.current().revision.0,
+            revision: present.revision.0,
+            regressed: present.regressed().is_some(),
+            seen_revision: present.seen.0,
         }))
     }
 }

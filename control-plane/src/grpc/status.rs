@@ -8,7 +8,7 @@ use fusebox_policy::Invalid;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{policies::RollbackError, store::StoreError};
+use crate::{policies::RollbackError, recovery::AdoptError, store::StoreError};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "fusebox";
@@ -115,6 +115,11 @@ pub fn store(error: &StoreError) -> Status {
             let metadata = [("name", name.as_str()), ("current_etag", current.as_str())];
             with(Code::Aborted, error.to_string(), "ETAG_MISMATCH", &metadata)
         }
+        StoreError::Regressed { revision, seen } => {
+            let (revision, seen) = (revision.to_string(), seen.to_string());
+            let metadata = [("revision", revision.as_str()), ("seen_revision", seen.as_str())];
+            with(Code::FailedPrecondition, error.to_string(), "STORE_REGRESSED", &metadata)
+        }
         StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
         StoreError::Corrupt { .. } | StoreError::NewerSchema => {
             tracing::error!(error = %error, "the store is broken");
@@ -135,6 +140,15 @@ pub fn store(error: &StoreError) -> Status {
                 &[],
             )
         }
+    }
+}
+
+/// Why a restored copy is not put in force.
+#[must_use]
+pub fn adopt(error: &AdoptError) -> Status {
+    match error {
+        AdoptError::Store(error) => store(error),
+        AdoptError::NotRegressed(_) => with(Code::FailedPrecondition, error.to_string(), "STORE_NOT_REGRESSED", &[]),
     }
 }
 

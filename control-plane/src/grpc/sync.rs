@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status;
 use crate::{
     fleet::Fleet,
-    hub::Hub,
+    policies::Policies,
     sessions::{self, Context, feed::concerns},
     shutdown::Shutdown,
 };
@@ -27,8 +27,8 @@ pub struct SyncApi {
 impl SyncApi {
     /// Over the fleet and what is in force.
     #[must_use]
-    pub const fn new(fleet: Fleet, hub: Hub, shutdown: Shutdown, version: &'static str) -> Self {
-        Self { context: Context { fleet, hub, shutdown, version } }
+    pub const fn new(fleet: Fleet, policies: Policies, shutdown: Shutdown, version: &'static str) -> Self {
+        Self { context: Context { fleet, policies, shutdown, version } }
     }
 }
 
@@ -55,7 +55,7 @@ impl SyncService for SyncApi {
         let caller = faults.take("service", CallerName::try_new(&service));
         let (namespace, caller) =
             faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid(&invalid))?;
-        let snapshot = self.context.hub.current();
+        let snapshot = self.context.policies.hub().current();
         Ok(Response::new(FetchSnapshotResponse {
             store_id: snapshot.store_id.clone(),
             revision: snapshot.revision.0,

@@ -18,7 +18,7 @@ use self::feed::Feed;
 use crate::{
     fleet::{Fleet, HEARTBEAT, LEASE, Outbox, SessionId, Told},
     grpc::status,
-    hub::Hub,
+    policies::Policies,
     shutdown::Shutdown,
 };
 
@@ -44,7 +44,7 @@ pub struct Context {
     /// Who decides.
     pub fleet: Fleet,
     /// What is in force.
-    pub hub: Hub,
+    pub policies: Policies,
     /// When it all ends.
     pub shutdown: Shutdown,
     /// The server's version.
@@ -82,7 +82,14 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
         Err(refusal) => return refuse(&out, refusal).await,
     };
     let outbox = Arc::new(Outbox::default());
-    let feed = Feed::new(&context.hub, &identity, &hello.store_id, Revision(hello.policy_revision));
+    let held = Revision(hello.policy_revision);
+    if hello.store_id == context.policies.hub().current().store_id
+        && !context.policies.replica_runs(held, &identity.name()).await
+    {
+        let reason = "hello.policy_revision is far beyond this store's: start the replica without its cache";
+        return refuse(&out, status::failed_precondition(reason)).await;
+    }
+    let feed = Feed::new(context.policies.hub(), &identity, &hello.store_id, held);
     let joined = match context.fleet.join(identity, Arc::clone(&outbox)).await {
         Ok(Ok(joined)) => joined,
         Ok(Err(error)) => return refuse(&out, status::store(&error)).await,

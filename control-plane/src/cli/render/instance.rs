@@ -71,12 +71,14 @@ impl Row for Instance {
     }
 }
 
-/// Whether it runs what it should.
+/// Whether it runs what it should. Ahead is who runs something later than a database that was restored from an older backup.
 pub(crate) const fn state(instance: &Instance) -> &'static str {
     if !instance.rejected.is_empty() {
         "rejecting"
     } else if instance.applied_revision < instance.wanted_revision {
         "behind"
+    } else if instance.applied_revision > instance.wanted_revision {
+        "ahead"
     } else {
         "current"
     }
