@@ -38,6 +38,8 @@ pub(crate) struct Caller {
     pub(crate) zone: Option<Zone>,
     /// Whether trouble on purpose may happen here.
     pub(crate) allow_chaos: bool,
+    /// Whether nothing is obeyed that the fleet, or an operator, says about breakers.
+    pub(crate) ignore_fleet: bool,
 }
 
 /// The policies in force at one moment, ready for calls.
@@ -84,12 +86,16 @@ pub(crate) struct Registry {
     version: AtomicU64,
     builtin: PolicySet,
     overrides: Mutex<Vec<HeldOverride>>,
+    /// Id of the database that the overrides are from.
+    overrides_from: Mutex<String>,
     /// Held while the table is exchanged.
     writer: Mutex<BTreeMap<TargetName, Arc<Purse>>>,
     #[cfg(feature = "test")]
     recorder: Option<Arc<crate::testing::Recorder>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) connected: std::sync::atomic::AtomicBool,
+    /// Times that the cache could not be written, or was ignored.
+    pub(crate) cache_faults: AtomicU64,
     #[cfg(feature = "metrics")]
     meters: Option<Arc<crate::metrics::Meters>>,
 }
@@ -103,6 +109,8 @@ impl Registry {
             version: AtomicU64::new(0),
             builtin,
             overrides: Mutex::default(),
+            overrides_from: Mutex::default(),
+            cache_faults: AtomicU64::new(0),
             writer: Mutex::default(),
             #[cfg(feature = "test")]
             recorder: None,
@@ -335,6 +343,9 @@ impl Registry {
     fn fresh(&self, key: BreakerKey, spec: Arc<BreakerSpec>, revision: Revision) -> Arc<Cell> {
         let forced = self.override_for(&key);
         let cell = Cell::new(key, spec, revision, Arc::clone(&self.outbox));
+        if self.caller.ignore_fleet {
+            cell.with(|gate| (gate.ignore_fleet(), Vec::new()));
+        }
         if forced.is_some() {
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
@@ -351,14 +362,40 @@ impl Registry {
         self.table.load().cells().find(|cell| *cell.key() == *key).cloned()
     }
 
-    /// Replaces all overrides.
-    pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>) {
-        *self.overrides.lock() = overrides;
+    /// Replaces all overrides with those of a database. None are held where the fleet is ignored. Another database that has none ends
+    /// nothing: it may have been wiped, and a human's word ends at its own time. Says whether they are held.
+    pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>, store_id: &str) -> bool {
+        if self.caller.ignore_fleet {
+            return false;
+        }
+        {
+            let mut from = self.overrides_from.lock();
+            if overrides.is_empty() && *from != store_id && !self.overrides().is_empty() {
+                return false;
+            }
+            store_id.clone_into(&mut from);
+            *self.overrides.lock() = overrides;
+        }
         for cell in self.cells() {
             let forced = self.override_for(&cell.key());
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
         self.outbox.stir();
+        true
+    }
+
+    /// Id of the database that the overrides are from.
+    pub(crate) fn overrides_from(&self) -> String {
+        self.overrides_from.lock().clone()
+    }
+
+    /// The cache could not be written, or was ignored.
+    pub(crate) fn count_cache_fault(&self) {
+        self.cache_faults.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        if let Some(meters) = &self.meters {
+            meters.count("fusebox_cache_faults_total", 1);
+        }
     }
 
     /// The overrides that have not ended.

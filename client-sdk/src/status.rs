@@ -54,6 +54,11 @@ pub struct Status {
     pub zone: Option<Zone>,
     /// Whether the stream to the control plane is up.
     pub connected: bool,
+    /// Whether nothing is obeyed that the fleet, or an operator, says about breakers: `FUSEBOX_FLEET=off`, or
+    /// [`ClientBuilder::ignore_fleet`](crate::ClientBuilder::ignore_fleet).
+    pub ignores_fleet: bool,
+    /// Times that the cache folder could not be written, or what was in it could not be used. Calls don't mind.
+    pub cache_faults: u64,
     /// Where the policies came from.
     pub source: PolicySource,
     /// The store's revision that runs; zero for policies that no store has seen.

@@ -448,3 +448,20 @@ async fn calls_of_one_key_share_an_answer_and_a_fallback_is_not_remembered() {
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(ask().await, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_just_coming_back_is_not_tried_harder() {
+    let breaker = "circuitBreaker: { trip: { consecutiveFailures: 1 }, delay: 5s, delayJitter: 0, halfOpen: { probes: 3, successes: 2 } }";
+    let client = client(&format!(
+        "    - retry: {{ maxAttempts: 3, backoff: {{ fixed: {{ delay: 1ms }} }} }}\n    - {breaker}\n"
+    ));
+    let target = client.target("service-b");
+    let (runs, mut operation) = failing(9);
+    target.call(&mut operation).await.unwrap_err();
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "the breaker has opened");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let error = target.call(&mut operation).await.unwrap_err();
+    assert!(matches!(error, CallError::Inner(_)), "{error:?}");
+    assert_eq!(runs.load(Ordering::Relaxed), 2, "one probe, and no retry of it");
+    assert_eq!(client.status().breakers[0].local, LocalState::HalfOpen);
+}

@@ -8,6 +8,7 @@ pub mod config;
 pub mod fleet;
 pub mod grpc;
 pub mod hub;
+mod opening;
 pub mod policies;
 pub mod recovery;
 pub mod serve;

@@ -27,6 +27,16 @@ use crate::{
 const FASTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// Slower than this, and a lost stream would be noticed too late.
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
+/// A verdict that nobody renews is forgotten after this, whatever it says.
+const LONGEST_LEASE: Duration = Duration::from_secs(30);
+/// Overrides end: the protocol has none that is longer.
+const LONGEST_OVERRIDE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No term reaches this.
+const GREATEST_TERM: u64 = 1 << 53;
+/// So many runs of a server are between no two streams of a process.
+const FARTHEST_TERM: u64 = 1 << 20;
+/// An id is short.
+const LONGEST_STORE_ID: usize = 128;
 
 /// Trouble on purpose is for processes that have asked for it.
 fn refuse_chaos(policy: &Policy) -> Result<(), Invalid> {
@@ -73,7 +83,11 @@ pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
         .ok_or_else(|| Invalid::new("heartbeat_interval", "is required"))
         .and_then(duration::from_wire)?
         .clamp(FASTEST_HEARTBEAT, SLOWEST_HEARTBEAT);
-    let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+    let lease =
+        lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?.min(LONGEST_LEASE);
+    if store_id.is_empty() || store_id.len() > LONGEST_STORE_ID {
+        return Err(Invalid::new("store_id", format!("must be of 1 to {LONGEST_STORE_ID} bytes")));
+    }
     Ok(Welcome { store_id, term, heartbeat, lease })
 }
 
@@ -209,11 +223,12 @@ impl Link {
             return Err(Invalid::new("state", "is an operator's and comes as an override"));
         }
         let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+        let lease = lease.min(LONGEST_LEASE);
         let half_open_at = half_open_in.map(duration::from_wire).transpose()?.map(|span| now.plus(span));
         let expires = stream
             .lease_end(anchor_seq, lease)
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let Some(cell) = self.registry.cell(&key) else { return Ok(None) };
         let fence = Fence { term, rev };
         let policy_revision = Revision(policy_revision);
@@ -265,9 +280,9 @@ impl Link {
     /// Verdicts hold on.
     pub(super) fn renew(&self, stream: &Stream, ack: sync::HeartbeatAck) -> Result<(), Invalid> {
         let sync::HeartbeatAck { seq, term, rev, lease } = ack;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let lease = match (lease, &stream.welcome) {
-            (Some(lease), _) => duration::from_wire(lease)?,
+            (Some(lease), _) => duration::from_wire(lease)?.min(LONGEST_LEASE),
             (None, Some(welcome)) => welcome.lease,
             (None, None) => return Err(Invalid::new("lease", "is required")),
         };
@@ -284,9 +299,13 @@ impl Link {
     }
 
     /// All overrides.
-    pub(super) fn set_overrides(&self, wire: sync::OverrideSet) -> Result<sync::VerdictAck, Invalid> {
+    pub(super) fn set_overrides(
+        &self,
+        store_id: &str,
+        wire: sync::OverrideSet,
+    ) -> Result<Option<sync::VerdictAck>, Invalid> {
         let sync::OverrideSet { version, term, overrides } = wire;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let now = self.clock.now();
         let overrides = overrides
             .into_iter()
@@ -296,16 +315,26 @@ impl Link {
                     .map_err(|invalid| invalid.under(&format!("overrides[{index}]")))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        tracing::info!(target: "fusebox", overrides = overrides.len(), "overrides applied");
-        self.registry.set_overrides(overrides);
+        let count = overrides.len();
+        if !self.registry.set_overrides(overrides, store_id) {
+            tracing::info!(target: "fusebox", overrides = count, "overrides are not taken: the fleet is ignored, or another database has none");
+            return Ok(None);
+        }
+        tracing::info!(target: "fusebox", overrides = count, "overrides applied");
         self.stale_cache.notify_one();
-        Ok(sync::VerdictAck { key: None, term, rev: version })
+        Ok(Some(sync::VerdictAck { key: None, term, rev: version }))
     }
 
-    pub(super) fn saw_term(&self, term: u64) {
+    /// Remembers a term, if it can be one: terms grow by one at a time, and one from far away would fence every honest server out.
+    pub(super) fn saw_term(&self, term: u64) -> Result<(), Invalid> {
+        let highest = self.highest_term.load(Ordering::Relaxed);
+        if term >= GREATEST_TERM || (highest > 0 && term > highest.saturating_add(FARTHEST_TERM)) {
+            return Err(Invalid::new("term", format!("{term} is implausible after {highest}")));
+        }
         if self.highest_term.fetch_max(term, Ordering::Relaxed) < term {
             self.stale_cache.notify_one();
         }
+        Ok(())
     }
 }
 
@@ -337,5 +366,6 @@ pub(super) fn held_override(wire: sync::Override, now: Timestamp, age: Duration)
         }
     };
     let remaining = remaining.ok_or_else(|| Invalid::new("remaining", "is required")).and_then(duration::from_wire)?;
-    Ok(HeldOverride { id, pattern, effect, until: now.plus(remaining.saturating_sub(age)), reason })
+    let left = remaining.min(LONGEST_OVERRIDE).saturating_sub(age);
+    Ok(HeldOverride { id, pattern, effect, until: now.plus(left), reason })
 }

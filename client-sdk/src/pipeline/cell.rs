@@ -182,6 +182,11 @@ impl Cell {
         act(&guarded.gate)
     }
 
+    /// Whether only a few calls pass, since the target was down a moment ago.
+    pub(crate) fn is_recovering(&self, now: Timestamp) -> bool {
+        self.look(now, |gate| gate.is_recovering(now))
+    }
+
     /// The last outcome that counted as a failure here.
     pub(crate) fn last_failure(&self) -> Option<Outcome> {
         self.gate.lock().gate.last_failure()

@@ -219,6 +219,10 @@ impl Cells for Entered<'_> {
         self.live.try_retry(stage, budget, now)
     }
 
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.live.is_recovering(stage, now)
+    }
+
     fn draw(&self) -> Draw {
         self.live.draw()
     }

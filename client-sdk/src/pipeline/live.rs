@@ -189,6 +189,10 @@ impl Cells for Live {
         self.budget.try_retry(budget, now)
     }
 
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.cell(stage).is_some_and(|cell| cell.is_recovering(now))
+    }
+
     fn draw(&self) -> Draw {
         draw()
     }
@@ -245,7 +249,7 @@ impl Cells for Live {
                 "retry {retry} after {delay:?}"
             ),
             Event::RetryStopped { stop, attempts, .. } => tracing::debug!(
-                target: "fusebox", target = %service, %policy, %strategy, attempts, stop = ?stop, "retry stopped"
+                target: "fusebox", target = %service, %policy, %strategy, attempts, stop = stop.name(), "retry stopped"
             ),
             Event::FallbackExecuted { after, .. } => {
                 tracing::info!(target: "fusebox", target = %service, %policy, %strategy, cause = %after, "fallback executed");

@@ -129,6 +129,11 @@ impl Session {
         self.responses.send(Ok(sync::SyncResponse { message: Some(message) })).await.unwrap();
     }
 
+    /// Ends the stream with an error.
+    pub(crate) async fn fail(self, status: tonic::Status) {
+        self.responses.send(Err(status)).await.unwrap();
+    }
+
     pub(crate) async fn welcome(&mut self, term: u64) {
         self.welcome_from("store", term).await;
     }

@@ -3,6 +3,8 @@
 
 mod fake;
 mod fleet;
+mod ignored;
+mod kept;
 mod metrics;
 mod policies;
 mod reconnect;

@@ -181,11 +181,13 @@ async fn the_last_good_policies_come_from_disk_when_there_is_no_server() {
     let sync::Hello { store_id, policy_revision, highest_term, policy_source, .. } = session.hello;
     assert_eq!((store_id.as_str(), policy_revision, highest_term, policy_source.as_str()), ("store", 4, 9, "disk"));
 
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
-    }
+    // Nothing may be writing still: a folder of its own.
+    let damaged = tempfile::tempdir().unwrap();
+    std::fs::write(damaged.path().join("default.service-a.policies"), "damaged").unwrap();
+    let dir = damaged;
     let client = fake.client().cache_dir(dir.path()).builtin_policy(domain(TIMEOUT)).start().unwrap();
     assert_eq!(client.status().source, PolicySource::Builtin, "a damaged file counts as none");
+    assert_eq!(client.status().cache_faults, 1, "and is counted");
 }
 
 #[tokio::test(start_paused = true)]

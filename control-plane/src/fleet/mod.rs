@@ -62,6 +62,8 @@ pub struct Identity {
     pub policy_source: String,
     /// The highest term that it has ever seen.
     pub highest_term: u64,
+    /// Whether it obeys nothing.
+    pub ignores_fleet: bool,
 }
 
 impl Identity {

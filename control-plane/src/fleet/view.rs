@@ -110,6 +110,7 @@ impl Owner {
             last_seen: Some(to_wire(now.since(session.heard))),
             namespace: identity.namespace.to_string(),
             policy_source: identity.policy_source.clone(),
+            ignores_fleet: identity.ignores_fleet,
         }
     }
 }

@@ -8,7 +8,7 @@ use fusebox_policy::Invalid;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{policies::RollbackError, recovery::AdoptError, store::StoreError};
+use crate::{policies::RollbackError, recovery::AdoptError, sessions::admission::Busy, store::StoreError};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "fusebox";
@@ -92,6 +92,15 @@ pub fn failed_precondition(reason: &str) -> Status {
 #[must_use]
 pub fn resource_exhausted(reason: &str) -> Status {
     with(Code::ResourceExhausted, reason, "RESOURCE_EXHAUSTED", &[])
+}
+
+/// Too many replicas connect at once.
+#[must_use]
+pub fn busy(busy: Busy) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("TOO_MANY_STREAMS", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(busy.after));
+    Status::with_error_details(Code::ResourceExhausted, busy.to_string(), details)
 }
 
 /// Given up in favour of somebody else.

@@ -12,10 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
 use crate::{
-    fleet::Fleet,
-    policies::Policies,
     sessions::{self, Context, feed::concerns},
-    shutdown::Shutdown,
 };
 
 /// The service.
@@ -25,10 +22,10 @@ pub struct SyncApi {
 }
 
 impl SyncApi {
-    /// Over the fleet and what is in force.
+    /// Over what sessions need.
     #[must_use]
-    pub const fn new(fleet: Fleet, policies: Policies, shutdown: Shutdown, version: &'static str) -> Self {
-        Self { context: Context { fleet, policies, shutdown, version } }
+    pub const fn new(context: Context) -> Self {
+        Self { context }
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Gate {
     touched: bool,
     /// Whether the verdict in force is not obeyed. Never true without one.
     vetoes: bool,
+    /// Whether no verdict is ever obeyed.
+    ignores_fleet: bool,
 }
 
 impl Pass {
@@ -73,7 +75,21 @@ impl Gate {
     /// A closed breaker, of which the fleet has said nothing.
     #[must_use]
     pub fn new(spec: Arc<BreakerSpec>, revision: Revision) -> Self {
-        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: true, vetoes: false }
+        Self {
+            breaker: Breaker::new(spec),
+            held: Held::default(),
+            revision,
+            rejected: 0,
+            touched: true,
+            vetoes: false,
+            ignores_fleet: false,
+        }
+    }
+
+    /// From here on no verdict is obeyed, however the own calls go: only the own breaker decides. Verdicts are held all the same, so that
+    /// the server goes on counting what this process sees.
+    pub const fn ignore_fleet(&mut self) {
+        self.ignores_fleet = true;
     }
 
     /// Revision of the policy that it runs.
@@ -148,12 +164,12 @@ impl Gate {
 
     /// Looks at the own calls again: a veto goes on, or ends; under an open verdict it may also begin.
     fn reconsider(&mut self, now: Timestamp) {
-        let may = match self.held.verdict_state() {
-            FleetState::Open => true,
-            FleetState::HalfOpen | FleetState::Ramp => self.vetoes,
+        self.vetoes = match self.held.verdict_state() {
             FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => false,
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.ignores_fleet => true,
+            FleetState::Open => veto::disagrees(&self.breaker, now),
+            FleetState::HalfOpen | FleetState::Ramp => self.vetoes && veto::disagrees(&self.breaker, now),
         };
-        self.vetoes = may && veto::disagrees(&self.breaker, now);
     }
 
     /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
@@ -285,14 +301,14 @@ impl Gate {
         self.vetoes |= before == FleetState::Released;
         self.reconsider(now);
         // Calls were kept back, and the fleet has found the target well: all close together.
-        let recovered = after == FleetState::Released && before != FleetState::Released;
+        let recovered = after == FleetState::Released && before != FleetState::Released && !self.ignores_fleet;
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
         (true, transition.map(GateEffect::Transition).into_iter().collect())
     }
 
     /// Takes leave for one probe, if it belongs to the held verdict.
     pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> bool {
-        self.held.add_permit(permit, now)
+        !self.ignores_fleet && self.held.add_permit(permit, now)
     }
 
     /// Renews the lease of the held verdict.
@@ -356,7 +372,8 @@ impl Gate {
         self.reconsider(now);
         let counts = self.breaker.counts(now);
         let own = Report::new(self.breaker.state(), self.breaker.own_trip(), counts, rejected);
-        Report { vetoed: self.vetoes(), ..own }
+        // Who never obeys says so when it connects: it has no opinion on this verdict.
+        Report { vetoed: self.vetoes() && !self.ignores_fleet, ..own }
     }
 
     /// Asks for a report even without calls: a server that has just been reached must learn who holds the breaker.

@@ -68,6 +68,9 @@ pub trait Cells {
     fn count_call(&self, stage: usize, now: Timestamp);
     /// Takes a further try from the budget of a retry or hedge, if there is one left.
     fn try_retry(&self, stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool;
+    /// Whether a breaker lets only a few calls pass after the target was down: it, or the fleet's, is half-open or ramps up. Asked only
+    /// when a retry is about to be made.
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool;
     /// A random number.
     fn draw(&self) -> Draw;
     /// Something happened that operators read about. Called while no lock is held.

@@ -227,6 +227,12 @@ impl PipelineSpec {
         if come.len() == gone.len() { gone.get(place).copied() } else { None }
     }
 
+    /// Where the circuit breakers are, from an index on.
+    pub(crate) fn breaker_stages_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        let stages = self.strategies.iter().enumerate().skip(first);
+        stages.filter(|(_, strategy)| strategy.spec().as_circuit_breaker().is_some()).map(|(index, _)| index)
+    }
+
     /// The circuit breakers among them.
     pub fn breakers(&self) -> impl Iterator<Item = (&StrategyName, &BreakerSpec)> {
         self.strategies.iter().filter_map(|strategy| Some((strategy.name(), strategy.spec().as_circuit_breaker()?)))

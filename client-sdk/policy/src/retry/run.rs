@@ -52,11 +52,13 @@ pub enum Stop {
     Pushback,
     /// The target has been retried too much lately.
     Budget,
+    /// A breaker inside of the retry is half-open or ramps up: the target is just coming back.
+    Recovering,
 }
 
 impl Stop {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Success,
         Self::NotRetryable,
         Self::NotIdempotent,
@@ -66,6 +68,7 @@ impl Stop {
         Self::RetryAfterTooLong,
         Self::Pushback,
         Self::Budget,
+        Self::Recovering,
     ];
 
     /// In lower case with underscores.
@@ -81,6 +84,7 @@ impl Stop {
             Self::RetryAfterTooLong => "retry_after_too_long",
             Self::Pushback => "pushback",
             Self::Budget => "budget",
+            Self::Recovering => "recovering",
         }
     }
 }
@@ -129,7 +133,8 @@ impl RetryRun {
         self.attempts
     }
 
-    /// Decides what follows an attempt. `budget` is asked last, and takes from it when it says yes.
+    /// Decides what follows an attempt. `objection` is asked last, about a try that would be made, with whether it sends anything: then
+    /// it takes from the budget. What it answers ends the call instead.
     pub fn answer(
         &mut self,
         spec: &RetrySpec,
@@ -137,7 +142,7 @@ impl RetryRun {
         attempt: &Attempt<'_>,
         now: Timestamp,
         draw: impl FnOnce() -> Draw,
-        budget: impl FnOnce() -> bool,
+        objection: impl FnOnce(bool) -> Option<Stop>,
     ) -> Answer {
         let outcome = attempt.outcome;
         let waits_for_breaker = match outcome {
@@ -185,8 +190,8 @@ impl RetryRun {
             return Answer::Return(Stop::MaxDuration);
         }
         // Waiting for a breaker sends nothing: it takes nothing from the budget.
-        if waits_for_breaker.is_none() && !budget() {
-            return Answer::Return(Stop::Budget);
+        if let Some(stop) = objection(waits_for_breaker.is_none()) {
+            return Answer::Return(stop);
         }
         self.attempts = self.attempts.saturating_add(1);
         Answer::Again { delay }

@@ -179,6 +179,11 @@ impl Process {
         self.gates.borrow().iter().flatten().next().unwrap().local_state()
     }
 
+    /// Lets a test act on the breaker.
+    pub(crate) fn with_gate<T>(&self, act: impl FnOnce(&mut Gate) -> T) -> T {
+        act(self.gates.borrow_mut().iter_mut().flatten().next().unwrap())
+    }
+
     pub(crate) fn count_failures(&self) -> (u64, u64) {
         let counts = self.gates.borrow().iter().flatten().next().unwrap().breaker().counts(self.now);
         (counts.calls, counts.failures)
@@ -326,6 +331,10 @@ impl Cells for Process {
 
     fn try_retry(&self, _stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool {
         self.budget.borrow_mut().try_retry(budget, now)
+    }
+
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.gates.borrow()[stage].as_ref().is_some_and(|gate| gate.is_recovering(now))
     }
 
     fn draw(&self) -> Draw {

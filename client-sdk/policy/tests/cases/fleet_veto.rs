@@ -215,6 +215,24 @@ fn a_replica_that_vetoes_has_calls_to_probe_with() {
     );
 }
 
+#[test]
+fn who_ignores_the_fleet_goes_on_by_its_own_breaker_and_holds_verdicts_for_the_record() {
+    let mut gate = gate(rate());
+    gate.ignore_fleet();
+    for (rev, state) in [(1, FleetState::Open), (2, FleetState::HalfOpen), (3, FleetState::Ramp)] {
+        assert!(gate.apply_verdict(verdict(state, rev), at(rev)).0);
+        assert_eq!(gate.held().highest(), Fence { term: 1, rev });
+        assert_eq!(calls(&mut gate, "S", rev), 1, "without any call of before");
+        assert!(gate.vetoes() && !gate.report(at(rev)).vetoed, "it has no opinion on this one");
+    }
+    let permit = HeldPermit { id: 1, fence: Fence { term: 1, rev: 3 }, expires: at(600_000) };
+    assert!(!gate.add_permit(permit, at(3)), "another one may probe");
+    calls(&mut gate, "FFFFFFFFFFFFFFFF", 4);
+    assert_eq!(gate.local_state(), LocalState::Open, "its own breaker still acts");
+    gate.apply_verdict(verdict(FleetState::Released, 4), at(5));
+    assert_eq!(gate.local_state(), LocalState::Open, "and is closed by nobody else");
+}
+
 #[derive(Clone, Debug)]
 enum Happens {
     Wait(u64),

@@ -22,6 +22,7 @@ mod hedge;
 mod properties;
 mod rate_limiter;
 mod retry;
+mod retry_recovering;
 mod scenarios;
 mod throttle;
 mod timeout;

@@ -9,7 +9,7 @@ use crate::cli::{failure::Failure, span};
 impl Row for Instance {
     const COLUMNS: &'static [&'static str] =
         &["SERVICE", "INSTANCE", "ZONE", "STATE", "REV", "WANTED", "SDK", "CONNECTED"];
-    const WIDE: &'static [&'static str] = &["NAMESPACE", "SOURCE", "LAST-SEEN", "LABELS", "REJECTED"];
+    const WIDE: &'static [&'static str] = &["NAMESPACE", "SOURCE", "FLEET", "LAST-SEEN", "LABELS", "REJECTED"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -31,6 +31,7 @@ impl Row for Instance {
         vec![
             or_dash(&self.namespace),
             or_dash(&self.policy_source),
+            if self.ignores_fleet { "ignored" } else { "obeyed" }.to_owned(),
             span::cell(self.last_seen.as_ref()),
             or_dash(&labels.join(",")),
             or_dash(&rejected.join("; ")),
@@ -57,6 +58,7 @@ impl Row for Instance {
             "incarnation": self.incarnation.to_string(),
             "sdk_version": self.sdk_version,
             "policy_source": self.policy_source,
+            "ignores_fleet": self.ignores_fleet,
             "applied_revision": self.applied_revision,
             "wanted_revision": self.wanted_revision,
             "state": state(self),
