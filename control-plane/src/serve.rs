@@ -151,12 +151,7 @@ async fn end_on_signal(shutdown: Shutdown) {
 ///
 /// # Errors
 /// The store can't be read, or the transport failed.
-pub async fn serve<S, IO>(
-    incoming: S,
-    store: StoreHandle,
-    limits: Limits,
-    shutdown: Shutdown,
-) -> Result<(), ServeError>
+pub async fn serve<S, IO>(incoming: S, store: StoreHandle, limits: Limits, shutdown: Shutdown) -> Result<(), ServeError>
 where
     S: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,

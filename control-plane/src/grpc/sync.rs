@@ -11,9 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
-use crate::{
-    sessions::{self, Context, feed::concerns},
-};
+use crate::sessions::{self, Context, feed::concerns};
 
 /// The service.
 #[derive(Debug)]

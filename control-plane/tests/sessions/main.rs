@@ -4,3 +4,4 @@
 
 mod restored;
 mod server;
+mod storms;

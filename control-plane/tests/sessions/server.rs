@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
+    config::Limits,
     serve::serve,
     shutdown::Shutdown,
     store::{StoreHandle, sqlite::SqliteStore},
@@ -31,12 +32,17 @@ pub(crate) struct Server {
 impl Server {
     /// On the data in a folder.
     pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(folder: &Path, limits: Limits) -> Self {
         let store: StoreHandle = Arc::new(SqliteStore::open(folder).await.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
         let end = shutdown.clone();
-        let task = tokio::spawn(async move { serve(TcpListenerStream::new(listener), store, end).await.unwrap() });
+        let task =
+            tokio::spawn(async move { serve(TcpListenerStream::new(listener), store, limits, end).await.unwrap() });
         Self { address, shutdown, task }
     }
 
@@ -113,6 +119,16 @@ impl Replica {
             })
             .await;
         (policies, end)
+    }
+
+    /// The revision of the next update that changes something.
+    pub(crate) async fn snapshot_or_delta(&mut self) -> u64 {
+        self.until("an update", |message| match message {
+            Down::SnapshotEnd(end) if end.revision > 0 => Some(end.revision),
+            Down::Delta(delta) if delta.revision > delta.from_revision => Some(delta.revision),
+            _ => None,
+        })
+        .await
     }
 
     pub(crate) async fn delta(&mut self) -> sync::Delta {
