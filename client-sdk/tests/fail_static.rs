@@ -191,10 +191,8 @@ struct World {
 impl World {
     fn new(honest: &Fake, fault: &Fault) -> Self {
         let faulted = watch::Sender::new(false);
-        let faulty = match fault {
-            Fault::Absent => None,
-            fault => Some(run(fault.clone(), &faulted)),
-        };
+        let listens = !matches!(fault, Fault::Absent);
+        let faulty = listens.then(|| run(fault.clone(), &faulted));
         Self { honest: honest.connect.clone(), faulty, faulted, dials: Arc::default() }
     }
 
@@ -247,7 +245,13 @@ fn run(fault: Fault, faulted: &watch::Sender<bool>) -> Connections {
                                 }
                             });
                         }
-                        _ => held.push(io),
+                        Fault::Absent
+                        | Fault::BlackHole
+                        | Fault::Raw { .. }
+                        | Fault::Refuses(_)
+                        | Fault::Says { .. }
+                        | Fault::Welcomes(_)
+                        | Fault::Silent => held.push(io),
                     }
                 }
             });
@@ -258,7 +262,7 @@ fn run(fault: Fault, faulted: &watch::Sender<bool>) -> Connections {
             let faulted = faulted.subscribe();
             tokio::spawn(async move {
                 loop {
-                    let session = fake.some_session().await;
+                    let Some(session) = fake.sessions.recv().await else { return };
                     let (fault, mut faulted) = (fault.clone(), faulted.clone());
                     tokio::spawn(async move {
                         tokio::select! {
@@ -275,6 +279,11 @@ fn run(fault: Fault, faulted: &watch::Sender<bool>) -> Connections {
     connect
 }
 
+/// Says something, if anybody still listens.
+async fn say(session: &Session, message: Down) -> bool {
+    session.responses.send(Ok(sync::SyncResponse { message: Some(message) })).await.is_ok()
+}
+
 async fn misbehave(mut session: Session, fault: Fault) {
     match fault {
         Fault::Refuses(code) => session.fail(Status::new(code, "no")).await,
@@ -282,7 +291,7 @@ async fn misbehave(mut session: Session, fault: Fault) {
             session.welcome_from(store, 1).await;
             loop {
                 for message in messages() {
-                    if !session.try_say(message).await {
+                    if !say(&session, message).await {
                         return;
                     }
                 }
@@ -290,13 +299,19 @@ async fn misbehave(mut session: Session, fault: Fault) {
             }
         }
         Fault::Welcomes(welcome) => {
-            session.try_say(Down::Welcome(welcome)).await;
+            say(&session, Down::Welcome(welcome)).await;
             for message in whole(6, vec![policy(6, OTHER)]) {
-                session.try_say(message).await;
+                say(&session, message).await;
             }
             session.ended().await;
         }
-        _ => {
+        Fault::Absent
+        | Fault::BlackHole
+        | Fault::Hangup
+        | Fault::Noise
+        | Fault::Drip
+        | Fault::Raw { .. }
+        | Fault::Silent => {
             session.welcome(1).await;
             session.ended().await;
         }

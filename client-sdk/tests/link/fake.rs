@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// The control plane.
 pub(crate) struct Fake {
-    sessions: mpsc::Receiver<Session>,
+    pub(crate) sessions: mpsc::Receiver<Session>,
     pub(crate) connect: mpsc::Sender<io::Result<DuplexStream>>,
     pub(crate) up: Arc<AtomicBool>,
     pub(crate) dials: Arc<std::sync::atomic::AtomicU32>,
@@ -43,7 +43,7 @@ pub(crate) struct Fake {
 pub(crate) struct Session {
     pub(crate) hello: sync::Hello,
     requests: Streaming<sync::SyncRequest>,
-    responses: mpsc::Sender<Result<sync::SyncResponse, tonic::Status>>,
+    pub(crate) responses: mpsc::Sender<Result<sync::SyncResponse, tonic::Status>>,
 }
 
 struct Service {
@@ -111,11 +111,6 @@ impl Fake {
         )
     }
 
-    /// The next stream, whenever it comes.
-    pub(crate) async fn some_session(&mut self) -> Session {
-        self.sessions.recv().await.unwrap()
-    }
-
     /// The next stream, not yet welcomed.
     pub(crate) async fn session(&mut self) -> Session {
         tokio::time::timeout(LIMIT, self.sessions.recv()).await.expect("a stream comes in time").unwrap()
@@ -137,11 +132,6 @@ impl Session {
     /// Ends the stream with an error.
     pub(crate) async fn fail(self, status: tonic::Status) {
         self.responses.send(Err(status)).await.unwrap();
-    }
-
-    /// Says something, if anybody still listens.
-    pub(crate) async fn try_say(&mut self, message: Down) -> bool {
-        self.responses.send(Ok(sync::SyncResponse { message: Some(message) })).await.is_ok()
     }
 
     pub(crate) async fn welcome(&mut self, term: u64) {

@@ -109,13 +109,12 @@ impl Replica {
     pub(crate) async fn snapshot(&mut self) -> (Vec<v1::Policy>, sync::SnapshotEnd) {
         let mut policies = Vec::new();
         let end = self
-            .until("the end of a snapshot", |message| match message {
-                Down::PolicyChunk(chunk) => {
+            .until("the end of a snapshot", |message| {
+                if let Down::PolicyChunk(chunk) = message {
                     policies.extend(chunk.policies);
-                    None
+                    return None;
                 }
-                Down::SnapshotEnd(end) => Some(end),
-                _ => None,
+                if let Down::SnapshotEnd(end) = message { Some(end) } else { None }
             })
             .await;
         (policies, end)
@@ -123,19 +122,20 @@ impl Replica {
 
     /// The revision of the next update that changes something.
     pub(crate) async fn snapshot_or_delta(&mut self) -> u64 {
-        self.until("an update", |message| match message {
-            Down::SnapshotEnd(end) if end.revision > 0 => Some(end.revision),
-            Down::Delta(delta) if delta.revision > delta.from_revision => Some(delta.revision),
-            _ => None,
+        self.until("an update", |message| {
+            if let Down::SnapshotEnd(end) = &message {
+                return (end.revision > 0).then_some(end.revision);
+            }
+            let Down::Delta(delta) = message else { return None };
+            (delta.revision > delta.from_revision).then_some(delta.revision)
         })
         .await
     }
 
     pub(crate) async fn delta(&mut self) -> sync::Delta {
-        self.until("a delta", |message| match message {
-            Down::Delta(delta) => Some(delta),
-            Down::SnapshotBegin(begin) => panic!("a snapshot of {}", begin.revision),
-            _ => None,
+        self.until("a delta", |message| {
+            assert!(!matches!(message, Down::SnapshotBegin(_)), "{message:?}");
+            if let Down::Delta(delta) = message { Some(delta) } else { None }
         })
         .await
     }

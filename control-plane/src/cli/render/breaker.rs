@@ -121,7 +121,7 @@ fn locals(breaker: &Breaker) -> String {
         })
         .collect();
     let vetoes = breaker.instances.iter().filter(|one| one.vetoed).count();
-    let vetoes = (vetoes > 0).then(|| format!(" ({vetoes} vetoed)")).unwrap_or_default();
+    let vetoes = if vetoes > 0 { format!(" ({vetoes} vetoed)") } else { String::new() };
     or_dash(&format!("{}{vetoes}", parts.join(", ")))
 }
 
