@@ -394,7 +394,7 @@ impl Registry {
         self.cache_faults.fetch_add(1, Ordering::Relaxed);
         #[cfg(feature = "metrics")]
         if let Some(meters) = &self.meters {
-            meters.count("fusebox_cache_faults_total", 1);
+            meters.count(crate::metrics::CACHE_FAULTS, 1);
         }
     }
 

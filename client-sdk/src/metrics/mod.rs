@@ -26,6 +26,8 @@ const LABEL_OVERFLOW: &str = "fusebox_label_overflow_total";
 pub(crate) const RECONNECTS: &str = "fusebox_sync_reconnects_total";
 /// Policies that this process has refused.
 pub(crate) const POLICY_REJECTED: &str = "fusebox_policy_rejected_total";
+/// The last-good file could not be written, or was not used.
+pub(crate) const CACHE_FAULTS: &str = "fusebox_cache_faults_total";
 /// Outcomes of probes that could not be told.
 pub(crate) const EVENTS_DROPPED: &str = "fusebox_events_dropped_total";
 
@@ -40,7 +42,7 @@ impl Meters {
     pub(crate) fn new(service: CallerName) -> Self {
         let meters = Self { service, targets: Mutex::default() };
         // What stands at zero from the start can be watched before it happens for the first time.
-        for name in [LABEL_OVERFLOW, RECONNECTS, POLICY_REJECTED, EVENTS_DROPPED] {
+        for name in [LABEL_OVERFLOW, RECONNECTS, POLICY_REJECTED, EVENTS_DROPPED, CACHE_FAULTS] {
             meters.count(name, 0);
         }
         meters
