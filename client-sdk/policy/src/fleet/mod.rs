@@ -6,15 +6,18 @@
 //! - [`shared`]: the control plane's machine of one breaker: released, open, half-open with probe permits.
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
 //!   `veto`: when a replica trusts its own calls more.
+//! - [`shares`]: how the control plane divides one rate limit over replicas; [`held_share`]: what a replica makes of its part.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
 
 pub mod evidence;
 pub mod gate;
 pub mod held;
+pub mod held_share;
 pub mod key;
 pub mod rule;
 pub mod shared;
+pub mod shares;
 pub mod spec;
 mod veto;
 

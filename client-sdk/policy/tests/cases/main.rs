@@ -17,6 +17,7 @@ mod fallback;
 mod fleet_gate;
 mod fleet_rule;
 mod fleet_shared;
+mod fleet_shares;
 mod fleet_veto;
 mod hedge;
 mod properties;

@@ -140,11 +140,73 @@ fn a_doubled_limit_keeps_the_turns_that_are_reserved() {
 fn a_share_divides_the_limit_and_no_share_lets_nothing_pass() {
     let spec = smooth(10, 1000, 10_000);
     let mut limiter = RateLimiter::new();
-    limiter.set_share(500_000);
+    limiter.set_share(&spec, 500_000, at(0));
     wait(&mut limiter, &spec, at(0));
     assert_eq!(wait(&mut limiter, &spec, at(0)), ms(200));
-    limiter.set_share(0);
+    limiter.set_share(&spec, 0, at(0));
     assert!(matches!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { .. }));
+}
+
+#[test]
+fn a_share_has_its_part_of_the_burst_and_at_least_one_call() {
+    let spec = burst(300, 1000, 30);
+    for (ppm, tokens) in [(1_000_000, 30), (500_000, 15), (100_000, 3), (10_000, 1), (1, 1)] {
+        let mut limiter = RateLimiter::new();
+        limiter.set_share(&spec, ppm, at(0));
+        assert_eq!(limiter.available(&spec, at(0)), tokens, "{ppm}");
+        let passed = (0..40).filter(|_| matches!(limiter.reserve(&spec, at(0)), Reserved::Turn(_))).count();
+        assert_eq!(passed, tokens as usize, "{ppm}");
+        assert_eq!(limiter.available(&spec, at(0)), 0, "{ppm}");
+    }
+}
+
+#[test]
+fn a_changed_share_makes_no_tokens() {
+    let spec = burst(300, 1000, 30);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 100_000, at(0));
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 3, "those of before");
+    assert_eq!(limiter.available(&spec, at(10)), 6, "and as many as come in ten milliseconds");
+    for _ in 0..3 {
+        limiter.reserve(&spec, at(0));
+    }
+    limiter.set_share(&spec, 100_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 0);
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 0);
+}
+
+#[test]
+fn a_grown_share_ends_the_wait_that_a_small_one_made() {
+    let spec = smooth(10, 1000, 0);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 1000, at(0));
+    wait(&mut limiter, &spec, at(0));
+    assert_eq!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { retry_after: ms(100_000) });
+    limiter.set_share(&spec, 500_000, at(0));
+    assert_eq!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { retry_after: ms(200) });
+}
+
+#[test]
+fn nobody_overtakes_those_who_wait_when_a_share_grows() {
+    let spec = smooth(10, 1000, 60_000);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 100_000, at(0));
+    let waits: Vec<_> = (0..3).map(|_| wait(&mut limiter, &spec, at(0))).collect();
+    assert_eq!(waits, [ms(0), ms(1000), ms(2000)]);
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(wait(&mut limiter, &spec, at(0)), ms(2100));
+}
+
+#[test]
+fn every_turn_that_is_asked_for_is_demand() {
+    let spec = smooth(1, 1000, 1000);
+    let mut limiter = RateLimiter::new();
+    for _ in 0..5 {
+        limiter.reserve(&spec, at(0));
+    }
+    assert_eq!((limiter.take_wanted(), limiter.take_wanted()), (5, 0), "one passed, one waits, three were refused");
 }
 
 #[test]
@@ -190,4 +252,6 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(RateLimiterSpec::try_new(bad.clone()).is_err(), "{bad:?}");
     }
     assert_eq!(smooth(1, 1000, 0).scope(), RateScope::Instance);
+    let shared = RateLimiterInput { burst: 4, scope: RateScope::Fleet, ..input(4, 1000) };
+    assert_eq!(RateLimiterSpec::try_new(shared).unwrap().scope(), RateScope::Fleet);
 }
