@@ -138,6 +138,7 @@ impl Client {
             rejected,
             policies,
             breakers,
+            limits: self.inner.registry.show_limits(),
         }
     }
 }

@@ -67,7 +67,7 @@ pub use fusebox_policy::{
 };
 pub use permit::Permit;
 pub use prepared::{Asked, ByResult, Fixed, JudgedBy, Judgement, NoFallback, PreparedTarget, TypedFallback};
-pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
+pub use status::{BreakerStatus, FleetStateShown, LimitStatus, PolicySource, PolicyStatus, RejectedPolicy, Status};
 pub use target::{Failure, Target};
 
 #[cfg(feature = "axum")]

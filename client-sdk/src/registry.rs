@@ -3,6 +3,8 @@
 //! Readers take a snapshot without a lock; one writer at a time swaps it. The rules of what survives a change are the core's
 //! ([`Gate::apply_spec`](fusebox_policy::fleet::gate::Gate::apply_spec)); this file finds which cell is meant.
 
+mod limits;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -278,11 +280,16 @@ impl Registry {
                 let chaos_until = spec.as_chaos().map_or(Timestamp::ZERO, |chaos| self.clock.at_date(chaos.until()));
                 match kept {
                     Some(Stage::Limited(limited)) if limited.is_for(spec) => {
-                        limited.adapt(spec, chaos_until);
+                        limited.adapt(spec, chaos_until, now);
                         Stage::Limited(Arc::clone(limited))
                     }
-                    _ => Limited::new(spec, chaos_until)
-                        .map_or(Stage::Stateless, |limited| Stage::Limited(Arc::new(limited))),
+                    _ => Limited::new(spec, chaos_until).map_or(Stage::Stateless, |limited| {
+                        let limited = match before.and_then(|live| live.stage(strategy.name())) {
+                            Some(Stage::Limited(former)) => limited.inheriting(former, now),
+                            _ => limited,
+                        };
+                        Stage::Limited(Arc::new(limited))
+                    }),
                 }
             })
             .collect();

@@ -69,6 +69,8 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// Every breaker of them, whether it has been called or not.
     pub breakers: Vec<BreakerStatus>,
+    /// Every rate limit of them that the fleet shares, by policy.
+    pub limits: Vec<LimitStatus>,
 }
 
 /// A policy in force.
@@ -119,4 +121,22 @@ pub struct BreakerStatus {
     pub admission: f64,
     /// Until probes are let through, where that is known.
     pub half_open_in: Option<Duration>,
+}
+
+/// This process' part of a rate limit that the fleet shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitStatus {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The element of its pipeline.
+    pub strategy: StrategyName,
+    /// The service that is called.
+    pub target: TargetName,
+    /// The part of the limit that this process acts on, in millionths.
+    pub share_ppm: u32,
+    /// How many replicas share the limit, as it was told last; zero if nothing was ever told, and this process has the whole limit.
+    pub members: u32,
+    /// Whether the control plane has given the part out and its lease has not ended. If not, it is what this process falls back to.
+    pub leased: bool,
 }

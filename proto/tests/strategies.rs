@@ -12,7 +12,7 @@ const EVERYTHING: &str = r#"    - fallback: { response: { status: 200, headers: 
     - cache: { ttl: 30s, maxEntries: 50, maxBodyBytes: 1000, coalesce: false, failureWhen: { errors: [any] } }
     - timeout: { duration: 30s, scope: body, propagateHeader: x-deadline-ms }
     - throttle: { multiplier: 1.5, window: 30s, minCalls: 5, maxRejectionPercent: 80, ignoreWhen: { statuses: [4xx] } }
-    - rateLimiter: { limit: 100, period: 1m, burst: 10, maxWait: 250ms, scope: instance }
+    - rateLimiter: { limit: 100, period: 1m, burst: 10, maxWait: 250ms, scope: fleet }
     - bulkhead: { maxConcurrent: 10, maxWaiting: 5, maxWait: 100ms }
     - concurrencyLimit: { initial: 10, min: 2, max: 50, failureWhen: { statuses: ["503"] } }
     - retry: { maxAttempts: 4, backoff: { linear: { initial: 10ms, step: 20ms, max: 1s }, jitter: equal }, budget: none }

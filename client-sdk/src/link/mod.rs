@@ -6,6 +6,7 @@
 pub(crate) mod cache;
 mod receive;
 mod send;
+mod shares;
 mod state;
 mod worker;
 

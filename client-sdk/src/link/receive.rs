@@ -277,7 +277,7 @@ impl Link {
         Ok((!taken).then(|| send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)))
     }
 
-    /// Verdicts hold on.
+    /// Verdicts and shares hold on.
     pub(super) fn renew(&self, stream: &Stream, ack: sync::HeartbeatAck) -> Result<(), Invalid> {
         let sync::HeartbeatAck { seq, term, rev, lease } = ack;
         self.saw_term(term)?;
@@ -294,6 +294,7 @@ impl Link {
         for cell in self.registry.cells() {
             cell.with(|gate| (gate.renew(term, rev, until), Vec::new()));
         }
+        self.registry.renew_shares(term, rev, until);
         self.registry.outbox.stir();
         Ok(())
     }

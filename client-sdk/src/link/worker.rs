@@ -40,6 +40,8 @@ const FIRST_CAP: Duration = Duration::from_millis(250);
 const LAST_CAP: Duration = Duration::from_secs(30);
 /// After an answer that another try will hardly change.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// How soon the server hears that a share is acted on. Shares come in groups: one heartbeat tells all of a group.
+const SHARE_TOLD_WITHIN: Duration = Duration::from_millis(20);
 /// How long `GoAway` may keep this process away.
 const MAX_AWAY: Duration = Duration::from_secs(300);
 
@@ -287,6 +289,7 @@ impl Session<'_> {
                 }
             }
             Down::Overrides(set) => self.overrides(&store_id, set),
+            Down::RateShare(share) => self.share(share),
             Down::GoAway(away) => {
                 let sync::GoAway { delay, reason } = away;
                 let delay = delay.and_then(|delay| duration::from_wire(delay).ok()).unwrap_or_default();
@@ -320,6 +323,18 @@ impl Session<'_> {
                 self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack))));
             }
             Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a set of overrides is ignored"),
+        }
+    }
+
+    fn share(&mut self, share: sync::RateShare) {
+        match self.link.apply_share(&self.stream, share) {
+            // Others may wait for what this process has given up.
+            Ok(true) => {
+                let soon = self.link.clock.now().plus(SHARE_TOLD_WITHIN);
+                self.heartbeat_due = self.heartbeat_due.map(|due| due.min(soon));
+            }
+            Ok(false) => {}
+            Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a share of a rate limit is ignored"),
         }
     }
 
@@ -362,7 +377,8 @@ impl Session<'_> {
             .collect();
         let dropped = self.link.registry.outbox.take_dropped().iter().map(v1::BreakerKey::from).collect();
         let seq = self.stream.heartbeat(now);
-        self.say(Up::Heartbeat(sync::Heartbeat { seq, windows, dropped }));
+        let limits = self.link.limit_reports();
+        self.say(Up::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }));
         self.heartbeat_due = self.stream.welcome.as_ref().map(|welcome| now.plus(welcome.heartbeat));
     }
 }

@@ -65,7 +65,7 @@ impl Seen {
                         let told = self.outcomes.get(&*key).copied().unwrap_or_default();
                         outcomes.insert((*key).clone(), count(cell, told, &labels, now));
                     }
-                    Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
+                    Stage::Limited(limited) => limited.look(now, |state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
                 }
             }

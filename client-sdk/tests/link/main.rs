@@ -8,3 +8,4 @@ mod kept;
 mod metrics;
 mod policies;
 mod reconnect;
+mod shares;

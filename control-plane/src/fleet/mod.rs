@@ -8,6 +8,7 @@ mod effects;
 mod outbox;
 mod overrides;
 mod owner;
+mod shares;
 mod transitions;
 mod view;
 mod windows;

@@ -22,7 +22,8 @@ use tokio::{
 };
 
 use super::{
-    Command, Identity, Joined, LEASE, Outbox, SessionId, Told, overrides::Overrides, transitions::Log, view::View,
+    Command, Identity, Joined, LEASE, Outbox, SessionId, Told, overrides::Overrides, shares::Sharing, transitions::Log,
+    view::View,
 };
 use crate::{
     hub::{Hub, Snapshot},
@@ -87,6 +88,7 @@ pub(super) struct Owner {
     pub(super) next_permit: u64,
     pub(super) next_canvass: u64,
     pub(super) overrides: Overrides,
+    pub(super) sharing: Sharing,
     pub(super) seen: BTreeMap<(CallerName, MemberId), u64>,
 }
 
@@ -102,6 +104,7 @@ pub(super) async fn start(
     let overrides = Overrides::load(&store, Timestamp::ZERO).await?;
     let mut policies = hub.subscribe();
     let snapshot = Arc::clone(&policies.borrow_and_update());
+    let sharing = Sharing::new(&snapshot);
     let owner = Owner {
         store,
         snapshot,
@@ -116,6 +119,7 @@ pub(super) async fn start(
         next_permit: 1,
         next_canvass: 1,
         overrides,
+        sharing,
         seen: BTreeMap::new(),
     };
     let (show, view) = watch::channel(Arc::new(owner.view()));
@@ -188,7 +192,7 @@ impl Owner {
 
     fn next_deadline(&self) -> Option<Timestamp> {
         let machines = self.entries.values().filter_map(|entry| entry.machine.next_deadline());
-        machines.chain(self.overrides.next_end()).min()
+        machines.chain(self.overrides.next_end()).chain(self.sharing.next_deadline()).min()
     }
 
     async fn tick(&mut self) {
@@ -206,6 +210,7 @@ impl Owner {
             };
             self.carry_out(&key, effects, None);
         }
+        self.divide_limits();
         self.end_expired_overrides(now).await;
     }
 
@@ -320,7 +325,7 @@ impl Owner {
         };
         session.heard = now;
         match told {
-            Told::Heartbeat(sync::Heartbeat { seq, windows, dropped }) => {
+            Told::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }) => {
                 session.heartbeat = session.heartbeat.max(seq);
                 let member = session.identity.member.clone();
                 for window in windows {
@@ -334,6 +339,7 @@ impl Owner {
                         self.drop_key(&member, &key);
                     }
                 }
+                self.limits(id, seq, limits);
                 let lease = Some(fusebox_proto::duration::to_wire(LEASE));
                 let ack = sync::HeartbeatAck { seq, term: self.term, rev: self.rev, lease };
                 if let Some(session) = self.sessions.get(&id) {

@@ -111,6 +111,7 @@ impl Owner {
             namespace: identity.namespace.to_string(),
             policy_source: identity.policy_source.clone(),
             ignores_fleet: identity.ignores_fleet,
+            limits: self.sharing.views(identity),
         }
     }
 }

@@ -71,9 +71,11 @@ impl FleetService for FleetApi {
             view.instances
                 .iter()
                 .filter(|(_, instance)| service.is_empty() || instance.service == service)
-                // Ages grow by themselves.
+                // Ages grow by themselves, and demand is never the same twice.
                 .map(|(name, instance)| {
-                    (name.clone(), v1::Instance { connected_for: None, last_seen: None, ..instance.clone() })
+                    let mut shown = v1::Instance { connected_for: None, last_seen: None, ..instance.clone() };
+                    shown.limits.iter_mut().for_each(|limit| limit.wanted_per_second = None);
+                    (name.clone(), shown)
                 })
                 .collect()
         };

@@ -146,6 +146,11 @@ impl Shares {
         }
     }
 
+    /// Shares of an earlier run may be in force until then: see [`Shares::new`].
+    pub fn learn(&mut self, until: Timestamp) {
+        self.learning_until = self.learning_until.max(until);
+    }
+
     /// A replica's heartbeat, which renews its lease. Answers with its newest grant if it does not hold that: it must be told again before
     /// the heartbeat is answered, since the answer renews what the replica holds.
     ///

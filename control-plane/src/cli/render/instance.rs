@@ -1,6 +1,6 @@
 //! Connected replicas.
 
-use fusebox_proto::v1::Instance;
+use fusebox_proto::v1::{Instance, LimitShare};
 use serde_json::{Value, json};
 
 use super::{Row, or_dash};
@@ -67,6 +67,14 @@ impl Row for Instance {
                 "revision": one.revision,
                 "reason": one.reason,
             })).collect::<Vec<_>>(),
+            "limits": self.limits.iter().map(|one| json!({
+                "policy": one.policy,
+                "strategy": one.strategy,
+                "target": one.target,
+                "share_ppm": one.ppm,
+                "acknowledged": one.acknowledged,
+                "wanted_per_second": one.wanted_per_second,
+            })).collect::<Vec<_>>(),
             "connected_for_ms": span::millis(self.connected_for.as_ref()),
             "last_seen_ms": span::millis(self.last_seen.as_ref()),
         }))
@@ -84,4 +92,17 @@ pub(crate) const fn state(instance: &Instance) -> &'static str {
     } else {
         "current"
     }
+}
+
+/// The part of a limit that the fleet shares, as people read it: `33.3%`.
+pub(crate) fn share(limit: &LimitShare) -> String {
+    match limit.ppm {
+        0 => "none free yet".to_owned(),
+        ppm => format!("{:.1}%", f64::from(ppm) / 10_000.0),
+    }
+}
+
+/// The calls that a replica wants to make: `120/s`.
+pub(crate) fn wanted(limit: &LimitShare) -> String {
+    limit.wanted_per_second.map_or_else(|| or_dash(""), |rate| format!("{rate:.1}/s"))
 }
