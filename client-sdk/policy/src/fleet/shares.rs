@@ -34,8 +34,11 @@ const MOST_OPEN: usize = 4;
 /// for all members together.
 const FLOOR: u32 = WHOLE / 100;
 const FLOOR_OF_EVEN: u32 = 4;
-/// A share changes only if it is off by more than one twentieth of itself, or of an equal part if that is more.
+/// A share changes only if it is off by more than one twentieth of itself, or of an equal part if that is more. But nobody is kept a
+/// twentieth below what it wants and could have.
 const BAND: u32 = 20;
+/// What a member wants is taken for a tenth more than was counted, so that neither chance nor the band refuses its calls.
+const HEADROOM: u32 = 10;
 
 /// What a replica says it acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,11 +237,6 @@ impl Shares {
         self.members.is_empty()
     }
 
-    /// The members by name.
-    pub fn members(&self) -> impl Iterator<Item = (&InstanceId, ShareView)> {
-        self.members.iter().map(|(instance, own)| (instance, own.view()))
-    }
-
     /// One member.
     #[must_use]
     pub fn member(&self, instance: &InstanceId) -> Option<ShareView> {
@@ -299,19 +297,22 @@ impl Shares {
         }
         let even = WHOLE / self.count();
         let floor = FLOOR.min(even / FLOOR_OF_EVEN);
-        let wants: Vec<u32> =
-            self.members.values().map(|own| own.demand.ppm(spec).unwrap_or(even).max(floor)).collect();
+        let want = |own: &Member| {
+            let counted = own.demand.ppm(spec).unwrap_or(even);
+            (counted + counted / HEADROOM).clamp(floor, WHOLE)
+        };
+        let wants: Vec<u32> = self.members.values().map(want).collect();
         let exact = level(&wants, WHOLE);
         if std::mem::take(&mut self.fresh) {
             return exact;
         }
-        let kept = |own: &Member, exact: u32| own.told().abs_diff(exact) <= own.told().max(even) / BAND;
-        let goals: Vec<u32> = self
-            .members
-            .values()
-            .zip(&exact)
-            .map(|(own, exact)| if kept(own, *exact) { own.told() } else { *exact })
-            .collect();
+        let goal = |(own, (want, exact)): (&Member, (&u32, &u32))| {
+            let told = own.told();
+            let near = told.abs_diff(*exact) <= told.max(even) / BAND;
+            let fed = told + exact / BAND >= *want.min(exact);
+            if near && fed { told } else { *exact }
+        };
+        let goals: Vec<u32> = self.members.values().zip(wants.iter().zip(&exact)).map(goal).collect();
         if goals.iter().map(|goal| u64::from(*goal)).sum::<u64>() <= u64::from(WHOLE) {
             return goals;
         }
