@@ -12,7 +12,7 @@ const EVERYTHING: &str = r#"    - fallback: { response: { status: 200, headers: 
     - cache: { ttl: 30s, maxEntries: 50, maxBodyBytes: 1000, coalesce: false, failureWhen: { errors: [any] } }
     - timeout: { duration: 30s, scope: body, propagateHeader: x-deadline-ms }
     - throttle: { multiplier: 1.5, window: 30s, minCalls: 5, maxRejectionPercent: 80, ignoreWhen: { statuses: [4xx] } }
-    - rateLimiter: { limit: 100, period: 1m, burst: 10, maxWait: 250ms, scope: fleet }
+    - rateLimiter: { limit: 100, period: 1m, burst: 10, maxWait: 250ms, scope: instance }
     - bulkhead: { maxConcurrent: 10, maxWaiting: 5, maxWait: 100ms }
     - concurrencyLimit: { initial: 10, min: 2, max: 50, failureWhen: { statuses: ["503"] } }
     - retry: { maxAttempts: 4, backoff: { linear: { initial: 10ms, step: 20ms, max: 1s }, jitter: equal }, budget: none }
@@ -31,6 +31,9 @@ const DEFAULTS: &str = "    - cache: { ttl: 1s }
     - hedge: { delay: 50ms }
     - chaos: { percent: 1, error: connect, until: 2030-01-01T00:00:00Z }
 ";
+
+/// A limit that the replicas share.
+const SHARED: &str = "    - rateLimiter: { limit: 300, burst: 30, scope: fleet }\n";
 
 fn parse(pipeline: &str) -> Policy {
     let text = format!("{HEAD}{pipeline}");
@@ -53,7 +56,7 @@ fn faults(pipeline: &str) -> Vec<String> {
 
 #[test]
 fn manifests_read_back_unchanged() {
-    for pipeline in [EVERYTHING, DEFAULTS, "    - hedge: { quantile: 0.99 }\n"] {
+    for pipeline in [EVERYTHING, DEFAULTS, SHARED, "    - hedge: { quantile: 0.99 }\n"] {
         let policy = parse(pipeline);
         let text = manifest::to_yaml(&policy);
         let again = manifest::parse("again.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -63,7 +66,7 @@ fn manifests_read_back_unchanged() {
 
 #[test]
 fn the_wire_loses_nothing() {
-    for pipeline in [EVERYTHING, DEFAULTS] {
+    for pipeline in [EVERYTHING, DEFAULTS, SHARED] {
         let policy = parse(pipeline);
         let bytes = v1::Policy::from(&policy).encode_to_vec();
         let again = Policy::try_from(v1::Policy::decode(bytes.as_slice()).unwrap()).unwrap();

@@ -243,6 +243,7 @@ impl Owner {
         if identity.highest_term > self.term {
             // A restored backup or a wiped database must not fence itself out: the term rises above what any replica has seen.
             self.term = self.store.next_term(identity.highest_term + 1).await?;
+            self.sharing.learn(self.now());
             tracing::warn!(
                 event.name = "fleet.term",
                 term = self.term,

@@ -32,7 +32,7 @@ pub(super) struct Sharing {
     limits: BTreeMap<BreakerKey, Limit>,
     /// Policies that were in force when this run began, by resource name: the run before may have shared their limits out.
     inherited: BTreeSet<String>,
-    /// When all leases of the run before have ended.
+    /// When all leases of others than this run have ended.
     learning_until: Timestamp,
 }
 
@@ -47,6 +47,12 @@ impl Sharing {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
         let inherited = snapshot.policies.iter().map(|stored| stored.wire.name.clone()).collect();
         Self { limits: BTreeMap::new(), inherited, learning_until: Timestamp::ZERO.plus(LEASE) }
+    }
+
+    /// Another server has spoken to these fleets, with a later term: it may have given out shares just now.
+    pub(super) fn learn(&mut self, now: Timestamp) {
+        self.learning_until = now.plus(LEASE);
+        self.limits.values_mut().for_each(|limit| limit.shares.learn(now.plus(LEASE)));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
