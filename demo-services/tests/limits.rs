@@ -25,7 +25,11 @@ struct Replica {
 
 impl Replica {
     fn start(instance: &str, control_plane: &str) -> Self {
-        let client = Client::builder("service-a").instance(instance).control_plane(control_plane).start().unwrap();
+        let client = Client::builder("service-a")
+            .instance(instance)
+            .control_plane(control_plane)
+            .start()
+            .expect("the names are good");
         let target = client.target("service-b");
         Self { client, target, tried: 0, admitted: 0 }
     }

@@ -31,13 +31,11 @@ async fn connected(fake: &mut Fake) -> (Client, Session, u64) {
 /// The next heartbeat, and what it says of the limit.
 async fn reported(session: &mut Session) -> (u64, sync::LimitReport) {
     session
-        .until("a report", |message| match message {
-            Up::Heartbeat(heartbeat) => {
-                let report = heartbeat.limits.into_iter().next()?;
-                assert_eq!(report.key, Some(limit_key()));
-                Some((heartbeat.seq, report))
-            }
-            _ => None,
+        .until("a report", |message| {
+            let Up::Heartbeat(heartbeat) = message else { return None };
+            let report = heartbeat.limits.into_iter().next()?;
+            assert_eq!(report.key, Some(limit_key()));
+            Some((heartbeat.seq, report))
         })
         .await
 }

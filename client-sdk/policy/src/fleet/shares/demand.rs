@@ -10,8 +10,10 @@ use super::WHOLE;
 const SHORTEST: Duration = Duration::from_millis(900);
 /// Counts of few calls are gathered for so long: one call in a second is not "one call per second".
 const LONGEST: Duration = Duration::from_secs(10);
-/// So many calls make a count that means something.
+/// So many calls, seen or missed, make a count that means something.
 const ENOUGH: u128 = 10;
+/// So many are enough to see that there is more demand than before: who has just begun to call must not be refused until it is certain.
+const ENOUGH_TO_RISE: u128 = 3;
 
 /// The rate at which a replica wants to make calls. It rises at once, so that a burst finds room, and falls by halves, so that a
 /// short pause costs nothing.
@@ -33,7 +35,8 @@ impl Demand {
         }
         let nanos = self.over.as_nanos();
         let (seen, expected) = (u128::from(self.calls), u128::from(self.rate.unwrap_or(0)) * nanos / 1_000_000_000_000);
-        if self.rate.is_some() && seen.max(expected) < ENOUGH && self.over < LONGEST {
+        let rises = seen > expected && seen >= ENOUGH_TO_RISE;
+        if self.rate.is_some() && !rises && seen.max(expected) < ENOUGH && self.over < LONGEST {
             return;
         }
         let sample = u64::try_from(seen * 1_000_000_000_000 / nanos).unwrap_or(u64::MAX);
@@ -88,6 +91,14 @@ mod tests {
         assert_eq!(demand.per_second(), None);
         demand.count(60, SECOND / 2);
         assert_eq!(demand.per_second(), Some(100.0));
+    }
+
+    #[test]
+    fn whoever_begins_to_call_is_seen_within_a_second() {
+        let mut demand = Demand::default();
+        demand.count(0, SECOND);
+        demand.count(5, SECOND);
+        assert_eq!(demand.per_second(), Some(5.0));
     }
 
     #[test]
