@@ -5,7 +5,7 @@
 //! member is booked with the largest grant that it may still hold, which is the newest one only after the member has acknowledged it or
 //! the leases of the older ones have ended. What is not booked is free, and a grant grows only out of what is free.
 //!
-//! The algorithm is that of Doorman, with grants pushed and not asked for. Parts are max-min fair by demand ([`level`](self::level)).
+//! The algorithm is that of Doorman, with grants pushed and not asked for. Parts are max-min fair by demand (`level.rs`).
 
 mod demand;
 mod level;
