@@ -284,7 +284,7 @@ impl Registry {
                         Stage::Limited(Arc::clone(limited))
                     }
                     _ => Limited::new(spec, chaos_until).map_or(Stage::Stateless, |limited| {
-                        let limited = match before.and_then(|live| live.stage(strategy.name())) {
+                        let limited = match former {
                             Some(Stage::Limited(former)) => limited.inheriting(former, now),
                             _ => limited,
                         };

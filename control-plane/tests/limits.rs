@@ -165,6 +165,7 @@ async fn connect(plane: &Plane, instance: &str, highest_term: u64, outbox: &Arc<
         sdk_version: "test".to_owned(),
         policy_source: "stream".to_owned(),
         highest_term,
+        ignores_fleet: false,
     };
     plane.fleet.join(identity, Arc::clone(outbox)).await.unwrap().unwrap().session
 }

@@ -28,7 +28,7 @@ const FASTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// Slower than this, and a lost stream would be noticed too late.
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
 /// A verdict that nobody renews is forgotten after this, whatever it says.
-const LONGEST_LEASE: Duration = Duration::from_secs(30);
+pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(30);
 /// Overrides end: the protocol has none that is longer.
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No term reaches this.

@@ -6,7 +6,7 @@ use fusebox_policy::{
 };
 use fusebox_proto::{duration, sync::v1 as sync, v1};
 
-use super::{Link, state::Stream};
+use super::{Link, receive::LONGEST_LEASE, state::Stream};
 use crate::pipeline::Wanted;
 
 impl Link {
@@ -27,10 +27,11 @@ impl Link {
             return Err(Invalid::new("members", "must be at least 1"));
         }
         let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+        let lease = lease.min(LONGEST_LEASE);
         let expires = stream
             .lease_end(anchor_seq, lease)
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let share = Share { fence: Fence { term, rev }, ppm, members, expires, lease };
         let applied = self.registry.apply_share(&key, share);
         if applied {

@@ -6,7 +6,7 @@ use fusebox_control_plane::{
     config::Limits,
     serve::serve,
     shutdown::Shutdown,
-    store::{StoreHandle, sqlite::SqliteStore},
+    store::{StoreError, StoreHandle, sqlite::SqliteStore},
 };
 use fusebox_proto::{
     manifest,
@@ -36,7 +36,7 @@ impl Server {
     }
 
     pub(crate) async fn start_with(folder: &Path, limits: Limits) -> Self {
-        let store: StoreHandle = Arc::new(SqliteStore::open(folder).await.unwrap());
+        let store: StoreHandle = Arc::new(timeout(LIMIT, free(folder)).await.expect("the folder is free in time"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
@@ -76,6 +76,16 @@ impl Server {
         up.send(hello).await.unwrap();
         let down = client.sync(ReceiverStream::new(messages)).await?.into_inner();
         Ok(Replica { up, down })
+    }
+}
+
+/// The store of a folder, as soon as the tasks of the server that had it before have let go of it.
+async fn free(folder: &Path) -> SqliteStore {
+    loop {
+        match SqliteStore::open(folder).await {
+            Err(StoreError::InUse(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.unwrap(),
+        }
     }
 }
 
