@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod manifest;
+pub mod protobuf;
 pub mod retry_after;
 pub mod wire;
 
@@ -13,9 +14,5 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
-    ("manifest", manifest::run),
-    ("wire", wire::run),
-    ("retry_after", retry_after::run),
-    ("call", call::run),
-];
+pub const TARGETS: [Target; 4] =
+    [("manifest", manifest::run), ("wire", wire::run), ("retry_after", retry_after::run), ("call", call::run)];

@@ -3,7 +3,9 @@
 use fusebox_policy::Policy;
 use fusebox_proto::manifest::{self, Fault};
 
-/// What parses reads back unchanged; what does not is complained about at places inside of the text.
+use crate::wire::comes_back;
+
+/// What parses reads back unchanged, and comes through the wire unchanged; what does not is complained about at places inside of the text.
 ///
 /// # Panics
 /// Where that does not hold.
@@ -15,6 +17,7 @@ pub fn run(bytes: &[u8]) {
             for document in documents {
                 assert!(document.line >= 1 && document.line <= lines(&text).len(), "line {}", document.line);
                 reads_back(&document.policy);
+                comes_back(&document.policy);
             }
         }
         Err(error) => {
@@ -34,7 +37,9 @@ pub fn run(bytes: &[u8]) {
 /// # Panics
 /// If it is not.
 pub fn reads_back(policy: &Policy) {
-    for text in [manifest::to_yaml(policy), manifest::to_json(policy).to_string()] {
+    // JSON leaves some characters as they are that a reader of YAML refuses.
+    let json = Some(manifest::to_json(policy).to_string()).filter(|json| json.chars().all(is_printable));
+    for text in std::iter::once(manifest::to_yaml(policy)).chain(json) {
         let documents = match manifest::parse("canonical", &text) {
             Ok(documents) => documents,
             Err(error) => panic!("the canonical form is refused: {error}\n{text}\n{policy:?}"),
@@ -43,6 +48,11 @@ pub fn reads_back(policy: &Policy) {
         let again = Policy { revision: policy.revision, ..documents[0].policy.clone() };
         assert_eq!(&again, policy, "{text}");
     }
+}
+
+/// `c-printable` of the YAML specification, without control characters, which JSON escapes.
+const fn is_printable(c: char) -> bool {
+    matches!(c, ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn is_inside(fault: &Fault, lines: &[&str]) {
@@ -56,10 +66,12 @@ fn is_inside(fault: &Fault, lines: &[&str]) {
 
 /// Lines as YAML counts them: a carriage return alone ends one too.
 fn lines(text: &str) -> Vec<&str> {
-    text.split('\n')
-        .flat_map(|line| {
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            line.split('\r')
-        })
-        .collect()
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(end) = rest.find(['\r', '\n']) {
+        lines.push(&rest[..end]);
+        rest = if rest[end..].starts_with("\r\n") { &rest[end + 2..] } else { &rest[end + 1..] };
+    }
+    lines.push(rest);
+    lines
 }

@@ -49,7 +49,8 @@ fn response(bytes: &[u8]) -> Response<()> {
 /// What a number in the first header of its name must be read as.
 fn follows_the_rules(response: &Response<()>, hint: RetryHint) {
     let first = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     if let Some(pushback) = first("grpc-retry-pushback-ms") {
         let wanted = number(pushback).map_or(RetryHint::Never, |ms| RetryHint::After(Duration::from_millis(ms)));
         assert_eq!(hint, wanted, "{response:?}");
@@ -64,7 +65,8 @@ fn waits_no_longer_than_allowed(outcome: Outcome, facts: &dyn Facts) {
     let input = RetryInput { retry_after_max: Duration::from_secs(60), ..RetryInput::default() };
     let most = input.retry_after_max;
     let retry = RetrySpec::try_new(input).expect("it differs from the default only in its bound");
-    let pipeline = PipelineSpec::try_new(vec![(None, StrategySpec::Retry(retry))]).expect("one strategy contradicts none");
+    let pipeline =
+        PipelineSpec::try_new(vec![(None, StrategySpec::Retry(retry))]).expect("one strategy contradicts none");
     let script = Script::new(&[]);
     let world = World::new(&pipeline, &script);
     let now = Timestamp::after_origin(Duration::from_secs(1));

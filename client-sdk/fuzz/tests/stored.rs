@@ -55,8 +55,8 @@ fn the_policies_of_the_demo_keep_every_promise() {
 
 /// What happens in the seeds of calls: three calls at once, failures of each kind, waits, a drop, a timeout.
 const SCRIPT: &[u8] = &[
-    0, 0, 1, 0, 0, 4, 5, 0, 40, 0, 99, 5, 0, 0, 20, 1, 99, 6, 1, 0, 210, 240, 7, 2, 0, 35, 225, 100, 99, 3, 120, 4, 0, 250,
-    200, 2, 1, 5, 0, 0, 0, 7, 7, 0, 0, 36, 0, 60, 4, 0, 130, 5, 0, 0, 3, 200, 0, 4, 4, 0, 0, 0, 0,
+    0, 0, 1, 0, 0, 4, 5, 0, 40, 0, 99, 5, 0, 0, 20, 1, 99, 6, 1, 0, 210, 240, 7, 2, 0, 35, 225, 100, 99, 3, 120, 4, 0,
+    250, 200, 2, 1, 5, 0, 0, 0, 7, 7, 0, 0, 36, 0, 60, 4, 0, 130, 5, 0, 0, 3, 200, 0, 4, 4, 0, 0, 0, 0,
 ];
 
 /// The binary seeds are the textual ones on the wire. `UPDATE_SEEDS=1 cargo test -p fusebox-fuzz` writes them anew.

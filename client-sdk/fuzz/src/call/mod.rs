@@ -16,6 +16,7 @@ use prost::Message as _;
 
 use self::running::{Running, Went};
 pub(crate) use self::{script::Script, world::World};
+use crate::protobuf;
 
 /// Most calls at the same time: enough to fill a bulkhead and to wait at it.
 const MAX_CALLS: usize = 6;
@@ -26,11 +27,24 @@ const MAX_STEPS: u64 = 5000;
 /// A definition and a script as the bytes of this target.
 #[must_use]
 pub fn input(spec: &v1::PolicySpec, script: &[u8]) -> Vec<u8> {
-    let spec = spec.encode_to_vec();
-    let mut bytes = u16::try_from(spec.len()).unwrap_or(u16::MAX).to_le_bytes().to_vec();
-    bytes.extend(spec);
-    bytes.extend(script);
-    bytes
+    join(&spec.encode_to_vec(), script)
+}
+
+fn join(spec: &[u8], script: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(spec.len()).unwrap_or(u16::MAX);
+    [&length.to_le_bytes(), spec, script].concat()
+}
+
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(u16::from_le_bytes(*length).into())
+}
+
+/// The same calls in a changed pipeline.
+#[must_use]
+pub fn change(bytes: &[u8], seed: u64) -> Vec<u8> {
+    let Some((spec, script)) = split(bytes) else { return bytes.to_vec() };
+    join(&protobuf::change(spec, seed), script)
 }
 
 /// Whatever happens, calls end, make no more attempts than their pipeline allows, and give back what they hold.
@@ -91,8 +105,7 @@ pub fn run(bytes: &[u8]) {
 /// The definition and the script, if there is a valid one.
 #[must_use]
 pub fn parts(bytes: &[u8]) -> Option<(Definition, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<2>()?;
-    let (spec, script) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+    let (spec, script) = split(bytes)?;
     let definition = Definition::try_from(v1::PolicySpec::decode(spec).ok()?).ok()?;
     Some((definition, script))
 }

@@ -94,7 +94,11 @@ impl<'a> World<'a> {
             assert_eq!(shared.held, 0, "stage {stage} misses what it gave");
             assert!(shared.places.is_empty() && shared.granted.is_empty(), "stage {stage} misses a place");
             if let Some(LiveStrategy::Bulkhead(bulkhead)) = &shared.live {
-                assert_eq!((bulkhead.running(), bulkhead.waiting()), (0, 0), "stage {stage} counts calls that are over");
+                assert_eq!(
+                    (bulkhead.running(), bulkhead.waiting()),
+                    (0, 0),
+                    "stage {stage} counts calls that are over"
+                );
             }
         }
     }
