@@ -75,7 +75,13 @@ fn waits_no_longer_than_allowed(outcome: Outcome, facts: &dyn Facts) {
     match call.attempt_ended(&pipeline, &world, outcome, facts, now) {
         Step::Wait { until } => assert!(until <= now.plus(most), "waits for {:?}", now.until(until)),
         Step::Attempt | Step::Finish(Finish::Value) => {}
-        step => panic!("{step:?} of a retry alone"),
+        step @ (Step::Queue { .. }
+        | Step::Hedge { .. }
+        | Step::Lookup { .. }
+        | Step::Keep { .. }
+        | Step::Inject { .. }
+        | Step::Fallback { .. }
+        | Step::Finish(_)) => panic!("{step:?} of a retry alone"),
     }
     world.cancel(&mut call);
     world.is_whole();

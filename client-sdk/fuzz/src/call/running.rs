@@ -160,7 +160,7 @@ impl Running {
         let race = self.race.get_or_insert_with(|| {
             let rules = call.rules();
             let delay = if rules.idempotent && rules.replayable { world.hedge_delay(stage) } else { None };
-            let primary = (0, Running::start(call.branch(0), world));
+            let primary = (0, Self::start(call.branch(0), world));
             let run = HedgeRun::start(delay, spec.max_hedges(), world.now());
             Tries { run, begun: world.now(), primary: None, running: vec![primary], attempts: 0 }
         });
@@ -170,7 +170,7 @@ impl Running {
             world.pass_until(due);
             if spec.budget().is_none_or(|budget| world.try_retry(stage, budget, world.now())) {
                 let number = race.run.begin(world.now());
-                race.running.push((number, Running::start(call.branch(number), world)));
+                race.running.push((number, Self::start(call.branch(number), world)));
             } else {
                 race.run.give_up_starting();
             }
