@@ -15,12 +15,16 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// Files of a folder in the order of their names. A folder that is not there is empty.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    paths.into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+    paths.into_iter().map(|path| (path.clone(), bytes(&path))).collect()
 }
 
 fn run_all(folder_name: &str) {
@@ -62,9 +66,9 @@ const SCRIPT: &[u8] = &[
 /// The binary seeds are the textual ones on the wire. `UPDATE_SEEDS=1 cargo test -p fusebox-fuzz` writes them anew.
 #[test]
 fn the_seeds_on_the_wire_are_those_in_text() {
-    for (path, bytes) in files(&folder("corpus/manifest")) {
+    for (path, text) in files(&folder("corpus/manifest")) {
         let name = path.file_stem().unwrap();
-        let documents = match manifest::parse("seed", &String::from_utf8(bytes).unwrap()) {
+        let documents = match manifest::parse("seed", &String::from_utf8(text).unwrap()) {
             Ok(documents) => documents,
             Err(_) if name == "wrong" => continue,
             Err(error) => panic!("{}: {error}", path.display()),
@@ -77,10 +81,9 @@ fn the_seeds_on_the_wire_are_those_in_text() {
             fs::write(&wire_path, message.encode_to_vec()).unwrap();
             fs::write(&call_path, call::input(&spec, SCRIPT)).unwrap();
         }
-        let read = |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let on_wire = v1::Policy::decode(read(&wire_path).as_slice()).unwrap();
+        let on_wire = v1::Policy::decode(bytes(&wire_path).as_slice()).unwrap();
         assert_eq!(Policy::try_from(on_wire).as_ref(), Ok(policy), "{}", wire_path.display());
-        let definition: Option<Definition> = call::parts(&read(&call_path)).map(|(definition, _)| definition);
+        let definition: Option<Definition> = call::parts(&bytes(&call_path)).map(|(definition, _)| definition);
         assert_eq!(definition.as_ref(), Some(&policy.definition), "{}", call_path.display());
     }
 }
