@@ -57,6 +57,23 @@ fn the_policies_of_the_demo_keep_every_promise() {
     }
 }
 
+/// What a fuzzer would do first, for those who don't run one. Small bytes are failures: half of the scripts are unlucky.
+#[test]
+fn calls_of_every_seed_keep_every_promise_whatever_happens() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for (path, text) in files(&folder("corpus/manifest")) {
+        let Ok(documents) = manifest::parse("seed", &String::from_utf8_lossy(&text)) else { continue };
+        let spec = v1::PolicySpec::from(&documents[0].policy.definition);
+        eprintln!("{}", path.display());
+        for _ in 0..100 {
+            let small = random.u8(..);
+            let mut script = vec![0; random.usize(..600)];
+            script.fill_with(|| if random.u8(..) < small { random.u8(..8) } else { random.u8(..) });
+            call::run(&call::input(&spec, &script));
+        }
+    }
+}
+
 /// What happens in the seeds of calls: three calls at once, failures of each kind, waits, a drop, a timeout.
 const SCRIPT: &[u8] = &[
     0, 0, 1, 0, 0, 4, 5, 0, 40, 0, 99, 5, 0, 0, 20, 1, 99, 6, 1, 0, 210, 240, 7, 2, 0, 35, 225, 100, 99, 3, 120, 4, 0,
