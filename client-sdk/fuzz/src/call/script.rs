@@ -4,6 +4,7 @@ use std::{cell::Cell, time::Duration};
 
 use fusebox_policy::{
     Draw, Outcome,
+    fallback::Answers,
     outcome::{ErrorKind, Facts, GrpcCode, RetryHint},
     retry::CallRules,
     throttle::Priority,
@@ -53,7 +54,8 @@ impl<'a> Script<'a> {
         CallRules {
             idempotent: byte & 1 == 0,
             replayable: byte & 2 == 0,
-            priority: Priority::ALL[usize::from(byte >> 2) % Priority::ALL.len()],
+            priority: Priority::ALL[usize::from(byte >> 2 & 0xf) % Priority::ALL.len()],
+            answers: [Answers::Anything, Answers::Anything, Answers::Target, Answers::Error][usize::from(byte >> 6)],
         }
     }
 

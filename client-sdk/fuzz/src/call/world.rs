@@ -178,6 +178,10 @@ impl Cells for World<'_> {
         self.cells.borrow_mut()[stage].budget.try_retry(budget, now)
     }
 
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.cells.borrow()[stage].gate.as_ref().is_some_and(|gate| gate.is_recovering(now))
+    }
+
     fn draw(&self) -> Draw {
         self.script.draw()
     }
