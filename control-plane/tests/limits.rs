@@ -145,7 +145,16 @@ impl Replica {
                     self.held = Some(share);
                 }
                 Down::HeartbeatAck(_) => answered = true,
-                _ => {}
+                Down::Welcome(_)
+                | Down::SnapshotBegin(_)
+                | Down::PolicyChunk(_)
+                | Down::SnapshotEnd(_)
+                | Down::Delta(_)
+                | Down::Verdict(_)
+                | Down::ProbePermit(_)
+                | Down::Canvass(_)
+                | Down::Overrides(_)
+                | Down::GoAway(_) => {}
             }
         }
     }
