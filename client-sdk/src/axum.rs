@@ -4,18 +4,23 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ::tower::{Layer, Service};
 use axum_core::body::Body;
-use fusebox_policy::outcome::{Facts, NoFacts, Outcome, RejectionReason};
+use fusebox_policy::{
+    fallback::Answers,
+    outcome::{Facts, NoFacts, Outcome, RejectionReason},
+};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use crate::{
     classify::{self, Head},
     client::Client,
     error::CallError,
-    target::{NoFallback, Target},
+    prepared::NoFallback,
+    target::Target,
     tower::{Protocol, call::ServiceCall},
 };
 
@@ -35,7 +40,11 @@ pub struct InboundService<S> {
 impl Client {
     /// A layer for an axum `Router` that runs requests *to* this service under the policy whose target is this service: bulkhead, rate
     /// limiter, adaptive concurrency limit and the others. A refused request is answered with 429 (rate exceeded) or 503,
-    /// with `Retry-After` where a time is known; a request that is cut by a timeout with 503. Requests are never run twice.
+    /// with `Retry-After`: the time where it is known, else one second; a request that is cut by a timeout with 503. Requests are
+    /// never run twice.
+    ///
+    /// The policy should name this service as its caller too (`match: { caller: shop, target: shop }`): one without a caller also runs
+    /// in every service that calls this one.
     #[must_use]
     pub fn inbound(&self) -> InboundLayer {
         InboundLayer { target: self.target(self.service()) }
@@ -69,7 +78,7 @@ where
         let Self { inner, target } = self.clone();
         Box::pin(async move {
             let route = format!("{} {}", request.method(), request.uri().path());
-            let rules = target.rules(false, false);
+            let rules = target.rules(false, false, Answers::Error);
             let mut call = ServiceCall::new(inner, request, false, Inbound, NoFallback);
             Ok(match target.drive(&mut call, Some(&route), rules).await {
                 Ok(response) => response,
@@ -78,6 +87,9 @@ where
         })
     }
 }
+
+/// What a refused caller is told to wait where nobody knows how long it will take.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The answer to a request that was not served.
 fn refusal(error: &CallError<Infallible>) -> Response<Body> {
@@ -105,7 +117,9 @@ fn refusal(error: &CallError<Infallible>) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{error}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if let Some(wait) = error.retry_after() {
+    // A place in a full server may be free at any moment: nobody knows when, and at once is too soon.
+    let unknown = error.is_rejection().then_some(SOON);
+    if let Some(wait) = error.retry_after().or(unknown) {
         // Whole seconds, and never too early (RFC 9110, 10.2.3).
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

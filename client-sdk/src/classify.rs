@@ -29,7 +29,8 @@ impl Facts for Head<'_> {
     fn retry_hint(&self) -> RetryHint {
         if let Some(pushback) = self.header("grpc-retry-pushback-ms") {
             // The specification: what is negative or no number means "do not retry".
-            return pushback.trim().parse().map_or(RetryHint::Never, |ms| RetryHint::After(Duration::from_millis(ms)));
+            let ms = Some(pushback.trim()).filter(|text| is_digits(text)).and_then(|digits| digits.parse().ok());
+            return ms.map_or(RetryHint::Never, |ms| RetryHint::After(Duration::from_millis(ms)));
         }
         self.header(RETRY_AFTER.as_str())
             .and_then(|text| retry_after(text, SystemTime::now()))
@@ -40,12 +41,17 @@ impl Facts for Head<'_> {
 /// `Retry-After` in either form. A date in the past means now; what is neither says nothing.
 fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+    if is_digits(text) {
         // More digits than a u64 holds is a very long time.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// Whether it is a number as headers write one: Rust's own parser takes a plus too.
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -85,5 +91,12 @@ mod tests {
         assert_eq!(hint("250"), RetryHint::After(Duration::from_millis(250)));
         assert_eq!(hint("-1"), RetryHint::Never);
         assert_eq!(hint("x"), RetryHint::Never);
+    }
+
+    #[test]
+    fn a_pushback_with_a_plus_is_unreadable() {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-retry-pushback-ms", "+3".parse().unwrap());
+        assert_eq!(Head(&headers).retry_hint(), RetryHint::Never);
     }
 }

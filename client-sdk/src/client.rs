@@ -23,6 +23,8 @@ use crate::{
 
 /// As many as the control plane takes.
 const MAX_LABELS: usize = 32;
+/// The kill switch of coordination.
+const FLEET_SWITCH: &str = "FUSEBOX_FLEET";
 
 /// A service's connection to its policies. Cheap to clone; one background task for all clones, which ends with the last.
 ///
@@ -69,6 +71,7 @@ impl Client {
             cache_dir: None,
             builtin: Vec::new(),
             allow_chaos: false,
+            ignore_fleet: false,
             dial: Arc::new(Endpoint::connect_lazy),
             #[cfg(feature = "test")]
             recorder: None,
@@ -128,11 +131,14 @@ impl Client {
             instance: self.inner.instance.clone(),
             zone: caller.zone.clone(),
             connected,
+            ignores_fleet: caller.ignore_fleet,
+            cache_faults: self.inner.registry.cache_faults.load(std::sync::atomic::Ordering::Relaxed),
             source,
             revision,
             rejected,
             policies,
             breakers,
+            limits: self.inner.registry.show_limits(),
         }
     }
 }
@@ -149,6 +155,7 @@ pub struct ClientBuilder {
     cache_dir: Option<PathBuf>,
     builtin: Vec<Policy>,
     allow_chaos: bool,
+    ignore_fleet: bool,
     dial: Dial,
     #[cfg(feature = "test")]
     recorder: Option<Arc<crate::testing::Recorder>>,
@@ -170,6 +177,7 @@ impl fmt::Debug for ClientBuilder {
             .field("cache_dir", &self.cache_dir)
             .field("builtin", &self.builtin)
             .field("allow_chaos", &self.allow_chaos)
+            .field("ignore_fleet", &self.ignore_fleet)
             .finish_non_exhaustive()
     }
 }
@@ -235,6 +243,15 @@ impl ClientBuilder {
         self
     }
 
+    /// The kill switch of coordination: whether this process obeys nothing that the fleet, or an operator, says about its breakers, so that
+    /// only its own breakers decide. Policies are followed all the same. It is above overrides too, and works without a server. The control
+    /// plane still counts what this process reports, and shows operators that it doesn't obey. Default: no. The environment variable
+    /// `FUSEBOX_FLEET=off` does the same without a change of code; `on`, or none, leaves it to this setting.
+    pub const fn ignore_fleet(mut self, ignore: bool) -> Self {
+        self.ignore_fleet = ignore;
+        self
+    }
+
     /// Whether the client tells the `metrics` facade what it does. Default: yes, where the feature is on. The recorder must be installed
     /// before the client starts.
     #[cfg(feature = "metrics")]
@@ -275,6 +292,7 @@ impl ClientBuilder {
             cache_dir,
             builtin,
             allow_chaos,
+            ignore_fleet,
             dial,
             fault,
             ..
@@ -293,6 +311,7 @@ impl ClientBuilder {
         if labels.len() > MAX_LABELS {
             return Err(SetupError::Labels { limit: MAX_LABELS, given: labels.len() });
         }
+        let ignore_fleet = ignore_fleet || switched_off(std::env::var_os(FLEET_SWITCH))?;
         let builtin = builtin_set(builtin, allow_chaos)?;
         let server = match control_plane {
             Some(address) => {
@@ -307,7 +326,7 @@ impl ClientBuilder {
         let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
         #[cfg(feature = "metrics")]
         let meters = metrics.then(|| Arc::new(crate::metrics::Meters::new(service.clone())));
-        let registry = Registry::new(Caller { namespace, service, zone, allow_chaos }, clock, builtin);
+        let registry = Registry::new(Caller { namespace, service, zone, allow_chaos, ignore_fleet }, clock, builtin);
         #[cfg(feature = "test")]
         let registry = registry.recorded_by(recorder);
         #[cfg(feature = "metrics")]
@@ -339,6 +358,15 @@ impl ClientBuilder {
             _alive: alive,
         };
         Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+/// What the environment says of the kill switch.
+fn switched_off(value: Option<std::ffi::OsString>) -> Result<bool, SetupError> {
+    match value.as_ref().map(|value| value.to_str()) {
+        None | Some(Some("" | "on")) => Ok(false),
+        Some(Some("off")) => Ok(true),
+        Some(_) => Err(SetupError::FleetSwitch { value: value.unwrap_or_default() }),
     }
 }
 

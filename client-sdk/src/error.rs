@@ -54,6 +54,12 @@ pub enum SetupError {
         /// How many were given.
         given: usize,
     },
+    /// The kill switch in the environment is neither on nor off.
+    #[error("FUSEBOX_FLEET must be on or off, not {value:?}")]
+    FleetSwitch {
+        /// What it is.
+        value: std::ffi::OsString,
+    },
     /// The client's task needs a runtime to live in.
     #[error("start must be called inside a tokio runtime")]
     NoRuntime,

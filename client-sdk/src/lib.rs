@@ -18,6 +18,9 @@
 //! # }
 //! ```
 //!
+//! The folder `examples` has a program for each way in, which runs by itself and against a control plane: closures, `reqwest`,
+//! `reqwest-middleware`, tower, tonic, axum, metrics, and policies in a service's own tests.
+//!
 //! What happens around a call (timeouts, retries, circuit breakers, fallbacks, in which order) is the operator's policy. It changes
 //! while the process runs, and takes effect on the next call. [`Client::start`](ClientBuilder::start) returns at once and never fails
 //! because the network does; the policies in force are the stream's, else the last good ones on disk, else those given in code, else
@@ -27,11 +30,14 @@
 
 mod client;
 mod clock;
+mod closure;
 mod error;
 mod link;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod permit;
 mod pipeline;
+mod prepared;
 mod registry;
 mod report;
 mod status;
@@ -54,10 +60,15 @@ pub use client::{Client, ClientBuilder};
 pub use error::{BoxError, CallError, FallbackError, FallbackFault, SetupError};
 pub use fusebox_policy as policy;
 pub use fusebox_policy::{
-    Outcome, Policy, Rejection, Revision, breaker::LocalState, outcome::RejectionReason, throttle::Priority,
+    Outcome, Policy, Rejection, Revision,
+    breaker::LocalState,
+    outcome::{ErrorKind, RejectionReason},
+    throttle::Priority,
 };
-pub use status::{BreakerStatus, FleetStateShown, PolicySource, PolicyStatus, RejectedPolicy, Status};
-pub use target::{Asked, Failure, Fixed, NoFallback, Target, TypedFallback, WithFallback};
+pub use permit::Permit;
+pub use prepared::{Asked, ByResult, Fixed, JudgedBy, Judgement, NoFallback, PreparedTarget, TypedFallback};
+pub use status::{BreakerStatus, FleetStateShown, LimitStatus, PolicySource, PolicyStatus, RejectedPolicy, Status};
+pub use target::{Failure, Target};
 
 #[cfg(feature = "axum")]
 pub use crate::axum::{InboundLayer, InboundService};

@@ -3,6 +3,8 @@
 //! Readers take a snapshot without a lock; one writer at a time swaps it. The rules of what survives a change are the core's
 //! ([`Gate::apply_spec`](fusebox_policy::fleet::gate::Gate::apply_spec)); this file finds which cell is meant.
 
+mod limits;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -38,6 +40,8 @@ pub(crate) struct Caller {
     pub(crate) zone: Option<Zone>,
     /// Whether trouble on purpose may happen here.
     pub(crate) allow_chaos: bool,
+    /// Whether nothing is obeyed that the fleet, or an operator, says about breakers.
+    pub(crate) ignore_fleet: bool,
 }
 
 /// The policies in force at one moment, ready for calls.
@@ -84,12 +88,16 @@ pub(crate) struct Registry {
     version: AtomicU64,
     builtin: PolicySet,
     overrides: Mutex<Vec<HeldOverride>>,
+    /// Id of the database that the overrides are from.
+    overrides_from: Mutex<String>,
     /// Held while the table is exchanged.
     writer: Mutex<BTreeMap<TargetName, Arc<Purse>>>,
     #[cfg(feature = "test")]
     recorder: Option<Arc<crate::testing::Recorder>>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) connected: std::sync::atomic::AtomicBool,
+    /// Times that the cache could not be written, or was ignored.
+    pub(crate) cache_faults: AtomicU64,
     #[cfg(feature = "metrics")]
     meters: Option<Arc<crate::metrics::Meters>>,
 }
@@ -103,6 +111,8 @@ impl Registry {
             version: AtomicU64::new(0),
             builtin,
             overrides: Mutex::default(),
+            overrides_from: Mutex::default(),
+            cache_faults: AtomicU64::new(0),
             writer: Mutex::default(),
             #[cfg(feature = "test")]
             recorder: None,
@@ -187,6 +197,7 @@ impl Registry {
         let mut budgets = self.writer.lock();
         let now = self.clock.now();
         let old = self.table.load_full();
+        let old_keys: Vec<Arc<BreakerKey>> = old.cells().map(|cell| cell.key()).collect();
         let source = match held.origin {
             Some(Origin::Stream) => PolicySource::Stream,
             Some(Origin::Disk) => PolicySource::Disk,
@@ -222,13 +233,10 @@ impl Registry {
         }
         budgets.retain(|target, _| by_target.contains_key(target));
         let table = Table { by_target, version: held };
-        let kept: Vec<&Arc<Cell>> = table.cells().collect();
-        for cell in old.cells() {
-            if !kept.iter().any(|own| Arc::ptr_eq(own, cell)) && !kept.iter().any(|own| own.key() == cell.key()) {
-                self.outbox.dropped(cell.key().clone());
-            }
+        let keys: Vec<Arc<BreakerKey>> = table.cells().map(|cell| cell.key()).collect();
+        for gone in old_keys.iter().filter(|key| !keys.contains(key)) {
+            self.outbox.dropped(BreakerKey::clone(gone));
         }
-        drop(kept);
         self.table.store(Arc::new(table));
         // After the exchange: who sees the new number finds the new table.
         self.version.fetch_add(1, Ordering::Release);
@@ -252,12 +260,14 @@ impl Registry {
             .pipeline
             .strategies()
             .iter()
-            .map(|strategy| {
+            .enumerate()
+            .map(|(index, strategy)| {
                 let spec = strategy.spec();
+                let former = before.and_then(|live| live.former_stage(&policy.definition.pipeline, index));
                 if let Some(breaker) = spec.as_circuit_breaker() {
-                    return Stage::Breaker(self.revive_breaker(policy, strategy.name(), breaker, before, reset, now));
+                    return Stage::Breaker(self.revive_breaker(policy, strategy.name(), breaker, former, reset, now));
                 }
-                let kept = before.filter(|_| !reset).and_then(|live| live.stage(strategy.name()));
+                let kept = former.filter(|_| !reset);
                 if let Some(cache) = spec.as_cache() {
                     return Stage::Cache(match kept {
                         Some(Stage::Cache(store)) => {
@@ -270,11 +280,16 @@ impl Registry {
                 let chaos_until = spec.as_chaos().map_or(Timestamp::ZERO, |chaos| self.clock.at_date(chaos.until()));
                 match kept {
                     Some(Stage::Limited(limited)) if limited.is_for(spec) => {
-                        limited.adapt(spec, chaos_until);
+                        limited.adapt(spec, chaos_until, now);
                         Stage::Limited(Arc::clone(limited))
                     }
-                    _ => Limited::new(spec, chaos_until)
-                        .map_or(Stage::Stateless, |limited| Stage::Limited(Arc::new(limited))),
+                    _ => Limited::new(spec, chaos_until).map_or(Stage::Stateless, |limited| {
+                        let limited = match former {
+                            Some(Stage::Limited(former)) => limited.inheriting(former, now),
+                            _ => limited,
+                        };
+                        Stage::Limited(Arc::new(limited))
+                    }),
                 }
             })
             .collect();
@@ -295,18 +310,28 @@ impl Registry {
         policy: &Policy,
         name: &StrategyName,
         spec: &BreakerSpec,
-        before: Option<&Live>,
+        former: Option<&Stage>,
         reset: bool,
         now: Timestamp,
     ) -> Arc<Cell> {
         let key = self.key(policy, name);
         let spec = Arc::new(spec.clone());
-        match before.and_then(|live| live.cells().find(|cell| *cell.key() == key)) {
-            Some(cell) => {
+        match former {
+            Some(Stage::Breaker(cell)) => {
+                if *cell.key() != key {
+                    let forced = self.override_for(&key);
+                    cell.rename(key);
+                    cell.with(|gate| {
+                        gate.set_override(forced);
+                        ((), gate.rekey(now, draw()))
+                    });
+                }
                 adapt(cell, &spec, policy.revision, reset, now);
                 Arc::clone(cell)
             }
-            None => self.fresh(key, spec, policy.revision),
+            Some(Stage::Limited(_) | Stage::Cache(_) | Stage::Stateless) | None => {
+                self.fresh(key, spec, policy.revision)
+            }
         }
     }
 
@@ -325,6 +350,9 @@ impl Registry {
     fn fresh(&self, key: BreakerKey, spec: Arc<BreakerSpec>, revision: Revision) -> Arc<Cell> {
         let forced = self.override_for(&key);
         let cell = Cell::new(key, spec, revision, Arc::clone(&self.outbox));
+        if self.caller.ignore_fleet {
+            cell.with(|gate| (gate.ignore_fleet(), Vec::new()));
+        }
         if forced.is_some() {
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
@@ -338,17 +366,43 @@ impl Registry {
 
     /// The breaker of a key. The zone may be left out by those who speak to this process only.
     pub(crate) fn cell(&self, key: &BreakerKey) -> Option<Arc<Cell>> {
-        self.table.load().cells().find(|cell| cell.key() == key).cloned()
+        self.table.load().cells().find(|cell| *cell.key() == *key).cloned()
     }
 
-    /// Replaces all overrides.
-    pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>) {
-        *self.overrides.lock() = overrides;
+    /// Replaces all overrides with those of a database. None are held where the fleet is ignored. Another database that has none ends
+    /// nothing: it may have been wiped, and a human's word ends at its own time. Says whether they are held.
+    pub(crate) fn set_overrides(&self, overrides: Vec<HeldOverride>, store_id: &str) -> bool {
+        if self.caller.ignore_fleet {
+            return false;
+        }
+        {
+            let mut from = self.overrides_from.lock();
+            if overrides.is_empty() && *from != store_id && !self.overrides().is_empty() {
+                return false;
+            }
+            store_id.clone_into(&mut from);
+            *self.overrides.lock() = overrides;
+        }
         for cell in self.cells() {
-            let forced = self.override_for(cell.key());
+            let forced = self.override_for(&cell.key());
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
         self.outbox.stir();
+        true
+    }
+
+    /// Id of the database that the overrides are from.
+    pub(crate) fn overrides_from(&self) -> String {
+        self.overrides_from.lock().clone()
+    }
+
+    /// The cache could not be written, or was ignored.
+    pub(crate) fn count_cache_fault(&self) {
+        self.cache_faults.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        if let Some(meters) = &self.meters {
+            meters.count(crate::metrics::CACHE_FAULTS, 1);
+        }
     }
 
     /// The overrides that have not ended.
@@ -417,13 +471,14 @@ fn shown(cell: &Cell, now: Timestamp) -> BreakerStatus {
     // What is due is shown without waiting for traffic.
     cell.tick(now);
     let key = cell.key();
-    cell.look(|gate| BreakerStatus {
+    cell.look(now, |gate| BreakerStatus {
         policy: key.policy.clone(),
         revision: gate.revision(),
         strategy: key.strategy.clone(),
         target: key.target.clone(),
         local: gate.local_state(),
         fleet: gate.fleet_state(),
+        vetoed: gate.vetoes(),
         admission: gate.admission(now),
         half_open_in: gate.half_open_in(now),
     })

@@ -89,7 +89,7 @@ impl Outbox {
             waiting.probes.pop_front();
             #[cfg(feature = "metrics")]
             if let Some(meters) = &self.meters {
-                meters.count("fusebox_events_dropped_total", 1);
+                meters.count(crate::metrics::EVENTS_DROPPED, 1);
             }
         }
         waiting.probes.push_back(probed);

@@ -54,6 +54,11 @@ pub struct Status {
     pub zone: Option<Zone>,
     /// Whether the stream to the control plane is up.
     pub connected: bool,
+    /// Whether nothing is obeyed that the fleet, or an operator, says about breakers: `FUSEBOX_FLEET=off`, or
+    /// [`ClientBuilder::ignore_fleet`](crate::ClientBuilder::ignore_fleet).
+    pub ignores_fleet: bool,
+    /// Times that the cache folder could not be written, or what was in it could not be used. Calls don't mind.
+    pub cache_faults: u64,
     /// Where the policies came from.
     pub source: PolicySource,
     /// The store's revision that runs; zero for policies that no store has seen.
@@ -64,6 +69,8 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// Every breaker of them, whether it has been called or not.
     pub breakers: Vec<BreakerStatus>,
+    /// Every rate limit of them that the fleet shares, by policy.
+    pub limits: Vec<LimitStatus>,
 }
 
 /// A policy in force.
@@ -106,10 +113,30 @@ pub struct BreakerStatus {
     pub target: TargetName,
     /// The process' own state.
     pub local: LocalState,
-    /// The fleet's.
+    /// The fleet's, or an operator's.
     pub fleet: FleetStateShown,
+    /// Whether the fleet's state is not obeyed here, since this process sees for itself that the target is well.
+    pub vetoed: bool,
     /// The share of calls that is admitted, from 0 to 1.
     pub admission: f64,
     /// Until probes are let through, where that is known.
     pub half_open_in: Option<Duration>,
+}
+
+/// This process' part of a rate limit that the fleet shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitStatus {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The element of its pipeline.
+    pub strategy: StrategyName,
+    /// The service that is called.
+    pub target: TargetName,
+    /// The part of the limit that this process acts on, in millionths.
+    pub share_ppm: u32,
+    /// How many replicas share the limit, as it was told last; zero if nothing was ever told, and this process has the whole limit.
+    pub members: u32,
+    /// Whether the control plane has given the part out and its lease has not ended. If not, it is what this process falls back to.
+    pub leased: bool,
 }

@@ -1,22 +1,22 @@
 //! The handle for one callee.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use fusebox_policy::{
     Outcome, PolicyName, StrategyName,
-    chaos::Fault,
-    fallback::FallbackWith,
-    outcome::{ErrorKind, Facts, NoFacts},
+    fallback::{Answers, FallbackWith},
     retry::CallRules,
     throttle::Priority,
 };
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt as _, ready};
 
+#[cfg(feature = "tower")]
+use crate::pipeline::Operation;
 use crate::{
     client::Inner,
-    clock::Clock,
-    error::{BoxError, CallError, FallbackFault},
-    pipeline::{Flight, Live, Looked, Operation, Snapshot, cache, calling},
+    closure::{Closure, Forgetful, Keyed, Memory},
+    error::{BoxError, CallError},
+    pipeline::{Live, Snapshot, calling},
+    prepared::{Asked, ByResult, Fixed, JudgedBy, Judgement, NoFallback, PreparedTarget, TypedFallback},
 };
 
 /// The handle for calls to one service. Cheap to make and to clone; holds no policy, so that a changed one takes effect on the
@@ -122,6 +122,9 @@ impl Target {
     /// Without a policy it runs once, untouched. Dropping the future cancels the call: it counts for nothing, and everything that
     /// it holds goes back.
     ///
+    /// Nothing is known of the operation's types, so each `Ok` is a success and each `Err` a failure (of the kind `other`) that may be
+    /// tried again and may open breakers. An answer that is not the target's fault, as "no such article", belongs into the value.
+    ///
     /// # Errors
     /// The operation's own error, or what a strategy made of it.
     pub fn call<T, E, F, O>(&self, operation: O) -> impl Future<Output = Result<T, CallError<E>>>
@@ -129,7 +132,7 @@ impl Target {
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        self.run(operation, NoFallback, Forgetful)
+        self.run(operation, NoFallback, ByResult, Forgetful)
     }
 
     /// As [`Target::call`], for an operation whose value may be answered from memory: where the policy has a cache, calls with
@@ -143,44 +146,70 @@ impl Target {
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        let memory = Keyed { key: key.as_ref().into(), clock: self.client.clock };
-        self.run(operation, NoFallback, memory).await
+        let memory = Keyed::new(key.as_ref(), self.client.clock);
+        self.run(operation, NoFallback, ByResult, memory).await
     }
 
     /// Gives the calls a typed fallback: it runs where the policy has a fallback strategy, whatever that answers with; but
     /// `error` stays an error.
     #[must_use]
-    pub fn fallback_with<T, B, Fut>(&self, function: B) -> WithFallback<Asked<B>>
+    pub fn fallback_with<T, B, Fut>(&self, function: B) -> PreparedTarget<Asked<B>, ByResult>
     where
         B: FnMut(Failure) -> Fut + Clone,
         Fut: Future<Output = Result<T, BoxError>>,
     {
-        WithFallback { target: self.clone(), fallback: Asked(function) }
+        PreparedTarget { target: self.clone(), fallback: Asked(function), judge: ByResult }
     }
 
     /// Gives the calls a value for where the policy has a fallback strategy.
     #[must_use]
-    pub fn or_value<T: Clone>(&self, value: T) -> WithFallback<Fixed<T>> {
-        WithFallback { target: self.clone(), fallback: Fixed(value) }
+    pub fn or_value<T: Clone>(&self, value: T) -> PreparedTarget<Fixed<T>, ByResult> {
+        PreparedTarget { target: self.clone(), fallback: Fixed(value), judge: ByResult }
     }
 
-    pub(crate) fn rules(&self, idempotent: bool, replayable: bool) -> CallRules {
-        CallRules { idempotent: self.idempotent.unwrap_or(idempotent), replayable, priority: self.priority }
+    /// Says what the results of the calls mean to the policy's rules. Without it every `Ok` is a success, and every `Err` an error
+    /// of kind `other`, which retries and breakers take for a failure.
+    ///
+    /// ```
+    /// use fusebox::{ErrorKind, Outcome};
+    /// enum Lookup { NoSuchUser, Unreachable }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let client = fusebox::Client::builder("service-a").start().unwrap();
+    /// let users = client.target("users").judged_by(|result: Result<&String, &Lookup>| match result {
+    ///     Ok(_) | Err(Lookup::NoSuchUser) => Outcome::OK,
+    ///     Err(Lookup::Unreachable) => Outcome::Error(ErrorKind::Connect),
+    /// });
+    /// let user = users.call(|| async { Err(Lookup::NoSuchUser) }).await;   // asked once, and no breaker minds
+    /// # assert!(user.is_err());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn judged_by<T, E, J>(&self, judge: J) -> PreparedTarget<NoFallback, JudgedBy<J>>
+    where
+        J: Fn(Result<&T, &E>) -> Outcome + Clone,
+    {
+        PreparedTarget { target: self.clone(), fallback: NoFallback, judge: JudgedBy(judge) }
     }
 
-    fn run<T, E, F, O, B, M>(
+    pub(crate) fn rules(&self, idempotent: bool, replayable: bool, answers: Answers) -> CallRules {
+        CallRules { idempotent: self.idempotent.unwrap_or(idempotent), replayable, priority: self.priority, answers }
+    }
+
+    pub(crate) fn run<T, E, F, O, B, J, M>(
         &self,
         operation: O,
         fallback: B,
+        judge: J,
         memory: M,
     ) -> impl Future<Output = Result<T, CallError<E>>>
     where
         O: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
         B: TypedFallback<T>,
+        J: Judgement<T, E>,
         M: Memory<T>,
     {
-        calling(self, self.rules(true, true), Closure { operation, fallback, memory })
+        calling(self, self.rules(true, true, B::ANSWERS), Closure { operation, fallback, judge, memory })
     }
 
     /// Runs an operation under the policy for a route; once, if there is none.
@@ -195,184 +224,5 @@ impl Target {
             Some(live) => crate::pipeline::drive(self.client.clock, live, rules, operation).await.result,
             None => operation.attempt(None, None).await.map_err(CallError::Inner),
         }
-    }
-}
-
-/// A target whose calls have a typed fallback.
-#[derive(Clone, Debug)]
-pub struct WithFallback<B> {
-    target: Target,
-    fallback: B,
-}
-
-impl<B> WithFallback<B> {
-    /// As [`Target::call`].
-    ///
-    /// # Errors
-    /// The operation's own error, or what a strategy made of it.
-    pub async fn call<T, E, F, O>(&self, operation: O) -> Result<T, CallError<E>>
-    where
-        O: FnMut() -> F,
-        F: Future<Output = Result<T, E>>,
-        B: TypedFallback<T> + Clone,
-    {
-        self.target.run(operation, self.fallback.clone(), Forgetful).await
-    }
-}
-
-/// What stands in for a failed call.
-pub trait TypedFallback<T>: sealed::Sealed {
-    /// Its answer.
-    type Answer: Future<Output = Result<T, FallbackFault>>;
-    /// Asks for it.
-    fn answer(&mut self, failure: Failure, kind: &'static str) -> Self::Answer;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::NoFallback {}
-    impl<T> Sealed for super::Fixed<T> {}
-    impl<B> Sealed for super::Asked<B> {}
-}
-
-/// Nothing does.
-#[derive(Clone, Copy, Debug)]
-pub struct NoFallback;
-
-/// A value does.
-#[derive(Clone, Debug)]
-pub struct Fixed<T>(T);
-
-/// A function does.
-#[derive(Clone, Debug)]
-pub struct Asked<B>(B);
-
-#[cfg(feature = "tower")]
-impl<B> Asked<B> {
-    pub(crate) const fn new(function: B) -> Self {
-        Self(function)
-    }
-}
-
-impl<T> TypedFallback<T> for NoFallback {
-    type Answer = Ready<Result<T, FallbackFault>>;
-
-    fn answer(&mut self, failure: Failure, kind: &'static str) -> Self::Answer {
-        ready(Err(failure.function.map_or(FallbackFault::NoTypedValue(kind), FallbackFault::UnknownFunction)))
-    }
-}
-
-impl<T: Clone> TypedFallback<T> for Fixed<T> {
-    type Answer = Ready<Result<T, FallbackFault>>;
-
-    fn answer(&mut self, _failure: Failure, _kind: &'static str) -> Self::Answer {
-        ready(Ok(self.0.clone()))
-    }
-}
-
-impl<T, B, Fut> TypedFallback<T> for Asked<B>
-where
-    B: FnMut(Failure) -> Fut,
-    Fut: Future<Output = Result<T, BoxError>>,
-{
-    type Answer = MapErr<Fut, fn(BoxError) -> FallbackFault>;
-
-    fn answer(&mut self, failure: Failure, _kind: &'static str) -> Self::Answer {
-        (self.0)(failure).map_err(FallbackFault::Failed)
-    }
-}
-
-/// How a call's answers are kept.
-trait Memory<T> {
-    /// A look into a cache.
-    type Lookup: Future<Output = Looked<T>>;
-    fn lookup(&self, live: &Live, stage: usize) -> Self::Lookup;
-    fn keep(&self, flight: Flight, value: T) -> T;
-}
-
-/// Not at all: nothing is known of the value, and no key was given.
-struct Forgetful;
-
-impl<T> Memory<T> for Forgetful {
-    type Lookup = Ready<Looked<T>>;
-
-    fn lookup(&self, _live: &Live, _stage: usize) -> Self::Lookup {
-        ready(Looked::NotCacheable)
-    }
-
-    fn keep(&self, _flight: Flight, value: T) -> T {
-        value
-    }
-}
-
-/// Under a key.
-struct Keyed {
-    key: Arc<[u8]>,
-    clock: Clock,
-}
-
-impl<T: Clone + Send + Sync + 'static> Memory<T> for Keyed {
-    type Lookup = Pin<Box<dyn Future<Output = Looked<T>> + Send>>;
-
-    fn lookup(&self, live: &Live, stage: usize) -> Self::Lookup {
-        match live.cache(stage) {
-            Some(store) => Box::pin(cache::look(Arc::clone(store), Arc::clone(&self.key), self.clock)),
-            None => Box::pin(ready(Looked::NotCacheable)),
-        }
-    }
-
-    fn keep(&self, flight: Flight, value: T) -> T {
-        flight.land(value.clone(), self.clock.now());
-        value
-    }
-}
-
-struct Closure<O, B, M> {
-    operation: O,
-    fallback: B,
-    memory: M,
-}
-
-impl<T, E, F, O, B, M> Operation for Closure<O, B, M>
-where
-    O: FnMut() -> F,
-    F: Future<Output = Result<T, E>>,
-    B: TypedFallback<T>,
-    M: Memory<T>,
-{
-    type Value = T;
-    type Error = E;
-    type Attempt = F;
-    type Fallback = Either<Ready<Result<T, FallbackFault>>, B::Answer>;
-    type Lookup = M::Lookup;
-
-    const PLAIN: bool = true;
-
-    fn attempt(&mut self, _live: Option<&Live>, _remaining: Option<Duration>) -> F {
-        (self.operation)()
-    }
-
-    fn fallback(&mut self, live: &Live, stage: usize, after: Outcome) -> Self::Fallback {
-        if let Some(FallbackWith::Error(text)) = fallback_with(live, stage) {
-            return Either::Left(ready(Err(FallbackFault::Asked(text.clone()))));
-        }
-        Either::Right(self.fallback.answer(Failure::new(live, stage, after), fallback_kind(live, stage)))
-    }
-
-    fn lookup(&mut self, live: &Arc<Live>, stage: usize) -> Self::Lookup {
-        self.memory.lookup(live, stage)
-    }
-
-    fn keep(&mut self, flight: Flight, value: T) -> T {
-        self.memory.keep(flight, value)
-    }
-
-    fn inject(&mut self, _fault: Fault) -> Option<Result<T, E>> {
-        // Nothing is known of the caller's types: the pipeline's own error stands for the fault.
-        None
-    }
-
-    fn judge<R>(&self, result: Result<&T, &E>, act: impl FnOnce(Outcome, &dyn Facts) -> R) -> R {
-        act(if result.is_ok() { Outcome::OK } else { Outcome::Error(ErrorKind::Other) }, &NoFacts)
     }
 }

@@ -8,7 +8,7 @@ use fusebox_policy::{
 use parking_lot::Mutex;
 
 use crate::{
-    client::Client,
+    client::{Client, ClientBuilder},
     error::SetupError,
     registry::{Held, Origin},
 };
@@ -28,7 +28,8 @@ pub struct Recorded {
     pub what: Happened,
 }
 
-/// What happened.
+/// What happened. The types of what is inside are those of [`policy::pipeline`](fusebox_policy::pipeline) and
+/// [`policy::breaker`](fusebox_policy::breaker).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
     /// In a call.
@@ -79,17 +80,27 @@ impl Deref for TestClient {
 
 impl Client {
     /// A client that runs the policies of a manifest (YAML or JSON, one or more documents) without a server. It calls for the service
-    /// that the first policy names as its caller, or `test`. Chaos is allowed.
+    /// that the first policy names as its caller, or `test`. Chaos is allowed. For other settings:
+    /// [`ClientBuilder::for_test`].
     ///
     /// # Errors
     /// What is wrong with the manifest, with line, column and path; a call outside of a tokio runtime.
     pub fn for_test(manifest: &str) -> Result<TestClient, SetupError> {
-        let policies = read(manifest)?;
-        let caller = policies.iter().find_map(|policy| policy.definition.selector.caller().cloned());
+        let caller = read(manifest)?.iter().find_map(|policy| policy.definition.selector.caller().cloned());
         let caller = caller.map_or_else(|| "test".to_owned(), |caller| caller.to_string());
+        Self::builder(caller).instance("test-1").allow_chaos(true).for_test(manifest)
+    }
+}
+
+impl ClientBuilder {
+    /// As [`Client::for_test`], with these settings.
+    ///
+    /// # Errors
+    /// What is wrong with the manifest or the settings; a call outside of a tokio runtime.
+    pub fn for_test(self, manifest: &str) -> Result<TestClient, SetupError> {
+        let policies = read(manifest)?;
         let recorder = Arc::new(Recorder::default());
-        let client =
-            Self::builder(caller).instance("test-1").allow_chaos(true).recorder(Arc::clone(&recorder)).start()?;
+        let client = self.recorder(Arc::clone(&recorder)).start()?;
         let test = TestClient { client, recorder };
         test.hold(policies);
         Ok(test)

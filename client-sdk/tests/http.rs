@@ -130,6 +130,59 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
+async fn retry_after_is_whole_seconds_or_a_date_and_anything_else_says_nothing() {
+    // What asks for more than the policy's limit ends the call; what asks for nothing does not.
+    let retry = "    - retry: { maxAttempts: 2, backoff: { fixed: { delay: 1ms } }, retryAfterMax: 1s }\n";
+    let date = |past: bool| {
+        let now = SystemTime::now();
+        let at = if past { now - Duration::from_secs(60) } else { now + Duration::from_secs(60) };
+        httpdate::fmt_http_date(at)
+    };
+    let table = [
+        ("5".to_owned(), true),
+        ("0".to_owned(), false),
+        ("2.5".to_owned(), false),
+        ("-5".to_owned(), false),
+        ("soon".to_owned(), false),
+        (date(false), true),
+        (date(true), false),
+    ];
+    for (text, ends) in table {
+        let (server, url) = Server::start(vec![asking(text.clone())]).await;
+        let response = http(&client(retry)).get(&url).send().await.unwrap();
+        let expected = if ends { (503, 1) } else { (200, 2) };
+        assert_eq!((response.status().as_u16(), server.seen().len()), expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_another_try_can_help_is_tried_again_and_what_none_can_is_not() {
+    const COUNTED: &str = "    - retry: { maxAttempts: 3, backoff: { fixed: { delay: 1ms } }, onExhausted: error }\n";
+    let (server, url) = Server::start(vec![status(429), status(429)]).await;
+    assert_eq!(http(&client(COUNTED)).get(&url).send().await.unwrap().status(), 200);
+    assert_eq!(server.seen().len(), 3);
+
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}/", closed.local_addr().unwrap());
+    drop(closed);
+    let error = http(&client(COUNTED)).get(&nobody).send().await.unwrap_err();
+    assert!(matches!(error, CallError::RetriesExhausted { attempts: 3, .. }), "{error:?}");
+
+    let around = || -> Answer {
+        Box::new(|| Response::builder().status(302).header("location", "/").body(Body::empty()).unwrap())
+    };
+    let (server, url) = Server::start((0..40).map(|_| around()).collect()).await;
+    let limited = reqwest::Client::builder().redirect(reqwest::redirect::Policy::limited(3));
+    let circle = client(COUNTED).target("service-b").reqwest(limited).unwrap();
+    let error = circle.get(&url).send().await.unwrap_err();
+    assert!(matches!(&error, CallError::Inner(inner) if inner.is_redirect()), "{error:?}");
+    assert_eq!(server.seen().len(), 4, "one attempt, which went round three times");
+
+    let error = http(&client(COUNTED)).get("gopher://127.0.0.1/").send().await.unwrap_err();
+    assert!(matches!(&error, CallError::Inner(inner) if inner.is_builder()), "{error:?}");
+}
+
+#[tokio::test]
 async fn an_asked_wait_that_is_too_long_ends_the_call_at_once() {
     let (server, url) = Server::start(vec![asking("3600".to_owned())]).await;
     let response = http(&client(RETRY)).get(&url).send().await.unwrap();
@@ -165,11 +218,15 @@ async fn a_post_that_never_left_is_retried() {
 
 #[tokio::test]
 async fn a_body_is_sent_again_up_to_the_limit() {
-    let (server, url) = Server::start(vec![status(503)]).await;
+    let (server, url) = Server::start(vec![status(503), status(503)]).await;
     let http = http(&client(RETRY)).replay_limit(10);
     http.put(&url).body("0123456789").send().await.unwrap();
     let bodies: Vec<_> = server.seen().into_iter().map(|seen| (seen.method, seen.body)).collect();
-    assert_eq!(bodies, vec![(Method::PUT, Bytes::from("0123456789")); 2]);
+    assert_eq!(bodies, vec![(Method::PUT, Bytes::from("0123456789")); 3]);
+
+    let (server, url) = Server::start(vec![status(503), status(503)]).await;
+    assert_eq!(http.put(&url).send().await.unwrap().status(), 200);
+    assert_eq!(server.seen().len(), 3, "no body at all can be sent as often as one likes");
 
     let (server, url) = Server::start(vec![status(503)]).await;
     assert_eq!(http.put(&url).body("0123456789+").send().await.unwrap().status(), 503);

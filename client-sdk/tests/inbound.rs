@@ -43,6 +43,7 @@ async fn a_full_server_answers_503_at_once_and_serves_again_when_there_is_room()
     inside.recv().await.unwrap();
     let refused = reqwest::get(&url).await.unwrap();
     assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(refused.text().await.unwrap(), "rejected by inbound/bulkhead: full\n");
     leave.notify_one();
     assert_eq!(first.await.unwrap().unwrap().text().await.unwrap(), "served");
@@ -77,7 +78,8 @@ async fn an_adaptive_limit_refuses_what_is_above_it() {
     let url = serve(Router::new().fallback(any(handler)).layer(client.inbound())).await;
     let stuck = tokio::spawn(reqwest::get(url.clone()));
     inside.recv().await.unwrap();
-    assert_eq!(reqwest::get(&url).await.unwrap().status(), 503);
+    let refused = reqwest::get(&url).await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     // A caller that goes away leaves its place.
     stuck.abort();
     let freed = async {

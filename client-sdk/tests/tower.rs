@@ -116,6 +116,22 @@ async fn being_ready_takes_nothing_and_a_refused_call_never_asks_the_service() {
     assert_eq!((strict.calls.load(Ordering::SeqCst), strict.held.load(Ordering::SeqCst)), (2, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_remaining_time_travels_in_the_header_that_the_policy_names() {
+    let client = client(
+        "    - timeout: { duration: 5s, propagateHeader: x-time-left }\n    - retry: { backoff: { fixed: { delay: 2s } } }\n",
+    );
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let inner = tower::service_fn(move |request: axum::http::Request<()>| {
+        told.lock().unwrap().push(request.headers()["x-time-left"].to_str().unwrap().to_owned());
+        std::future::ready(axum::http::Response::builder().status(503).body(()))
+    });
+    let request = axum::http::Request::builder().uri("http://b/").body(()).unwrap();
+    client.target("b").http_layer().layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["5000", "3000", "1000"]);
+}
+
 #[tokio::test]
 async fn a_typed_fallback_answers_where_the_policy_has_one() {
     let client = client("    - fallback: { function: cached }\n");

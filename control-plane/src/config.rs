@@ -1,8 +1,10 @@
 //! Settings of the server, from flags and the environment, checked before a port is bound.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
+
+use crate::sessions::admission::DEFAULT_RATE;
 
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +21,9 @@ pub struct ServeArgs {
     /// Serve on an address that others can reach, although nobody is asked who they are
     #[arg(long, env = "FUSEBOX_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
+    /// Replicas that may connect in a second; others are told to come back
+    #[arg(long, env = "FUSEBOX_STREAMS_PER_SECOND", default_value_t = DEFAULT_RATE, value_name = "NUMBER")]
+    pub streams_per_second: NonZeroU32,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -41,6 +46,22 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the data is; `None` for a temporary folder.
     pub data_dir: Option<PathBuf>,
+    /// What the server takes.
+    pub limits: Limits,
+}
+
+/// What the server takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Replicas that may begin a stream in a second, and at once.
+    pub streams_per_second: NonZeroU32,
+}
+
+impl Default for Limits {
+    /// What is enough for thousands of replicas.
+    fn default() -> Self {
+        Self { streams_per_second: DEFAULT_RATE }
+    }
 }
 
 /// Settings that can't be.
@@ -77,7 +98,8 @@ impl Config {
                 .ok_or(ConfigError::NoHome)?;
             Some(base.join("fusebox"))
         };
-        Ok(Self { listen: args.listen, data_dir })
+        let limits = Limits { streams_per_second: args.streams_per_second };
+        Ok(Self { listen: args.listen, data_dir, limits })
     }
 }
 
@@ -91,6 +113,7 @@ mod tests {
             data_dir: None,
             dev: false,
             insecure: false,
+            streams_per_second: DEFAULT_RATE,
             log_format: LogFormat::Text,
         }
     }

@@ -12,8 +12,8 @@ use crate::{
 /// A cheap handle.
 #[derive(Clone)]
 pub struct Policies {
-    store: StoreHandle,
-    hub: Hub,
+    pub(crate) store: StoreHandle,
+    pub(crate) hub: Hub,
 }
 
 impl std::fmt::Debug for Policies {

@@ -14,18 +14,20 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
 
 use crate::{
-    config::{Config, ConfigError, ServeArgs},
+    config::{Config, ConfigError, Limits, ServeArgs},
     fleet::Fleet,
     grpc::{breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi},
     hub::{self, Hub},
+    opening::Opening,
     policies::Policies,
+    sessions::{Context, admission::Admission},
     shutdown::Shutdown,
     store::{StoreError, StoreHandle, sqlite::SqliteStore},
     telemetry,
@@ -67,10 +69,16 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// Resets that the server provokes itself, before it takes the peer for an attacker ("MadeYouReset"); tonic has no limit by default.
 const LOCAL_RESETS: usize = 256;
+/// Streams that were reset before they were looked at ("rapid reset").
+const PENDING_RESETS: usize = 20;
+/// From a request to the head of its answer; streams go on for as long as they like.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Largest message of an operator: a thousand policies.
 const OPERATOR_MESSAGE: usize = 8 << 20;
 /// Largest message of an SDK.
 const SDK_MESSAGE: usize = 1 << 20;
+/// Largest message that an SDK reads.
+const SDK_READS: usize = 4 << 20;
 
 /// Runs `fusebox serve`.
 pub async fn main(args: &ServeArgs) -> ExitCode {
@@ -112,7 +120,7 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     anstream::eprintln!("listening on http://{address}");
     let shutdown = Shutdown::new();
     tokio::spawn(end_on_signal(shutdown.clone()));
-    serve(TcpListenerStream::new(listener), store, shutdown).await?;
+    serve(TcpListenerStream::new(listener), store, config.limits, shutdown).await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -143,7 +151,7 @@ async fn end_on_signal(shutdown: Shutdown) {
 ///
 /// # Errors
 /// The store can't be read, or the transport failed.
-pub async fn serve<S, IO>(incoming: S, store: StoreHandle, shutdown: Shutdown) -> Result<(), ServeError>
+pub async fn serve<S, IO>(incoming: S, store: StoreHandle, limits: Limits, shutdown: Shutdown) -> Result<(), ServeError>
 where
     S: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
@@ -153,15 +161,18 @@ where
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
+    crate::recovery::alarm(&hub.current());
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies, shutdown.clone()))
+    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
-    let fleet_api =
-        FleetServiceServer::new(FleetApi::new(fleet.clone(), hub.clone(), Arc::clone(&store), shutdown.clone()));
+    let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
     let version = env!("CARGO_PKG_VERSION");
-    let sync_api = SyncServiceServer::new(SyncApi::new(fleet, hub, shutdown.clone(), version))
-        .max_decoding_message_size(SDK_MESSAGE);
+    let admission = Arc::new(Admission::new(limits.streams_per_second));
+    let context = Context { fleet, policies: policies.clone(), admission, shutdown: shutdown.clone(), version };
+    let sync_api = SyncServiceServer::new(SyncApi::new(context))
+        .max_decoding_message_size(SDK_MESSAGE)
+        .max_encoding_message_size(SDK_READS);
     health_reporter.set_serving::<PolicyServiceServer<PolicyApi>>().await;
     health_reporter.set_serving::<BreakerServiceServer<BreakerApi>>().await;
     health_reporter.set_serving::<FleetServiceServer<FleetApi>>().await;
@@ -192,15 +203,18 @@ where
             }),
         );
     let begun = shutdown.begun();
+    let opening = shutdown.clone();
     let server = Server::builder()
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .timeout(ANSWER_WITHIN)
         .http2_max_header_list_size(16 * 1024)
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(incoming, begun);
+        .serve_with_incoming_shutdown(incoming.map(|io| io.map(|io| Opening::new(io, &opening))), begun);
     let bound = async {
         shutdown.begun().await;
         health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;

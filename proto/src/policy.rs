@@ -26,6 +26,12 @@ impl TryFrom<v1::Policy> for Policy {
     type Error = Invalid;
 
     fn try_from(wire: v1::Policy) -> Result<Self, Invalid> {
+        /// A policy travels in one message; so large a one was not written by anybody.
+        const LARGEST: usize = 1024 * 1024;
+        let size = prost::Message::encoded_len(&wire);
+        if size > LARGEST {
+            return Err(Invalid::new("", format!("must be at most {LARGEST} bytes, is {size}")));
+        }
         // The etag and the times are the store's business, and no part of what is asked for.
         let v1::Policy { name, labels, spec, revision, etag: _, create_time: _, update_time: _ } = wire;
         let mut faults = Faults::new();

@@ -32,6 +32,9 @@ const DEFAULTS: &str = "    - cache: { ttl: 1s }
     - chaos: { percent: 1, error: connect, until: 2030-01-01T00:00:00Z }
 ";
 
+/// A limit that the replicas share.
+const SHARED: &str = "    - rateLimiter: { limit: 300, burst: 30, scope: fleet }\n";
+
 fn parse(pipeline: &str) -> Policy {
     let text = format!("{HEAD}{pipeline}");
     match manifest::parse("test.yaml", &text) {
@@ -53,7 +56,7 @@ fn faults(pipeline: &str) -> Vec<String> {
 
 #[test]
 fn manifests_read_back_unchanged() {
-    for pipeline in [EVERYTHING, DEFAULTS, "    - hedge: { quantile: 0.99 }\n"] {
+    for pipeline in [EVERYTHING, DEFAULTS, SHARED, "    - hedge: { quantile: 0.99 }\n"] {
         let policy = parse(pipeline);
         let text = manifest::to_yaml(&policy);
         let again = manifest::parse("again.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -63,7 +66,7 @@ fn manifests_read_back_unchanged() {
 
 #[test]
 fn the_wire_loses_nothing() {
-    for pipeline in [EVERYTHING, DEFAULTS] {
+    for pipeline in [EVERYTHING, DEFAULTS, SHARED] {
         let policy = parse(pipeline);
         let bytes = v1::Policy::from(&policy).encode_to_vec();
         let again = Policy::try_from(v1::Policy::decode(bytes.as_slice()).unwrap()).unwrap();
@@ -154,11 +157,29 @@ fn what_makes_no_sense_is_refused_at_its_place() {
 }
 
 #[test]
+fn a_hedge_with_a_negative_delay_is_refused() {
+    let faults = faults("    - hedge: { delay: -1s }");
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("7:23 spec.pipeline[0].hedge.delay: "), "{faults:?}");
+    let delay = Some(v1::hedge::Delay::Fixed(prost_types::Duration { seconds: -1, nanos: 0 }));
+    let invalid = fusebox_policy::hedge::HedgeSpec::try_from(v1::Hedge { delay, ..v1::Hedge::default() }).unwrap_err();
+    assert_eq!(invalid.violations()[0].field, "delay");
+}
+
+#[test]
 fn a_hedge_on_routes_that_may_not_be_sent_twice_is_refused() {
-    let text = format!(
-        "{}    - hedge: {{ delay: 50ms }}\n",
-        HEAD.replace("{ target: b }", "{ target: b, routes: [\"POST /pay\", \"PATCH /x\"] }")
-    );
-    let error = manifest::parse("test.yaml", &text).unwrap_err();
-    assert_eq!(error.faults[0].path, "spec.pipeline[0].hedge");
+    let on = |routes: &str, strategy: &str| {
+        let head = HEAD.replace("{ target: b }", &format!("{{ target: b, routes: [{routes}] }}"));
+        manifest::parse("test.yaml", &format!("{head}    - {strategy}\n"))
+    };
+    let hedge = "hedge: { delay: 50ms }";
+    for routes in ["'POST /pay'", "'POST /pay', 'PATCH /x'", "'LOCK /x'"] {
+        let error = on(routes, hedge).unwrap_err();
+        assert_eq!((error.faults.len(), error.faults[0].path.as_str()), (1, "spec.pipeline[0].hedge"), "{routes}");
+        // A retry may still repeat what never left, and what carries an Idempotency-Key.
+        assert!(on(routes, "retry: { maxAttempts: 3 }").is_ok());
+    }
+    for routes in ["", "'PUT /x'", "'POST /pay', 'GET /x'", "'* /pay'", "'pay.Pay/Charge'"] {
+        assert!(on(routes, hedge).is_ok(), "{routes}");
+    }
 }

@@ -26,7 +26,16 @@ macro_rules! now {
 pub(crate) use now;
 
 fn client(pipeline: &str) -> Client {
-    Client::builder("bench").builtin_manifest(&manifest(pipeline)).start().expect("the manifest is valid")
+    start(pipeline, false)
+}
+
+/// Metrics are told to whatever recorder is installed while it starts.
+fn start(pipeline: &str, metrics: bool) -> Client {
+    Client::builder("bench")
+        .builtin_manifest(&manifest(pipeline))
+        .metrics(metrics)
+        .start()
+        .expect("the manifest is valid")
 }
 
 fn manifest(pipeline: &str) -> String {
@@ -77,12 +86,34 @@ pub(crate) fn bench(criterion: &mut Criterion, table: &mut Table) {
     let bulkhead = client("    - bulkhead: { maxConcurrent: 10 }\n").target("b");
     measure(criterion, table, "fusebox: bulkhead", || call(&bulkhead));
 
+    observed(criterion, table);
     swapping(criterion);
+}
+
+/// What it costs that somebody looks.
+fn observed(criterion: &mut Criterion, table: &mut Table) {
+    let unheard = start(STACK, true).target("b");
+    measure(criterion, table, "fusebox: stack, metrics without a recorder", || call(&unheard));
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .set_buckets(&[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+        .expect("there are buckets")
+        .build_recorder();
+    let metered = metrics::with_local_recorder(&recorder, || start(STACK, true)).target("b");
+    measure(criterion, table, "fusebox: stack, metrics to prometheus", || call(&metered));
+    // The exporter keeps every sample until it is asked.
+    recorder.handle().run_upkeep();
+
+    let spanned = client(STACK).target("b");
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::sink).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        measure(criterion, table, "fusebox: stack, spans to a subscriber", || call(&spanned));
+    });
 }
 
 /// The stack while its policy is replaced a thousand times in a second.
 fn swapping(criterion: &mut Criterion) {
-    let client = Client::for_test(&manifest(STACK)).expect("the manifest is valid");
+    let client = Client::builder("bench").metrics(false).for_test(&manifest(STACK)).expect("the manifest is valid");
     let stack = client.target("b");
     let stop = AtomicBool::new(false);
     let versions = [manifest(STACK), manifest(&STACK.replace("timeout: 1s", "timeout: 2s"))];

@@ -69,6 +69,35 @@ impl StaleSpec {
 /// Longest static body: it travels in every snapshot to every replica.
 const MAX_BODY: usize = 64 * 1024;
 
+/// What fallbacks can answer a call with: a plain closure has a type of its own, in which no policy can write a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Answers {
+    /// Whatever the policy says.
+    #[default]
+    Anything,
+    /// An error, or the answer of another target.
+    Target,
+    /// An error.
+    Error,
+}
+
+impl Answers {
+    /// Whether this is among them. A fallback that is not passes on what came.
+    #[must_use]
+    pub const fn include(self, with: &FallbackWith) -> bool {
+        match (self, with) {
+            (_, FallbackWith::Error(_)) | (Self::Anything, _) | (Self::Target, FallbackWith::Target(_)) => true,
+            (
+                Self::Target | Self::Error,
+                FallbackWith::Response(_)
+                | FallbackWith::Function(_)
+                | FallbackWith::Target(_)
+                | FallbackWith::Stale(_),
+            ) => false,
+        }
+    }
+}
+
 impl FallbackSpec {
     /// From what is asked for. `failure_when: None` is any failure or rejection.
     ///

@@ -7,6 +7,7 @@ use crate::{
     fleet::{Coordination, CoordinationMode},
     invalid::Faults,
     pipeline::PipelineSpec,
+    retry::CallRules,
     selector::Selector,
 };
 
@@ -55,13 +56,13 @@ impl Definition {
             );
         }
         let routes = self.selector.routes();
-        let never_twice =
-            !routes.is_empty() && routes.iter().all(|route| matches!(route.method(), Some("POST" | "PATCH")));
+        let once = |method: &str| !CallRules::IDEMPOTENT_METHODS.contains(&method);
+        let never_twice = !routes.is_empty() && routes.iter().all(|route| route.method().is_some_and(once));
         for (index, strategy) in self.pipeline.strategies().iter().enumerate() {
             faults.check(
                 !(never_twice && strategy.spec().as_hedge().is_some()),
                 &format!("pipeline[{index}].hedge"),
-                "never acts: all routes of this policy are POST or PATCH, which may not be sent twice",
+                "hedges only what may be sent twice, and no route of this policy has a method of that kind",
             );
         }
         faults.finish()

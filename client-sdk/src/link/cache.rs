@@ -48,10 +48,14 @@ pub(crate) struct Kept {
     /// Wall time of writing.
     #[prost(uint64, tag = "8")]
     pub(crate) saved_unix_ms: u64,
+    /// Id of the database that the overrides are from.
+    #[prost(string, tag = "9")]
+    pub(crate) overrides_store_id: String,
 }
 
 impl Kept {
-    /// How long ago it was written, by the wall clock; zero if that has gone backwards.
+    /// How long ago it was written, by the wall clock; zero if that has gone backwards: what is left of an override is never more than
+    /// was left when it was written.
     pub(crate) fn age(&self) -> Duration {
         Duration::from_millis(unix_ms().saturating_sub(self.saved_unix_ms))
     }
@@ -198,7 +202,8 @@ mod tests {
     }
 
     fn kept() -> Kept {
-        Kept { store_id: "s".into(), revision: 7, highest_term: 3, ..Kept::default() }
+        let overrides = vec![sync::Override { id: 1, reason: "drill".into(), ..sync::Override::default() }];
+        Kept { store_id: "s".into(), revision: 7, highest_term: 3, overrides, ..Kept::default() }
     }
 
     #[test]
@@ -240,12 +245,27 @@ mod tests {
             fs::write(file.path(), bytes).unwrap();
             assert!(file.load().is_err(), "{what}");
         }
-        for index in 0..good.len() {
-            let mut flipped = good.clone();
-            flipped[index] ^= 1;
-            fs::write(file.path(), flipped).unwrap();
-            assert!(file.load().is_err(), "bit flipped in byte {index}");
+        for length in 0..good.len() {
+            fs::write(file.path(), &good[..length]).unwrap();
+            assert!(file.load().is_err(), "cut after {length} bytes");
         }
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(file.path(), flipped).unwrap();
+            assert!(file.load().is_err(), "bit {bit} flipped");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_namespace_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = file(dir.path(), "service-a");
+        let service = CallerName::try_new("service-a").unwrap();
+        let other = CacheFile::new(dir.path(), &Namespace::try_new("other").unwrap(), &service);
+        other.store(kept()).unwrap();
+        fs::copy(other.path(), own.path()).unwrap();
+        assert!(matches!(own.load(), Err(CacheFault::Foreign { .. })));
     }
 
     #[test]

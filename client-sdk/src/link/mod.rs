@@ -6,6 +6,7 @@
 pub(crate) mod cache;
 mod receive;
 mod send;
+mod shares;
 mod state;
 mod worker;
 
@@ -124,7 +125,11 @@ async fn keep_cache(link: &Link) {
         link.stale_cache.notified().await;
         let kept = kept(link);
         let writer = file.clone();
-        match tokio::task::spawn_blocking(move || writer.store(kept)).await {
+        let written = tokio::task::spawn_blocking(move || writer.store(kept)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            link.registry.count_cache_fault();
+        }
+        match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(
                 target: "fusebox", path = %file.path().display(), error = &error as &dyn std::error::Error,
@@ -150,6 +155,7 @@ fn kept(link: &Link) -> Kept {
         policies: policies.iter().map(|policy| v1::Policy::from(policy.as_ref())).collect(),
         overrides: link.registry.overrides().iter().map(|own| override_to_wire(own, now)).collect(),
         saved_unix_ms: cache::unix_ms(),
+        overrides_store_id: link.registry.overrides_from(),
     }
 }
 
@@ -160,6 +166,7 @@ pub(crate) fn restore(link: &Link) {
         Ok(Some(kept)) => kept,
         Ok(None) => return,
         Err(fault) => {
+            link.registry.count_cache_fault();
             tracing::warn!(
                 target: "fusebox", path = %file.path().display(), error = &fault as &dyn std::error::Error,
                 "the policy cache is ignored"
@@ -169,14 +176,14 @@ pub(crate) fn restore(link: &Link) {
     };
     let age = kept.age();
     let now = link.clock.now();
-    let Kept { store_id, revision, highest_term, policies, overrides, .. } = kept;
+    let Kept { store_id, revision, highest_term, policies, overrides, overrides_store_id, .. } = kept;
     link.highest_term.fetch_max(highest_term, Ordering::Relaxed);
-    let overrides = overrides
+    let overrides: Vec<_> = overrides
         .into_iter()
         .filter_map(|wire| receive::held_override(wire, now, age).ok())
         .filter(|own| own.until > now)
         .collect();
-    link.registry.set_overrides(overrides);
+    link.registry.set_overrides(overrides, &overrides_store_id);
     let (policies, rejected) = receive::check(policies, link.registry.caller(), &Default::default());
     for refused in &rejected {
         tracing::warn!(target: "fusebox", policy = refused.name, reason = refused.reason, "a policy of the cache is refused");
@@ -199,5 +206,64 @@ fn override_to_wire(own: &HeldOverride, now: Timestamp) -> sync::Override {
         .into(),
         remaining: Some(duration::to_wire(now.until(own.until))),
         reason: own.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fusebox_policy::{CallerName, Namespace, fleet::gate::Forced};
+
+    use super::*;
+    use crate::registry::Caller;
+
+    fn link(dir: &std::path::Path) -> Link {
+        let clock = Clock::start();
+        let namespace = Namespace::default_namespace();
+        let service = CallerName::try_new("service-a").unwrap();
+        let cache = Some(CacheFile::new(dir, &namespace, &service));
+        let caller = Caller { namespace, service, zone: None, allow_chaos: false, ignore_fleet: false };
+        Link {
+            registry: Arc::new(Registry::new(caller, clock, Default::default()).ready()),
+            clock,
+            server: None,
+            cache,
+            highest_term: Arc::default(),
+            stale_cache: Arc::default(),
+            ready: watch::Sender::new(false),
+            transitions: Arc::default(),
+        }
+    }
+
+    /// What is left of an override of 100 s whose file was written so long ago.
+    fn left(saved_unix_ms: u64) -> Option<Duration> {
+        let dir = tempfile::tempdir().unwrap();
+        let link = link(dir.path());
+        let selector = v1::BreakerKey { target: "b".to_owned(), ..v1::BreakerKey::default() };
+        let forced = sync::Override {
+            id: 1,
+            selector: Some(selector),
+            state: v1::FleetState::ForcedOpen.into(),
+            remaining: Some(duration::to_wire(Duration::from_secs(100))),
+            reason: "drill".to_owned(),
+        };
+        let kept = Kept { overrides: vec![forced], saved_unix_ms, highest_term: 7, ..Kept::default() };
+        link.cache.as_ref().unwrap().store(kept).unwrap();
+        restore(&link);
+        assert_eq!(link.highest_term.load(Ordering::Relaxed), 7);
+        let held = link.registry.overrides().pop()?;
+        assert_eq!(held.effect, Forced::Open);
+        Some(link.clock.now().until(held.until))
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_an_override_goes_on_by_the_wall_clock_and_never_grows() {
+        let now = cache::unix_ms();
+        let about = |left: Option<Duration>, seconds: u64| {
+            left.is_some_and(|left| left <= Duration::from_secs(seconds) && left > Duration::from_secs(seconds - 30))
+        };
+        assert!(about(left(now - 40_000), 60), "it went on while the process was away");
+        assert_eq!(left(now - 100_000), None, "it has ended");
+        assert!(about(left(now + 1_000_000), 100), "a clock that was set back adds nothing");
+        assert_eq!(left(0), None);
     }
 }

@@ -27,6 +27,16 @@ use crate::{
 const FASTEST_HEARTBEAT: Duration = Duration::from_millis(50);
 /// Slower than this, and a lost stream would be noticed too late.
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
+/// A verdict that nobody renews is forgotten after this, whatever it says.
+pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(30);
+/// Overrides end: the protocol has none that is longer.
+const LONGEST_OVERRIDE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No term reaches this.
+const GREATEST_TERM: u64 = 1 << 53;
+/// So many runs of a server are between no two streams of a process.
+const FARTHEST_TERM: u64 = 1 << 20;
+/// An id is short.
+const LONGEST_STORE_ID: usize = 128;
 
 /// Trouble on purpose is for processes that have asked for it.
 fn refuse_chaos(policy: &Policy) -> Result<(), Invalid> {
@@ -73,22 +83,38 @@ pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
         .ok_or_else(|| Invalid::new("heartbeat_interval", "is required"))
         .and_then(duration::from_wire)?
         .clamp(FASTEST_HEARTBEAT, SLOWEST_HEARTBEAT);
-    let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+    let lease =
+        lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?.min(LONGEST_LEASE);
+    if store_id.is_empty() || store_id.len() > LONGEST_STORE_ID {
+        return Err(Invalid::new("store_id", format!("must be of 1 to {LONGEST_STORE_ID} bytes")));
+    }
     Ok(Welcome { store_id, term, heartbeat, lease })
 }
 
 impl Link {
     /// A complete set.
-    pub(super) fn apply_snapshot(&self, store_id: &str, revision: u64, wire: Vec<v1::Policy>) -> sync::Ack {
+    pub(super) fn apply_snapshot(
+        &self,
+        store_id: &str,
+        end: sync::SnapshotEnd,
+        wire: Vec<v1::Policy>,
+    ) -> Result<sync::Ack, Unusable> {
+        let sync::SnapshotEnd { revision, policies: _, empty_is_meant } = end;
         let held = self.registry.held();
+        check_order(&held, store_id, revision)?;
+        let other_store = !held.store_id.is_empty() && held.store_id != store_id;
+        if wire.is_empty() && other_store && !empty_is_meant && !held.policies.is_empty() {
+            let reason = "another database has no policies: those that are held stay until it has some".to_owned();
+            return Err(Unusable { revision, reason });
+        }
         if wire.is_empty() && revision == 0 {
             // A store into which nothing was ever written has nothing to say: what protects the calls stays. After any change its
             // revision is above zero, and an empty set then means what it says.
             self.registry.hold(Held { store_id: store_id.to_owned(), revision: Revision(0), ..held });
-            return sync::Ack { revision, rejected: Vec::new() };
+            return Ok(sync::Ack { revision, rejected: Vec::new() });
         }
         let (policies, rejected) = check(wire, self.registry.caller(), &held.policies);
-        self.put_in_force(store_id, revision, policies, rejected)
+        Ok(self.put_in_force(store_id, revision, policies, rejected))
     }
 
     /// What changed since the held set.
@@ -96,7 +122,8 @@ impl Link {
         let sync::Delta { from_revision, revision, upserted, deleted } = delta;
         let held = self.registry.held();
         let same_store = held.store_id == store_id || held.store_id.is_empty();
-        if held.revision.0 != from_revision || (!same_store && from_revision != 0) {
+        check_order(&held, store_id, revision)?;
+        if held.revision.0 != from_revision || !same_store {
             let reason = format!("it is based on revision {from_revision}, but {} is held", held.revision);
             return Err(Unusable { revision, reason });
         }
@@ -147,7 +174,7 @@ impl Link {
         #[cfg(feature = "metrics")]
         if let Some(meters) = self.registry.meters() {
             meters.synced();
-            meters.count("fusebox_policy_rejected_total", rejected.len() as u64);
+            meters.count(crate::metrics::POLICY_REJECTED, rejected.len() as u64);
         }
         let ack = sync::Ack {
             revision,
@@ -196,11 +223,12 @@ impl Link {
             return Err(Invalid::new("state", "is an operator's and comes as an override"));
         }
         let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
+        let lease = lease.min(LONGEST_LEASE);
         let half_open_at = half_open_in.map(duration::from_wire).transpose()?.map(|span| now.plus(span));
         let expires = stream
             .lease_end(anchor_seq, lease)
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let Some(cell) = self.registry.cell(&key) else { return Ok(None) };
         let fence = Fence { term, rev };
         let policy_revision = Revision(policy_revision);
@@ -213,16 +241,16 @@ impl Link {
             half_open_at,
             reason: reason.clone(),
         };
-        let before = cell.look(|gate| gate.fleet_state());
+        let before = cell.look(now, |gate| gate.fleet_state());
         let applied = cell.with(|gate| gate.apply_verdict(verdict, now));
         if !applied {
             return Ok(None);
         }
-        let after = cell.look(|gate| gate.fleet_state());
+        let (after, vetoed) = cell.look(now, |gate| (gate.fleet_state(), gate.vetoes()));
         if before != after {
             tracing::info!(
                 target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy,
-                from = before.name(), to = after.name(), reason, "fleet state changed from {} to {}", before.name(), after.name()
+                from = before.name(), to = after.name(), vetoed, reason, "fleet state changed from {} to {}", before.name(), after.name()
             );
         }
         self.registry.outbox.stir();
@@ -249,12 +277,12 @@ impl Link {
         Ok((!taken).then(|| send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)))
     }
 
-    /// Verdicts hold on.
+    /// Verdicts and shares hold on.
     pub(super) fn renew(&self, stream: &Stream, ack: sync::HeartbeatAck) -> Result<(), Invalid> {
         let sync::HeartbeatAck { seq, term, rev, lease } = ack;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let lease = match (lease, &stream.welcome) {
-            (Some(lease), _) => duration::from_wire(lease)?,
+            (Some(lease), _) => duration::from_wire(lease)?.min(LONGEST_LEASE),
             (None, Some(welcome)) => welcome.lease,
             (None, None) => return Err(Invalid::new("lease", "is required")),
         };
@@ -267,14 +295,19 @@ impl Link {
         for cell in self.registry.cells() {
             cell.with(|gate| (gate.renew(term, rev, until, now), Vec::new()));
         }
+        self.registry.renew_shares(term, rev, until);
         self.registry.outbox.stir();
         Ok(())
     }
 
     /// All overrides.
-    pub(super) fn set_overrides(&self, wire: sync::OverrideSet) -> Result<sync::VerdictAck, Invalid> {
+    pub(super) fn set_overrides(
+        &self,
+        store_id: &str,
+        wire: sync::OverrideSet,
+    ) -> Result<Option<sync::VerdictAck>, Invalid> {
         let sync::OverrideSet { version, term, overrides } = wire;
-        self.saw_term(term);
+        self.saw_term(term)?;
         let now = self.clock.now();
         let overrides = overrides
             .into_iter()
@@ -284,17 +317,36 @@ impl Link {
                     .map_err(|invalid| invalid.under(&format!("overrides[{index}]")))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        tracing::info!(target: "fusebox", overrides = overrides.len(), "overrides applied");
-        self.registry.set_overrides(overrides);
+        let count = overrides.len();
+        if !self.registry.set_overrides(overrides, store_id) {
+            tracing::info!(target: "fusebox", overrides = count, "overrides are not taken: the fleet is ignored, or another database has none");
+            return Ok(None);
+        }
+        tracing::info!(target: "fusebox", overrides = count, "overrides applied");
         self.stale_cache.notify_one();
-        Ok(sync::VerdictAck { key: None, term, rev: version })
+        Ok(Some(sync::VerdictAck { key: None, term, rev: version }))
     }
 
-    pub(super) fn saw_term(&self, term: u64) {
+    /// Remembers a term, if it can be one: terms grow by one at a time, and one from far away would fence every honest server out.
+    pub(super) fn saw_term(&self, term: u64) -> Result<(), Invalid> {
+        let highest = self.highest_term.load(Ordering::Relaxed);
+        if term >= GREATEST_TERM || (highest > 0 && term > highest.saturating_add(FARTHEST_TERM)) {
+            return Err(Invalid::new("term", format!("{term} is implausible after {highest}")));
+        }
         if self.highest_term.fetch_max(term, Ordering::Relaxed) < term {
             self.stale_cache.notify_one();
         }
+        Ok(())
     }
+}
+
+/// What is older than what is held never replaces it: a server that was restored from a backup, or lies, rolls nobody back.
+fn check_order(held: &Held, store_id: &str, revision: u64) -> Result<(), Unusable> {
+    if held.store_id == store_id && revision < held.revision.0 {
+        let reason = format!("it is older than revision {}, which is held", held.revision);
+        return Err(Unusable { revision, reason });
+    }
+    Ok(())
 }
 
 fn fleet_state(wire: i32) -> Result<FleetState, Invalid> {
@@ -316,5 +368,6 @@ pub(super) fn held_override(wire: sync::Override, now: Timestamp, age: Duration)
         }
     };
     let remaining = remaining.ok_or_else(|| Invalid::new("remaining", "is required")).and_then(duration::from_wire)?;
-    Ok(HeldOverride { id, pattern, effect, until: now.plus(remaining.saturating_sub(age)), reason })
+    let left = remaining.min(LONGEST_OVERRIDE).saturating_sub(age);
+    Ok(HeldOverride { id, pattern, effect, until: now.plus(left), reason })
 }

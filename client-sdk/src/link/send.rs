@@ -18,9 +18,10 @@ pub(super) fn request(message: sync::sync_request::Message) -> sync::SyncRequest
 
 /// The window of a breaker. Takes its count of refused calls.
 pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
+    let key = cell.key();
     cell.with(|gate| {
         let report = gate.report(now);
-        let window = to_wire(cell.key(), gate.revision(), &report, gate.held().highest());
+        let window = to_wire(&key, gate.revision(), &report, gate.held().highest());
         let verdict = gate.held().verdict();
         let window = sync::BreakerWindow {
             held_state: verdict.map_or_else(Default::default, |held| v1::FleetState::from(held.state).into()),
@@ -33,7 +34,7 @@ pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
 
 fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -> sync::BreakerWindow {
     // `current` is the server's to find out, from the fence.
-    let Report { local, own_trip, current: _, calls, failures, slow, rejected, causes } = *report;
+    let Report { local, own_trip, current: _, calls, failures, slow, rejected, vetoed, causes } = *report;
     let Causes { connect_error, timeout, target_error, target_overload, local_error } = causes;
     sync::BreakerWindow {
         key: Some(v1::BreakerKey::from(key)),
@@ -47,6 +48,7 @@ fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -
         causes: Some(sync::CauseCounts { connect_error, timeout, target_error, target_overload, local_error }),
         held_term: held.term,
         held_rev: held.rev,
+        vetoed,
         // A transition is about the process' own breaker; what it holds goes with the next window.
         held_state: v1::FleetState::Unspecified.into(),
         held_half_open_in: None,

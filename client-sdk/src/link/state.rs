@@ -89,8 +89,8 @@ impl Stream {
     }
 
     /// The whole set, if it is whole.
-    pub(super) fn end(&mut self, end: sync::SnapshotEnd) -> Result<Vec<v1::Policy>, Unusable> {
-        let sync::SnapshotEnd { revision, policies } = end;
+    pub(super) fn end(&mut self, end: &sync::SnapshotEnd) -> Result<Vec<v1::Policy>, Unusable> {
+        let sync::SnapshotEnd { revision, policies, empty_is_meant: _ } = *end;
         let fault = |reason: String| Unusable { revision, reason };
         let staged = self.staged.take().ok_or_else(|| fault("a snapshot ended that had not begun".to_owned()))?;
         if staged.revision != revision {
@@ -110,19 +110,23 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_nanos(5);
 
+    fn end(revision: u64, policies: u32) -> sync::SnapshotEnd {
+        sync::SnapshotEnd { revision, policies, empty_is_meant: false }
+    }
+
     #[test]
     fn a_snapshot_counts_only_when_it_is_whole() {
         let mut stream = Stream::new(NOW);
-        assert!(stream.end(sync::SnapshotEnd { revision: 1, policies: 0 }).is_err(), "not begun");
+        assert!(stream.end(&end(1, 0)).is_err(), "not begun");
         stream.begin(sync::SnapshotBegin { revision: 1 });
         stream.chunk(sync::PolicyChunk { policies: vec![v1::Policy::default()] }).unwrap();
-        assert!(stream.end(sync::SnapshotEnd { revision: 1, policies: 2 }).is_err(), "one is missing");
+        assert!(stream.end(&end(1, 2)).is_err(), "one is missing");
         stream.begin(sync::SnapshotBegin { revision: 1 });
-        assert!(stream.end(sync::SnapshotEnd { revision: 2, policies: 0 }).is_err(), "another one's end");
+        assert!(stream.end(&end(2, 0)).is_err(), "another one's end");
         stream.begin(sync::SnapshotBegin { revision: 3 });
         stream.chunk(sync::PolicyChunk { policies: vec![v1::Policy::default()] }).unwrap();
         stream.begin(sync::SnapshotBegin { revision: 4 });
-        assert_eq!(stream.end(sync::SnapshotEnd { revision: 4, policies: 0 }), Ok(vec![]), "the older one is dropped");
+        assert_eq!(stream.end(&end(4, 0)), Ok(vec![]), "the older one is dropped");
     }
 
     #[test]

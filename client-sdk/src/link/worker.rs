@@ -15,7 +15,8 @@ use fusebox_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::{
     Link, Server, receive, send,
@@ -35,13 +36,12 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 const SILENT_HEARTBEATS: u32 = 3;
 /// A stream of this age shows that the server is well.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// The first waits of an outage stay short for so long: most outages are restarts.
-const QUICK_FOR: Duration = Duration::from_secs(10);
-const QUICK_CAP: Duration = Duration::from_secs(1);
 const FIRST_CAP: Duration = Duration::from_millis(250);
 const LAST_CAP: Duration = Duration::from_secs(30);
 /// After an answer that another try will hardly change.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// How soon the server hears that a share is acted on. Shares come in groups: one heartbeat tells all of a group.
+const SHARE_TOLD_WITHIN: Duration = Duration::from_millis(20);
 /// How long `GoAway` may keep this process away.
 const MAX_AWAY: Duration = Duration::from_secs(300);
 
@@ -59,19 +59,15 @@ struct End {
 pub(super) async fn keep_stream(link: &Link) {
     let Some(server) = &link.server else { return std::future::pending().await };
     let mut failures = 0_u32;
-    let mut down_since: Option<Timestamp> = None;
     loop {
         let end = Box::pin(one_stream(link, server)).await;
         link.registry.connected.store(false, Ordering::Relaxed);
         let now = link.clock.now();
-        if let Some(welcomed) = end.welcomed {
-            down_since = None;
-            if now.since(welcomed) >= HEALTHY_AFTER {
-                failures = 0;
-            }
+        if end.welcomed.is_some_and(|welcomed| now.since(welcomed) >= HEALTHY_AFTER) {
+            failures = 0;
         }
-        let down_for = now.since(*down_since.get_or_insert(now));
-        let wait = backoff(failures, down_for, fastrand::f64()).max(end.at_least);
+        // Many may have been told the same time: they don't all come at it.
+        let wait = end.at_least.saturating_add(backoff(failures, fastrand::f64()));
         failures = failures.saturating_add(1);
         let (why, wait_ms) = (end.why, wait.as_millis() as u64);
         if end.welcomed.is_some() {
@@ -81,17 +77,16 @@ pub(super) async fn keep_stream(link: &Link) {
         }
         #[cfg(feature = "metrics")]
         if let Some(meters) = link.registry.meters() {
-            meters.count("fusebox_sync_reconnects_total", 1);
+            meters.count(crate::metrics::RECONNECTS, 1);
         }
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Full jitter below a cap that doubles; while an outage is young the cap stays low.
-fn backoff(failures: u32, down_for: Duration, draw: f64) -> Duration {
+/// Full jitter below a cap that doubles.
+fn backoff(failures: u32, draw: f64) -> Duration {
     let doubled = FIRST_CAP.saturating_mul(1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX));
-    let cap = if down_for < QUICK_FOR { QUICK_CAP } else { LAST_CAP };
-    doubled.min(cap).mul_f64(draw)
+    doubled.min(LAST_CAP).mul_f64(draw)
 }
 
 struct Session<'a> {
@@ -116,7 +111,7 @@ async fn one_stream(link: &Link, server: &Server) -> End {
     let opening = tokio::time::timeout(HELLO_LIMIT, client.sync(ReceiverStream::new(outgoing)));
     let mut incoming = match opening.await {
         Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return unwelcome(describe(&status), refused(status.code())),
+        Ok(Err(status)) => return unwelcome(describe(&status), refused(&status)),
         Err(_) => return unwelcome("no answer in time".to_owned(), Duration::ZERO),
     };
     let mut session = Session {
@@ -140,7 +135,7 @@ async fn one_stream(link: &Link, server: &Server) -> End {
                     }
                 }
                 Ok(None) => ("the server ended the stream".to_owned(), Duration::ZERO),
-                Err(status) => (describe(&status), refused(status.code())),
+                Err(status) => (describe(&status), refused(&status)),
             },
             room = up.reserve(), if !session.waiting.is_empty() => match (room, session.waiting.pop_front()) {
                 (Ok(room), Some(message)) => {
@@ -180,14 +175,25 @@ fn describe(status: &tonic::Status) -> String {
 }
 
 /// These answers never take protection away; they only slow the next try.
-fn refused(code: Code) -> Duration {
-    if matches!(
-        code,
-        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented | Code::InvalidArgument
-    ) {
-        REFUSED_WAIT
-    } else {
-        Duration::ZERO
+fn refused(status: &Status) -> Duration {
+    let asked = || status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default().min(MAX_AWAY);
+    match status.code() {
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::NotFound
+        | Code::Unimplemented
+        | Code::InvalidArgument
+        | Code::FailedPrecondition => REFUSED_WAIT,
+        Code::ResourceExhausted | Code::Unavailable => asked(),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss => Duration::ZERO,
     }
 }
 
@@ -212,6 +218,7 @@ fn hello(link: &Link, server: &Server) -> sync::Hello {
         policy_revision: held.revision.0,
         highest_term: link.highest_term.load(Ordering::Relaxed),
         policy_source: source.to_owned(),
+        ignores_fleet: caller.ignore_fleet,
     }
 }
 
@@ -236,7 +243,7 @@ impl Session<'_> {
         if let Down::Welcome(wire) = message {
             let welcome =
                 receive::welcome(wire).map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
-            self.link.saw_term(welcome.term);
+            self.link.saw_term(welcome.term).map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
             let now = self.link.clock.now();
             self.welcomed = Some(now);
             self.heartbeat_due = Some(now.plus(welcome.heartbeat));
@@ -257,12 +264,9 @@ impl Session<'_> {
                 }
             }
             Down::SnapshotEnd(end) => {
-                let revision = end.revision;
-                match self.stream.end(end) {
-                    Ok(policies) => {
-                        let ack = self.link.apply_snapshot(&store_id, revision, policies);
-                        self.applied(ack);
-                    }
+                let applied = self.stream.end(&end).and_then(|set| self.link.apply_snapshot(&store_id, end, set));
+                match applied {
+                    Ok(ack) => self.applied(ack),
                     Err(unusable) => self.refuse(unusable),
                 }
             }
@@ -284,7 +288,8 @@ impl Session<'_> {
                     tracing::warn!(target: "fusebox", reason = %invalid, "a heartbeat's answer is ignored");
                 }
             }
-            Down::Overrides(set) => self.overrides(set),
+            Down::Overrides(set) => self.overrides(&store_id, set),
+            Down::RateShare(share) => self.share(share),
             Down::GoAway(away) => {
                 let sync::GoAway { delay, reason } = away;
                 let delay = delay.and_then(|delay| duration::from_wire(delay).ok()).unwrap_or_default();
@@ -307,17 +312,29 @@ impl Session<'_> {
         self.say(Up::Nack(sync::Nack { revision, reason }));
     }
 
-    fn overrides(&mut self, set: sync::OverrideSet) {
+    fn overrides(&mut self, store_id: &str, set: sync::OverrideSet) {
         let fence = (set.term, set.version);
         if fence < self.overrides_seen {
             return;
         }
-        match self.link.set_overrides(set) {
+        match self.link.set_overrides(store_id, set) {
             Ok(ack) => {
                 self.overrides_seen = fence;
-                self.say(Up::VerdictAck(ack));
+                self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack))));
             }
             Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a set of overrides is ignored"),
+        }
+    }
+
+    fn share(&mut self, share: sync::RateShare) {
+        match self.link.apply_share(&self.stream, share) {
+            // Others may wait for what this process has given up.
+            Ok(true) => {
+                let soon = self.link.clock.now().plus(SHARE_TOLD_WITHIN);
+                self.heartbeat_due = self.heartbeat_due.map(|due| due.min(soon));
+            }
+            Ok(false) => {}
+            Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a share of a rate limit is ignored"),
         }
     }
 
@@ -355,12 +372,13 @@ impl Session<'_> {
             .registry
             .cells()
             .iter()
-            .filter(|cell| all || cell.look(|gate| gate.wants_report()))
+            .filter(|cell| all || cell.look(now, |gate| gate.wants_report()))
             .map(|cell| send::window(cell, now))
             .collect();
         let dropped = self.link.registry.outbox.take_dropped().iter().map(v1::BreakerKey::from).collect();
         let seq = self.stream.heartbeat(now);
-        self.say(Up::Heartbeat(sync::Heartbeat { seq, windows, dropped }));
+        let limits = self.link.limit_reports();
+        self.say(Up::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }));
         self.heartbeat_due = self.stream.welcome.as_ref().map(|welcome| now.plus(welcome.heartbeat));
     }
 }
@@ -370,12 +388,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_ten_seconds_of_an_outage_are_tried_quickly_and_later_ones_slowly() {
-        let young = Duration::from_secs(9);
-        let old = Duration::from_secs(11);
-        assert!((0..100).all(|failures| backoff(failures, young, 0.999) <= QUICK_CAP));
-        assert!(backoff(0, old, 0.999) <= FIRST_CAP);
-        assert!(backoff(100, old, 0.999) > LAST_CAP / 2);
-        assert!((0..100).all(|failures| backoff(failures, old, 0.999) <= LAST_CAP));
+    fn waits_double_up_to_half_a_minute_and_are_drawn_from_all_below() {
+        assert!(backoff(0, 0.999) <= FIRST_CAP && backoff(0, 0.999) > FIRST_CAP / 2);
+        assert_eq!(backoff(3, 0.5), Duration::from_secs(1));
+        assert!(backoff(100, 0.999) > LAST_CAP / 2);
+        assert!((0..100).all(|failures| backoff(failures, 0.999) <= LAST_CAP && backoff(failures, 0.0).is_zero()));
+    }
+
+    #[test]
+    fn an_answer_may_say_when_to_come_again_and_not_later_than_some_minutes() {
+        let told = |code, delay| {
+            let details = tonic_types::ErrorDetails::with_retry_info(Some(Duration::from_secs(delay)));
+            refused(&Status::with_error_details(code, "later", details))
+        };
+        assert_eq!(told(Code::ResourceExhausted, 7), Duration::from_secs(7));
+        assert_eq!(told(Code::Unavailable, 7), Duration::from_secs(7));
+        assert_eq!(told(Code::Unavailable, 1_000_000), MAX_AWAY);
+        assert_eq!(told(Code::Internal, 7), Duration::ZERO);
+        assert_eq!(refused(&Status::permission_denied("no")), REFUSED_WAIT);
     }
 }

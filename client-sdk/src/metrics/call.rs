@@ -143,6 +143,7 @@ impl CallMeter {
             | Event::RetryScheduled { .. }
             | Event::HedgeStarted { .. }
             | Event::FallbackExecuted { .. }
+            | Event::FallbackSkipped { .. }
             | Event::Rejected { .. } => {}
         }
     }

@@ -1,14 +1,17 @@
 //! What is so at a moment: told once in a second by the client's task, not by calls.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use fusebox_policy::{
     Timestamp,
     breaker::{BreakerMode, LocalState},
-    fleet::{gate::Forced, shared::FleetState},
+    fleet::{BreakerKey, gate::Forced, shared::FleetState},
     pipeline::{LiveStrategy, StrategySpec},
 };
-use metrics::{Label, gauge};
+use metrics::{Label, counter, gauge};
 
 use super::Meters;
 use crate::{
@@ -30,6 +33,8 @@ const FLEET: [FleetState; 6] = [
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     policies: HashMap<String, Vec<Label>>,
+    /// Outcomes that breakers have ignored, and those that came late.
+    outcomes: BTreeMap<BreakerKey, (u64, u64)>,
 }
 
 impl Seen {
@@ -41,6 +46,7 @@ impl Seen {
         let own = vec![Label::new("service", meters.service.to_string())];
         gauge!("fusebox_sync_connected", own).set(f64::from(u8::from(connected)));
         let mut policies = HashMap::new();
+        let mut outcomes = BTreeMap::new();
         for live in lives {
             let labels = meters.labels(&live.policy.name, live.policy.definition.selector.target());
             let mut info = labels.clone();
@@ -53,8 +59,13 @@ impl Seen {
                 let mut labels = labels.clone();
                 labels.push(Label::new("strategy", live.strategy(index).to_string()));
                 match stage {
-                    Stage::Breaker(cell) => breaker(cell, &labels, now),
-                    Stage::Limited(limited) => limited.look(|state, spec| bounds(state, spec, &labels, now)),
+                    Stage::Breaker(cell) => {
+                        breaker(cell, &labels, now);
+                        let key = cell.key();
+                        let told = self.outcomes.get(&*key).copied().unwrap_or_default();
+                        outcomes.insert((*key).clone(), count(cell, told, &labels, now));
+                    }
+                    Stage::Limited(limited) => limited.look(now, |state, spec| bounds(state, spec, &labels, now)),
                     Stage::Cache(_) | Stage::Stateless => {}
                 }
             }
@@ -65,7 +76,17 @@ impl Seen {
             }
         }
         self.policies = policies;
+        self.outcomes = outcomes;
     }
+}
+
+/// Counts what has come since `told`, and returns what has been told now. A breaker that has fewer than then started afresh.
+fn count(cell: &Cell, told: (u64, u64), labels: &[Label], now: Timestamp) -> (u64, u64) {
+    let (ignored, late) = cell.look(now, |gate| (gate.breaker().ignored(), gate.breaker().late()));
+    let since = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
+    counter!("fusebox_breaker_ignored_total", labels.to_vec()).increment(since(ignored, told.0));
+    counter!("fusebox_breaker_late_total", labels.to_vec()).increment(since(late, told.1));
+    (ignored, late)
 }
 
 const fn source(source: PolicySource) -> &'static str {
@@ -81,19 +102,20 @@ fn set(name: &'static str, labels: &[Label], value: f64) {
     gauge!(name, labels.to_vec()).set(value);
 }
 
+/// Tells a breaker's gauges.
 fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     cell.tick(now);
-    let (local, fleet, counts, open_for) = cell.look(|gate| {
+    let (local, fleet, vetoed, counts, open_for) = cell.look(now, |gate| {
         let forced = gate.held().override_in_force().map(|own| own.effect);
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
-            (BreakerMode::Disabled, _, _) => "disabled",
             (_, Some(Forced::Open), _) => "forced_open",
             (_, Some(Forced::Closed), _) => "forced_closed",
+            (BreakerMode::Disabled, None, _) => "disabled",
             (_, None, LocalState::Closed) => "closed",
             (_, None, LocalState::Open) => "open",
             (_, None, LocalState::HalfOpen) => "half_open",
         };
-        (local, gate.fleet_state(), gate.breaker().counts(now), gate.half_open_in(now))
+        (local, gate.fleet_state(), gate.vetoes(), gate.breaker().counts(now), gate.half_open_in(now))
     });
     let state = |scope: &'static str, state: &'static str, is: bool| {
         let mut labels = labels.to_vec();
@@ -107,6 +129,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     for own in FLEET {
         state("fleet", own.name(), own == fleet);
     }
+    set("fusebox_breaker_vetoed", labels, f64::from(u8::from(vetoed)));
     let ratio = |part: u64| if counts.calls == 0 { 0.0 } else { part as f64 / counts.calls as f64 };
     set("fusebox_breaker_window_calls", labels, counts.calls as f64);
     set("fusebox_breaker_failure_ratio", labels, ratio(counts.failures));

@@ -1,6 +1,6 @@
 //! What the client tells through the [`metrics`] facade.
 //!
-//! The names are listed in the README of the crate. Handles are registered once for each policy in force, when it takes effect: the
+//! The names are listed in `docs/metrics.md`, and a test holds that page to them. Handles are registered once for each policy in force, when it takes effect: the
 //! recorder must be installed before the client starts. Labels are policy, target and service, never a URL or an instance; a process
 //! that calls more than [`MAX_TARGETS`] targets has the others under one label.
 
@@ -20,6 +20,16 @@ pub(crate) use self::gauges::Seen;
 const MAX_TARGETS: usize = 200;
 /// The label of the others.
 const OTHER: &str = "other";
+/// Uses of that label.
+const LABEL_OVERFLOW: &str = "fusebox_label_overflow_total";
+/// Ends of the stream to the control plane, and dials that came to nothing.
+pub(crate) const RECONNECTS: &str = "fusebox_sync_reconnects_total";
+/// Policies that this process has refused.
+pub(crate) const POLICY_REJECTED: &str = "fusebox_policy_rejected_total";
+/// The last-good file could not be written, or was not used.
+pub(crate) const CACHE_FAULTS: &str = "fusebox_cache_faults_total";
+/// Outcomes of probes that could not be told.
+pub(crate) const EVENTS_DROPPED: &str = "fusebox_events_dropped_total";
 
 /// The meters of one client.
 #[derive(Debug)]
@@ -30,7 +40,12 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn new(service: CallerName) -> Self {
-        Self { service, targets: Mutex::default() }
+        let meters = Self { service, targets: Mutex::default() };
+        // What stands at zero from the start can be watched before it happens for the first time.
+        for name in [LABEL_OVERFLOW, RECONNECTS, POLICY_REJECTED, EVENTS_DROPPED, CACHE_FAULTS] {
+            meters.count(name, 0);
+        }
+        meters
     }
 
     /// The labels of everything about a policy and its target.
@@ -52,7 +67,7 @@ impl Meters {
             return target.to_string();
         }
         drop(targets);
-        counter!("fusebox_label_overflow_total", vec![Label::new("service", self.service.to_string())]).increment(1);
+        self.count(LABEL_OVERFLOW, 1);
         OTHER.to_owned()
     }
 

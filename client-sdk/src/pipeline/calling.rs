@@ -14,6 +14,7 @@ use std::{
 
 use fusebox_policy::{
     Rejection,
+    outcome::RejectionReason,
     pipeline::{Call, Finish, Step},
     retry::CallRules,
 };
@@ -44,12 +45,26 @@ pin_project! {
         operation: Option<O>,
         #[pin]
         first: Option<O::Attempt>,
-        // Of a call whose first attempt waits; none without a policy.
-        waiting: Option<Box<Waiting>>,
-        // Of a call that goes on after its first attempt, or before it.
-        onward: Option<Box<(Underway, Begun<O>)>>,
         rest: G,
-        slow: Option<Pin<Box<S>>>,
+        later: Later<O, S>,
+    }
+}
+
+/// What a call has that did not end in its first poll.
+enum Later<O: Operation, S> {
+    /// Nothing: it has not begun, or waits without a policy.
+    Nothing,
+    /// Its first attempt waits.
+    Waiting(Box<Waiting>),
+    /// It goes on after its first attempt, or before it.
+    Onward(Box<(Underway, Begun<O>)>),
+    /// The rest of the way.
+    Slow(Pin<Box<S>>),
+}
+
+impl<O: Operation, S> Later<O, S> {
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Nothing)
     }
 }
 
@@ -97,10 +112,8 @@ pub(crate) fn calling<O: Operation>(
         begun: false,
         operation: Some(operation),
         first: None,
-        waiting: None,
-        onward: None,
         rest: go_on::<O>,
-        slow: None,
+        later: Later::Nothing,
     }
 }
 
@@ -118,20 +131,19 @@ where
     type Output = Outcome<O>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        let this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let this = self.as_mut().project();
         if std::mem::replace(this.begun, true) {
-            return this.later(false, cx);
+            return self.later(false, cx);
         }
         let target = *this.target;
-        let client = &*target.client;
-        target.snapshot.with(&client.registry, &target.name, target.route.as_deref(), |seen| {
-            Opening { this, clock: client.clock }.open(seen, cx)
-        })
+        let seen = target.snapshot.seen(target);
+        self.open(target.client.clock, &seen, cx)
     }
 }
 
-impl<O, G, S> Projection<'_, '_, O, G, S>
+/// Fields are looked up where they are used: a projection that is handed around has to be written down first.
+impl<O, G, S> Calling<'_, O, G, S>
 where
     O: Operation,
     G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
@@ -141,45 +153,39 @@ where
     /// its deadline not.
     #[cold]
     #[inline(never)]
-    fn later(mut self, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
-        if let Some(slow) = self.slow {
+    fn later(self: Pin<&mut Self>, polled: bool, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let mut this = self.project();
+        if let Later::Slow(slow) = this.later {
             return slow.as_mut().poll(cx);
         }
-        if self.onward.is_none() {
-            let operation = self.operation.as_ref().expect("the operation is here until the rest of the way takes it");
-            let polled = match self.first.as_mut().as_pin_mut() {
-                Some(attempt) if !polled => attempt.poll(cx),
-                Some(_) | None => Poll::Pending,
-            };
-            match ready!(first_polled(polled, self.waiting, operation, cx)) {
-                Ok(outcome) => return Poll::Ready(outcome),
-                Err(onward) => *self.onward = Some(onward),
+        let operation = this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+        let onward = match this.later.take() {
+            Later::Onward(onward) => onward,
+            later @ (Later::Nothing | Later::Waiting(_) | Later::Slow(_)) => {
+                *this.later = later;
+                let polled = match this.first.as_mut().as_pin_mut() {
+                    Some(attempt) if !polled => attempt.poll(cx),
+                    Some(_) | None => Poll::Pending,
+                };
+                match ready!(first_polled(polled, this.later, operation, cx)) {
+                    Ok(outcome) => return Poll::Ready(outcome),
+                    Err(onward) => onward,
+                }
             }
-        }
+        };
         // A response that is not handed out must not keep its connection busy.
-        self.first.set(None);
-        let onward = self.onward.take().expect("it was put there a moment ago");
-        let operation = self.operation.take().expect("only the rest of the way takes it");
-        let slow = self.slow.insert(Box::pin((self.rest)(operation, onward)));
-        slow.as_mut().poll(cx)
+        this.first.set(None);
+        let operation = this.operation.take().expect("only the rest of the way takes it");
+        let mut slow = Box::pin((this.rest)(operation, onward));
+        let polled = slow.as_mut().poll(cx);
+        *this.later = Later::Slow(slow);
+        polled
     }
-}
 
-/// The first poll of a call, while the policy is only borrowed.
-struct Opening<'p, 't, O: Operation, G, S> {
-    this: Projection<'p, 't, O, G, S>,
-    clock: Clock,
-}
-
-impl<O, G, S> Opening<'_, '_, O, G, S>
-where
-    O: Operation,
-    G: Fn(O, Box<(Underway, Begun<O>)>) -> S,
-    S: Future<Output = Outcome<O>>,
-{
-    /// Every outcome is made where it is returned: moving it costs more than all that is decided here.
+    /// The first poll, while the policy is only borrowed. Every outcome is made where it is returned: moving it costs more than
+    /// all that is decided here.
     #[inline(always)]
-    fn open(mut self, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn open(mut self: Pin<&mut Self>, clock: Clock, seen: &Seen, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
         let Some(live) = &seen.live else {
             return match self.begin(None, None, cx) {
                 Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
@@ -188,62 +194,67 @@ where
             };
         };
         let Some(way) = seen.way.as_ref().filter(|_| O::PLAIN && !spans::wanted()) else {
-            return self.decide(live, cx);
+            return self.decide(clock, live, cx);
         };
-        if let Some(entered) = way.enter(live, self.clock) {
+        if let Some(entered) = way.enter(live, clock) {
             // What time remains is told to operations that pass it on; a plain one does not.
-            return match self.begin(Some(live), None, cx) {
+            return match self.as_mut().begin(Some(live), None, cx) {
                 Poll::Ready(Ok(value)) => {
-                    entered.succeeded(self.clock);
+                    entered.succeeded(clock);
                     Poll::Ready(Ok(value))
                 }
-                polled @ (Poll::Ready(Err(_)) | Poll::Pending) => self.leave_lane(live, &entered, polled, cx),
+                polled @ (Poll::Ready(Err(_)) | Poll::Pending) => self.leave_lane(clock, live, &entered, polled, cx),
             };
         }
-        match way.refuse(live, self.clock) {
-            Some((stage, reason, after)) => Poll::Ready(Err(CallError::Rejected(Rejection {
+        match way.refuse(live, clock) {
+            Some((stage, refusal)) => Poll::Ready(Err(CallError::Rejected(Rejection {
                 policy: live.policy.name.clone(),
                 strategy: live.strategy(stage).clone(),
-                reason,
-                after,
+                reason: RejectionReason::Open { retry_after: refusal.retry_after() },
+                after: refusal.after(),
             }))),
-            None => self.decide(live, cx),
+            None => self.decide(clock, live, cx),
         }
     }
 
     /// Begins the first attempt and polls it.
     #[inline]
     fn begin(
-        &mut self,
+        self: Pin<&mut Self>,
         live: Option<&Live>,
         remaining: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<O::Value, O::Error>> {
-        let operation = self.this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
-        self.this.first.set(Some(operation.attempt(live, remaining)));
-        self.this.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+        let mut this = self.project();
+        let operation = this.operation.as_mut().expect("the operation is here until the rest of the way takes it");
+        this.first.set(Some(operation.attempt(live, remaining)));
+        this.first.as_mut().as_pin_mut().map_or(Poll::Pending, |attempt| attempt.poll(cx))
+    }
+
+    /// Goes on after the first attempt, or before it.
+    fn go_on(mut self: Pin<&mut Self>, underway: Underway, begun: Begun<O>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        *self.as_mut().project().later = Later::Onward(Box::new((underway, begun)));
+        self.later(true, cx)
     }
 
     /// Asks the machine.
     #[inline(never)]
-    fn decide(mut self, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+    fn decide(mut self: Pin<&mut Self>, clock: Clock, live: &Arc<Live>, cx: &mut Context<'_>) -> Poll<Outcome<O>> {
+        let call = Call::new(self.rules);
         if spans::wanted() {
-            let underway = Underway::new(Call::new(*self.this.rules), Arc::clone(live), self.clock);
-            *self.this.onward = Some(Box::new((underway, Begun::New)));
-            return self.this.later(true, cx);
+            return self.go_on(Underway::new(call, Arc::clone(live), clock), Begun::New, cx);
         }
-        let now = self.clock.now();
-        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
+        let now = clock.now();
+        let mut machine = Machine { call, live, clock };
         let step = machine.call.start(live.pipeline(), &**live, now);
         if let Step::Finish(Finish::Rejected { stage, reason }) = step {
             return Poll::Ready(Err(CallError::Rejected(live.rejection(stage, reason))));
         }
         if step != Step::Attempt {
-            *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, None))));
-            return self.this.later(true, cx);
+            return self.go_on(machine.settle(live), Begun::Step(step, None), cx);
         }
         let remaining = machine.call.deadline().map(|deadline| now.until(deadline));
-        let polled = self.begin(Some(live), remaining, cx);
+        let polled = self.as_mut().begin(Some(live), remaining, cx);
         self.after_first(machine, live, polled, cx)
     }
 
@@ -251,32 +262,34 @@ where
     #[cold]
     #[inline(never)]
     fn leave_lane(
-        self,
+        self: Pin<&mut Self>,
+        clock: Clock,
         live: &Arc<Live>,
         entered: &Entered<'_>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
-        let mut machine = Machine { call: Call::new(*self.this.rules), live, clock: self.clock };
-        let step = machine.call.start(live.pipeline(), entered, entered.at(self.clock));
+        let mut machine = Machine { call: Call::new(self.rules), live, clock };
+        let step = machine.call.start(live.pipeline(), entered, entered.at(clock));
         debug_assert_eq!(step, Step::Attempt, "the lane is taken only where all strategies let a call pass");
         self.after_first(machine, live, polled, cx)
     }
 
     /// The first attempt has been polled.
     fn after_first(
-        self,
+        mut self: Pin<&mut Self>,
         mut machine: Machine<'_>,
         live: &Arc<Live>,
         polled: Poll<Result<O::Value, O::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Outcome<O>> {
         let Poll::Ready(result) = polled else {
-            *self.this.waiting = Some(Box::new(Waiting { underway: machine.settle(live), sleep: None }));
-            return self.this.later(true, cx);
+            let waiting = Waiting { underway: machine.settle(live), sleep: None };
+            *self.as_mut().project().later = Later::Waiting(Box::new(waiting));
+            return self.later(true, cx);
         };
-        let now = self.clock.now();
-        let operation = self.this.operation.as_ref().expect("the operation is here until the rest of the way takes it");
+        let now = machine.clock.now();
+        let operation = self.operation.as_ref().expect("the operation is here until the rest of the way takes it");
         let step = operation.judge(result.as_ref(), |outcome, facts| {
             machine.call.attempt_ended(live.pipeline(), &**live, outcome, facts, now)
         });
@@ -284,20 +297,20 @@ where
         if step == Step::Finish(Finish::Value) {
             return Poll::Ready(result);
         }
-        *self.this.onward = Some(Box::new((machine.settle(live), Begun::Step(step, Some(result)))));
-        self.this.later(true, cx)
+        let underway = machine.settle(live);
+        self.go_on(underway, Begun::Step(step, Some(result)), cx)
     }
 }
 
 /// The first attempt has been polled once more: its outcome, or the beginning of the rest of the way.
 #[expect(clippy::type_complexity, reason = "it is read once, where it is made")]
-fn first_polled<O: Operation>(
+fn first_polled<O: Operation, S>(
     polled: Poll<Result<O::Value, O::Error>>,
-    waiting: &mut Option<Box<Waiting>>,
+    later: &mut Later<O, S>,
     operation: &O,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Outcome<O>, Box<(Underway, Begun<O>)>>> {
-    let Some(own) = waiting else {
+    let Later::Waiting(own) = later else {
         // Without a policy there is nothing around the operation.
         return polled.map(|result| Ok(result.map_err(CallError::Inner)));
     };
@@ -320,9 +333,9 @@ fn first_polled<O: Operation>(
     Poll::Ready(match (step, slot) {
         (Step::Finish(Finish::Value), Some(outcome)) => Ok(outcome),
         (Step::Finish(Finish::Timeout { stage }), None) => Ok(Err(timeout(live, stage))),
-        (step, slot) => match waiting.take() {
-            Some(own) => Err(Box::new((own.underway, Begun::Step(step, slot)))),
-            None => return Poll::Pending,
+        (step, slot) => match later.take() {
+            Later::Waiting(own) => Err(Box::new((own.underway, Begun::Step(step, slot)))),
+            Later::Nothing | Later::Onward(_) | Later::Slow(_) => return Poll::Pending,
         },
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use fusebox_policy::{
     Draw, Outcome, Timestamp,
     breaker::{BreakerMode, BreakerSpec, Ending},
@@ -22,8 +23,8 @@ use crate::report::{Origin, Outbox, tell};
 /// One live breaker. It outlives the policies that describe it.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    /// A changed scope changes the key, and with it the cell.
-    key: BreakerKey,
+    /// A changed name or scope changes the key; what is known stays.
+    key: ArcSwap<BreakerKey>,
     word: Apart<Word>,
     shards: ThreadLocal<Arc<Apart<Shard>>>,
     gate: Mutex<Guarded>,
@@ -48,11 +49,16 @@ impl Cell {
             Guarded { generation: gate.breaker().generation(), gate, epoch: 1, spec, latest: Timestamp::ZERO };
         let word = Apart(Word::new());
         guarded.publish(&word.0);
-        Self { key, word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
+        Self { key: ArcSwap::from_pointee(key), word, shards: ThreadLocal::new(), gate: Mutex::new(guarded), outbox }
     }
 
-    pub(crate) const fn key(&self) -> &BreakerKey {
-        &self.key
+    pub(crate) fn key(&self) -> Arc<BreakerKey> {
+        self.key.load_full()
+    }
+
+    /// Gives it another key, under which it is told from here on.
+    pub(crate) fn rename(&self, key: BreakerKey) {
+        self.key.store(Arc::new(key));
     }
 
     /// What it says to all threads.
@@ -75,9 +81,9 @@ impl Cell {
             if let Some(generation) = self.shards.get().and_then(|shard| shard.0.generation_of(epoch)) {
                 return Ok(Gate::pass_at_rest(generation));
             }
-        } else if let Some((retry_after, _)) = self.word.0.refusal(|| now) {
+        } else if let Some(refusal) = self.word.0.refusal(|| now) {
             self.shard().0.count_rejection();
-            return Err(RejectionReason::Open { retry_after });
+            return Err(RejectionReason::Open { retry_after: refusal.retry_after() });
         }
         self.with_shard(now, |gate| gate.try_acquire(now, draw()))
     }
@@ -149,7 +155,7 @@ impl Cell {
             shadow: guarded.spec.mode() == BreakerMode::Shadow,
         };
         drop(guarded);
-        tell(&self.outbox, &self.key, &origin, effects);
+        tell(&self.outbox, &self.key.load(), &origin, effects);
         value
     }
 
@@ -169,10 +175,16 @@ impl Cell {
     }
 
     /// Lets `act` look at the gate.
-    pub(crate) fn look<T>(&self, act: impl FnOnce(&Gate) -> T) -> T {
+    pub(crate) fn look<T>(&self, now: Timestamp, act: impl FnOnce(&Gate) -> T) -> T {
         let mut guarded = self.gate.lock();
+        guarded.latest = guarded.latest.max(now);
         self.drain(&mut guarded);
         act(&guarded.gate)
+    }
+
+    /// Whether only a few calls pass, since the target was down a moment ago.
+    pub(crate) fn is_recovering(&self, now: Timestamp) -> bool {
+        self.look(now, |gate| gate.is_recovering(now))
     }
 
     /// The last outcome that counted as a failure here.

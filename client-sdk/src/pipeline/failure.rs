@@ -37,6 +37,7 @@ pub(super) fn pack(failure: Option<Outcome>) -> Option<u64> {
 }
 
 /// The failure that a number means.
+#[inline]
 pub(super) fn unpack(number: u64) -> Option<Outcome> {
     let rest = number >> STATUS;
     match number & 3 {

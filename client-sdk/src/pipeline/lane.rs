@@ -20,7 +20,7 @@ use fusebox_policy::{
 use super::{
     cell::Cell,
     live::{Live, Stage},
-    tally::{Apart, Shard},
+    tally::{Apart, Refusal, Shard},
 };
 use crate::clock::Clock;
 
@@ -123,18 +123,18 @@ impl Way {
         Some(Entered { live, breaker: self.lane.breaker, at, rest })
     }
 
-    /// For how long its breaker refuses, and after which failure, if it does and nothing around it would look at that.
+    /// Its breaker's refusal, if it refuses and nothing around it would look at that: of which stage.
     #[inline(always)]
-    pub(super) fn refuse(&self, live: &Live, clock: Clock) -> Option<(usize, RejectionReason, Option<Outcome>)> {
+    pub(super) fn refuse(&self, live: &Live, clock: Clock) -> Option<(usize, Refusal)> {
         let (cell, shard) = self.breaker.as_ref()?;
         let stage = self.lane.breaker.filter(|_| self.lane.bare)?;
-        let (retry_after, after) = cell.word().refusal(|| clock.now())?;
+        let refusal = cell.word().refusal(|| clock.now())?;
         shard.0.count_rejection();
-        let reason = RejectionReason::Open { retry_after };
-        if live.listens() {
-            live.event(Event::Rejected { stage, reason });
+        // Who listens to single calls has kept this one out of the lane.
+        if live.is_recorded() {
+            live.event(Event::Rejected { stage, reason: RejectionReason::Open { retry_after: refusal.retry_after() } });
         }
-        Some((stage, reason, after))
+        Some((stage, refusal))
     }
 }
 
@@ -217,6 +217,10 @@ impl Cells for Entered<'_> {
 
     fn try_retry(&self, stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool {
         self.live.try_retry(stage, budget, now)
+    }
+
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.live.is_recovering(stage, now)
     }
 
     fn draw(&self) -> Draw {

@@ -56,10 +56,16 @@ impl Live {
         self.stages.iter().filter_map(|stage| if let Stage::Breaker(cell) = stage { Some(cell) } else { None })
     }
 
-    /// The live state of the strategy of this name.
-    pub(crate) fn stage(&self, name: &StrategyName) -> Option<&Stage> {
-        let index = self.pipeline().strategies().iter().position(|strategy| strategy.name() == name)?;
-        self.stages.get(index)
+    /// The live state of what has become the strategy at an index of a changed pipeline.
+    pub(crate) fn former_stage(&self, changed: &PipelineSpec, index: usize) -> Option<&Stage> {
+        self.stages.get(changed.former_index(index, self.pipeline())?)
+    }
+
+    /// The headers that carry the remaining time downstream.
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
+    pub(crate) fn propagate_headers(&self) -> impl Iterator<Item = &str> {
+        let timeouts = self.pipeline().strategies().iter().filter_map(|strategy| strategy.spec().as_timeout());
+        timeouts.filter_map(|timeout| timeout.propagate_header())
     }
 
     /// The name of the strategy at an index of the pipeline.
@@ -84,13 +90,13 @@ impl Live {
         let _ = waited;
     }
 
-    /// Whether anybody may want to hear of a single refusal.
-    pub(super) fn listens(&self) -> bool {
+    /// Whether every refusal is kept on record.
+    #[inline]
+    pub(super) const fn is_recorded(&self) -> bool {
         #[cfg(feature = "test")]
-        if self.recorder.is_some() {
-            return true;
-        }
-        super::spans::wanted()
+        return self.recorder.is_some();
+        #[cfg(not(feature = "test"))]
+        false
     }
 
     pub(crate) fn rejection(&self, stage: usize, reason: RejectionReason) -> Rejection {
@@ -183,6 +189,10 @@ impl Cells for Live {
         self.budget.try_retry(budget, now)
     }
 
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.cell(stage).is_some_and(|cell| cell.is_recovering(now))
+    }
+
     fn draw(&self) -> Draw {
         draw()
     }
@@ -239,11 +249,15 @@ impl Cells for Live {
                 "retry {retry} after {delay:?}"
             ),
             Event::RetryStopped { stop, attempts, .. } => tracing::debug!(
-                target: "fusebox", target = %service, %policy, %strategy, attempts, stop = ?stop, "retry stopped"
+                target: "fusebox", target = %service, %policy, %strategy, attempts, stop = stop.name(), "retry stopped"
             ),
             Event::FallbackExecuted { after, .. } => {
                 tracing::info!(target: "fusebox", target = %service, %policy, %strategy, cause = %after, "fallback executed");
             }
+            Event::FallbackSkipped { after, .. } => tracing::debug!(
+                target: "fusebox", target = %service, %policy, %strategy, cause = %after,
+                "fallback skipped: the call has no value of its type to answer with"
+            ),
             Event::Rejected { reason, .. } => {
                 tracing::debug!(target: "fusebox", target = %service, %policy, %strategy, reason = %reason, "rejected");
             }

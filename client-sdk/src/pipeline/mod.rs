@@ -23,7 +23,7 @@ pub(crate) use cache::{CacheStore, Flight};
 pub(crate) use calling::calling;
 #[cfg(feature = "http")]
 pub(crate) use drive::drive;
-pub(crate) use limited::Limited;
+pub(crate) use limited::{Limited, Wanted};
 pub(crate) use live::{Live, Stage};
 pub(crate) use operation::{Looked, Operation};
 pub(crate) use purse::Purse;

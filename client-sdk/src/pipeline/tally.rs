@@ -38,6 +38,27 @@ pub(super) enum Said {
     },
 }
 
+/// A refusal, as words: it is made into what callers read where they get it, since copying that costs more than making it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    nanos: u64,
+    failure: u64,
+}
+
+impl Refusal {
+    /// Until the breaker has to be asked again.
+    #[inline(always)]
+    pub(super) const fn retry_after(self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// The failure that the breaker has seen last.
+    #[inline(always)]
+    pub(super) fn after(self) -> Option<Outcome> {
+        failure::unpack(self.failure)
+    }
+}
+
 /// What a gate says to all threads, in one word and a deadline. Written under the gate's lock only.
 #[derive(Debug)]
 pub(super) struct Word {
@@ -83,7 +104,7 @@ impl Word {
 
     /// For how long it refuses every call, at a moment, and after which failure. The clock is asked only if it refuses.
     #[inline(always)]
-    pub(super) fn refusal(&self, now: impl FnOnce() -> Timestamp) -> Option<(Duration, Option<Outcome>)> {
+    pub(super) fn refusal(&self, now: impl FnOnce() -> Timestamp) -> Option<Refusal> {
         let word = self.word.load(Ordering::Acquire);
         if word & 3 != REFUSE {
             return None;
@@ -92,7 +113,7 @@ impl Word {
         let now = now();
         // The time of a refusal is told to people: it must be of the same publication.
         let holds = now < until && self.word.load(Ordering::Acquire) == word;
-        holds.then(|| (now.until(until), failure::unpack(word >> 2)))
+        holds.then(|| Refusal { nanos: until.as_nanos() - now.as_nanos(), failure: word >> 2 })
     }
 
     /// Whether this is still the rest of an epoch.
@@ -345,8 +366,8 @@ mod loom_tests {
                     word.publish(Said::Rest { epoch: 1 }, Timestamp::from_nanos(99));
                 })
             };
-            if let Some((wait, None)) = word.refusal(|| Timestamp::ZERO) {
-                assert_eq!(wait, Duration::from_nanos(10));
+            if let Some(refusal) = word.refusal(|| Timestamp::ZERO) {
+                assert_eq!((refusal.retry_after(), refusal.after()), (Duration::from_nanos(10), None));
             }
             thread.join().unwrap();
         });

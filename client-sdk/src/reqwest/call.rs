@@ -75,7 +75,7 @@ impl<'a, S: Sender> HttpCall<'a, S> {
 
     fn propagate(&self, request: &mut reqwest::Request, remaining: Option<Duration>) {
         let Some(remaining) = remaining else { return };
-        for name in self.timeouts().filter_map(TimeoutSpec::propagate_header) {
+        for name in self.live.propagate_headers() {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
                 let ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
                 request.headers_mut().insert(name, HeaderValue::from(ms));

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
-use fusebox_policy::Outcome;
-use http::{HeaderName, HeaderValue, Method};
+use fusebox_policy::{Outcome, fallback::Answers, retry::CallRules};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     Attempts, DEFAULT_REPLAY_LIMIT, FALLBACK_HEADER, Replaced, call::HttpCall, errors, stale, stale::StaleStore,
@@ -83,7 +83,7 @@ impl Http {
         }
         let key = stale::key(&live, &request);
         let mut call = HttpCall::new(self, sender, Arc::clone(&live), request, replayable, key.clone());
-        let rules = self.target.rules(idempotent, replayable);
+        let rules = self.target.rules(idempotent, replayable, Answers::Anything);
         let driven = Box::pin(drive(client.clock, Arc::clone(&live), rules, &mut call)).await;
         let mut response = driven.result?;
         response.extensions_mut().insert(Attempts(driven.attempts));
@@ -116,6 +116,6 @@ fn has_retry(live: &Live) -> bool {
 }
 
 fn is_idempotent(request: &reqwest::Request) -> bool {
-    let by_method = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    by_method.contains(request.method()) || request.headers().contains_key("idempotency-key")
+    CallRules::IDEMPOTENT_METHODS.contains(&request.method().as_str())
+        || request.headers().contains_key("idempotency-key")
 }

@@ -17,7 +17,7 @@ use std::{
 
 use ::tonic::{Code, Status, body::Body};
 use ::tower::Service;
-use fusebox_policy::outcome::RejectionReason;
+use fusebox_policy::{fallback::Answers, outcome::RejectionReason};
 
 use self::call::GrpcCall;
 use crate::{
@@ -42,7 +42,8 @@ impl Target {
     ///
     /// Calls are retried by the policy's rules for gRPC codes and pushback, provided that [`Target::idempotent`] says that they may
     /// run twice, or that the policy says `nonIdempotent: true`, or that the request has not left. Strategies' refusals come as
-    /// `UNAVAILABLE` (`RESOURCE_EXHAUSTED` from a rate limiter), timeouts as `DEADLINE_EXCEEDED`; the message names policy and strategy.
+    /// `UNAVAILABLE` (`RESOURCE_EXHAUSTED` from a rate limiter), timeouts as `DEADLINE_EXCEEDED`; the message names policy and strategy,
+    /// and the source of the status is a [`CallError`] of `Status`, which tells a refusal from the server's own `UNAVAILABLE`.
     pub fn tonic<S>(&self, channel: S) -> GrpcChannel<S> {
         GrpcChannel { inner: channel, target: self.clone(), others: HashMap::new() }
     }
@@ -78,7 +79,7 @@ where
         Box::pin(async move {
             let route = request.uri().path().trim_start_matches('/').to_owned();
             let request = request::Request::read(request, REPLAY_LIMIT);
-            let rules = target.rules(false, request.is_replayable());
+            let rules = target.rules(false, request.is_replayable(), Answers::Target);
             let mut call = GrpcCall { channel: inner, others, request, route: route.clone() };
             let route = target.route.as_deref().unwrap_or(&route).to_owned();
             target.drive(&mut call, Some(&route), rules).await.map_err(into_status)

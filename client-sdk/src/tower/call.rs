@@ -15,7 +15,8 @@ use super::Protocol;
 use crate::{
     error::FallbackFault,
     pipeline::{Flight, Live, Looked, Operation},
-    target::{Failure, TypedFallback, fallback_kind, fallback_with},
+    prepared::TypedFallback,
+    target::{Failure, fallback_kind, fallback_with},
 };
 
 pub(crate) struct ServiceCall<S, R, P, F> {
@@ -45,13 +46,18 @@ where
     type Fallback = Either<Ready<Result<S::Response, FallbackFault>>, F::Answer>;
     type Lookup = Ready<Looked<S::Response>>;
 
-    fn attempt(&mut self, _live: Option<&Live>, _remaining: Option<Duration>) -> Oneshot<S, R> {
+    fn attempt(&mut self, live: Option<&Live>, remaining: Option<Duration>) -> Oneshot<S, R> {
         let request = if self.replayable {
             self.request.as_ref().and_then(|request| self.protocol.again(request))
         } else {
             self.request.take()
         };
-        let request = request.expect("the core never asks twice for what can't be made again");
+        let mut request = request.expect("the core never asks twice for what can't be made again");
+        if let Some((live, remaining)) = live.zip(remaining) {
+            for header in live.propagate_headers() {
+                self.protocol.propagate(&mut request, header, remaining);
+            }
+        }
         Oneshot::new(self.service.clone(), request)
     }
 

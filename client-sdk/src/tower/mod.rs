@@ -18,7 +18,8 @@ use self::call::ServiceCall;
 pub use self::protocol::{Http, Plain, Protocol};
 use crate::{
     error::{BoxError, CallError},
-    target::{Asked, Failure, NoFallback, Target, TypedFallback},
+    prepared::{Asked, Fixed, NoFallback, TypedFallback},
+    target::{Failure, Target},
 };
 
 /// Puts a target's policy around a service. Made by [`Target::layer`] and [`Target::http_layer`].
@@ -62,7 +63,13 @@ impl<P, F> PolicyLayer<P, F> {
         B: FnMut(Failure) -> Fut + Clone,
         Fut: Future<Output = Result<R, BoxError>>,
     {
-        PolicyLayer { target: self.target, protocol: self.protocol, fallback: Asked::new(function) }
+        PolicyLayer { target: self.target, protocol: self.protocol, fallback: Asked(function) }
+    }
+
+    /// A response for where the policy has a fallback strategy; but `error` stays an error.
+    #[must_use]
+    pub fn or_value<R: Clone>(self, response: R) -> PolicyLayer<P, Fixed<R>> {
+        PolicyLayer { target: self.target, protocol: self.protocol, fallback: Fixed(response) }
     }
 }
 
@@ -99,7 +106,7 @@ where
         Box::pin(async move {
             let own = protocol.route(&request);
             let route = target.route.clone();
-            let rules = target.rules(protocol.idempotent(&request), protocol.again(&request).is_some());
+            let rules = target.rules(protocol.idempotent(&request), protocol.again(&request).is_some(), F::ANSWERS);
             let mut call = ServiceCall::new(inner, request, rules.replayable, protocol, fallback);
             target.drive(&mut call, route.as_deref().or(own.as_deref()), rules).await
         })

@@ -1,7 +1,12 @@
 //! What requests and responses of a protocol mean to a policy.
 
-use fusebox_policy::outcome::{ErrorKind, Facts, NoFacts, Outcome};
-use http::{Method, Request, Response};
+use std::time::Duration;
+
+use fusebox_policy::{
+    outcome::{ErrorKind, Facts, NoFacts, Outcome},
+    retry::CallRules,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 
 use crate::classify::{self, Head};
 
@@ -13,6 +18,10 @@ pub trait Protocol<Req, Res, E> {
     fn idempotent(&self, request: &Req) -> bool;
     /// The same request once more; `None` if it can't be made again.
     fn again(&self, request: &Req) -> Option<Req>;
+    /// Tells the service in a header how much time remains, in milliseconds; nothing, where requests have no headers.
+    fn propagate(&self, request: &mut Req, header: &str, remaining: Duration) {
+        let _ = (request, header, remaining);
+    }
     /// Calls `act` with what the result is.
     fn judge(&self, result: Result<&Res, &E>, act: &mut dyn FnMut(Outcome, &dyn Facts));
 }
@@ -43,10 +52,9 @@ impl<Req: Clone, Res, E> Protocol<Req, Res, E> for Plain {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 
-/// Methods that are as good twice as once (RFC 9110, 9.2.2), and requests that carry a key.
+/// By its method, or because it carries a key.
 pub(crate) fn is_idempotent(method: &Method, headers: &http::HeaderMap) -> bool {
-    let by_method = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    by_method.contains(method) || headers.contains_key("idempotency-key")
+    CallRules::IDEMPOTENT_METHODS.contains(&method.as_str()) || headers.contains_key("idempotency-key")
 }
 
 impl<B: Clone, C, E> Protocol<Request<B>, Response<C>, E> for Http {
@@ -60,6 +68,13 @@ impl<B: Clone, C, E> Protocol<Request<B>, Response<C>, E> for Http {
 
     fn again(&self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
+    }
+
+    fn propagate(&self, request: &mut Request<B>, header: &str, remaining: Duration) {
+        if let Ok(name) = HeaderName::from_bytes(header.as_bytes()) {
+            let ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+            request.headers_mut().insert(name, HeaderValue::from(ms));
+        }
     }
 
     fn judge(&self, result: Result<&Response<C>, &E>, act: &mut dyn FnMut(Outcome, &dyn Facts)) {

@@ -33,8 +33,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// The control plane.
 pub(crate) struct Fake {
-    sessions: mpsc::Receiver<Session>,
-    connect: mpsc::Sender<io::Result<DuplexStream>>,
+    pub(crate) sessions: mpsc::Receiver<Session>,
+    pub(crate) connect: mpsc::Sender<io::Result<DuplexStream>>,
     pub(crate) up: Arc<AtomicBool>,
     pub(crate) dials: Arc<std::sync::atomic::AtomicU32>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Fake {
 pub(crate) struct Session {
     pub(crate) hello: sync::Hello,
     requests: Streaming<sync::SyncRequest>,
-    responses: mpsc::Sender<Result<sync::SyncResponse, tonic::Status>>,
+    pub(crate) responses: mpsc::Sender<Result<sync::SyncResponse, tonic::Status>>,
 }
 
 struct Service {
@@ -129,9 +129,18 @@ impl Session {
         self.responses.send(Ok(sync::SyncResponse { message: Some(message) })).await.unwrap();
     }
 
+    /// Ends the stream with an error.
+    pub(crate) async fn fail(self, status: tonic::Status) {
+        self.responses.send(Err(status)).await.unwrap();
+    }
+
     pub(crate) async fn welcome(&mut self, term: u64) {
+        self.welcome_from("store", term).await;
+    }
+
+    pub(crate) async fn welcome_from(&mut self, store_id: &str, term: u64) {
         self.say(Down::Welcome(sync::Welcome {
-            store_id: "store".to_owned(),
+            store_id: store_id.to_owned(),
             term,
             heartbeat_interval: Some(to_wire(HEARTBEAT)),
             lease: Some(to_wire(LEASE)),
@@ -148,7 +157,7 @@ impl Session {
     }
 
     pub(crate) async fn end(&mut self, revision: u64, policies: u32) {
-        self.say(Down::SnapshotEnd(sync::SnapshotEnd { revision, policies })).await;
+        self.say(Down::SnapshotEnd(sync::SnapshotEnd { revision, policies, empty_is_meant: false })).await;
     }
 
     /// A whole snapshot; returns the answer.

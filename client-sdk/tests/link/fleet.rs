@@ -179,6 +179,41 @@ async fn a_half_open_fleet_lets_one_call_pass_for_each_permit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_word_of_an_operator_holds_for_every_breaker_it_names_also_for_those_to_come() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(5).await;
+    let forced = |version, overrides| Down::Overrides(sync::OverrideSet { version, term: 5, overrides });
+    let isolated = sync::Override {
+        id: 1,
+        selector: Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() }),
+        state: v1::FleetState::ForcedOpen.into(),
+        remaining: Some(to_wire(Duration::from_secs(600))),
+        reason: "drill".to_owned(),
+    };
+    session.say(forced(1, vec![isolated])).await;
+    session.acknowledged().await;
+    let mut other = policy(1, BREAKER);
+    other.name = "namespaces/default/policies/payments".to_owned();
+    other.spec.as_mut().unwrap().r#match.as_mut().unwrap().routes = vec!["pay.Pay/*".to_owned()];
+    session.snapshot(1, vec![policy(1, BREAKER), other]).await;
+    let call = async |route: &str| {
+        let target = client.target("service-b").route(route);
+        target.call(|| async { Ok::<_, &str>(()) }).await
+    };
+    for (route, policy) in [("pay.Pay/Charge", "payments"), ("GET /", "service-b")] {
+        let CallError::Rejected(rejection) = call(route).await.unwrap_err() else { panic!("not refused") };
+        assert!(matches!(rejection.reason, RejectionReason::ForcedOpen { .. }), "{rejection}");
+        assert_eq!(rejection.policy.as_str(), policy);
+    }
+    session.say(forced(2, vec![])).await;
+    session.acknowledged().await;
+    for route in ["pay.Pay/Charge", "GET /"] {
+        call(route).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process() {
     let dir = tempfile::tempdir().unwrap();
     let mut fake = Fake::start();
@@ -223,4 +258,29 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
     tokio::time::advance(Duration::from_secs(600)).await;
     assert_eq!(fleet(&client), FleetStateShown::Released, "it ends by itself");
     call(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_own_calls_go_well_does_not_obey_and_says_so_until_they_fail() {
+    let (_fake, client, mut session) = connected().await;
+    for _ in 0..20 {
+        call(&client).await.unwrap();
+    }
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    let shown = client.status().breakers.remove(0);
+    assert_eq!((shown.fleet, shown.vetoed, shown.admission), (FleetStateShown::Open, true, 1.0));
+    call(&client).await.unwrap();
+    let vetoed = |wanted: bool| {
+        move |message| {
+            let Up::Heartbeat(heartbeat) = message else { return None };
+            heartbeat.windows.iter().any(|window| window.vetoed == wanted).then_some(())
+        }
+    };
+    session.until("a window with the veto", vetoed(true)).await;
+    // One of two in a row is half of what trips its own breaker.
+    fail(&client, 1).await;
+    assert!(call(&client).await.unwrap_err().is_rejection());
+    assert!(!client.status().breakers[0].vetoed);
+    session.until("a window without the veto", vetoed(false)).await;
 }

@@ -3,5 +3,9 @@
 
 mod fake;
 mod fleet;
+mod ignored;
+mod kept;
+mod metrics;
 mod policies;
 mod reconnect;
+mod shares;

@@ -181,9 +181,77 @@ async fn the_last_good_policies_come_from_disk_when_there_is_no_server() {
     let sync::Hello { store_id, policy_revision, highest_term, policy_source, .. } = session.hello;
     assert_eq!((store_id.as_str(), policy_revision, highest_term, policy_source.as_str()), ("store", 4, 9, "disk"));
 
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
-    }
+    // Nothing may be writing still: a folder of its own.
+    let damaged = tempfile::tempdir().unwrap();
+    std::fs::write(damaged.path().join("default.service-a.policies"), "damaged").unwrap();
+    let dir = damaged;
     let client = fake.client().cache_dir(dir.path()).builtin_policy(domain(TIMEOUT)).start().unwrap();
     assert_eq!(client.status().source, PolicySource::Builtin, "a damaged file counts as none");
+    assert_eq!(client.status().cache_faults, 1, "and is counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_restored_from_a_backup_rolls_nobody_back() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(1).await;
+    session.snapshot(7, vec![policy(7, BREAKER)]).await;
+    session.begin(6, vec![policy(6, TIMEOUT)]).await;
+    session.end(6, 1).await;
+    assert_eq!(nack(&mut session).await.revision, 6);
+    let older = sync::Delta { from_revision: 7, revision: 6, upserted: vec![policy(6, TIMEOUT)], deleted: vec![] };
+    session.say(Down::Delta(older)).await;
+    assert_eq!(nack(&mut session).await.revision, 6);
+    // What such a server does say.
+    session.say(Down::Delta(sync::Delta { from_revision: 7, revision: 7, ..sync::Delta::default() })).await;
+    session.until("an ack", |message| matches!(message, Up::Ack(_)).then_some(())).await;
+    let status = client.status();
+    assert_eq!((status.revision, status.breakers.len(), status.rejected.len()), (Revision(7), 1, 0));
+    // And what it says when an operator has decided.
+    session.snapshot(8, vec![policy(6, TIMEOUT)]).await;
+    assert_eq!(client.status().policies[0].revision, Revision(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wiped_database_strips_nobody_and_takes_over_with_its_first_policy() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(1).await;
+    session.snapshot(7, vec![policy(7, BREAKER)]).await;
+    drop(session);
+
+    let mut session = fake.session().await;
+    session.welcome_from("another", 1).await;
+    for revision in [0, 2] {
+        session.begin(revision, vec![]).await;
+        session.end(revision, 0).await;
+        assert_eq!(nack(&mut session).await.revision, revision);
+        let status = client.status();
+        assert_eq!((status.revision, status.breakers.len()), (Revision(7), 1), "what is held stays");
+    }
+    // A change of what it never had is of no use to it either.
+    let delta = sync::Delta { from_revision: 2, revision: 3, upserted: vec![policy(3, TIMEOUT)], deleted: vec![] };
+    session.say(Down::Delta(delta)).await;
+    assert_eq!(nack(&mut session).await.revision, 3);
+    session.snapshot(3, vec![policy(3, TIMEOUT)]).await;
+    let status = client.status();
+    assert_eq!((status.revision, status.policies.len(), status.breakers.len()), (Revision(3), 1, 0));
+    // From now on it is its store: what is deleted there is gone.
+    session.snapshot(4, vec![]).await;
+    assert!(client.status().policies.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_set_of_another_store_that_is_meant_is_applied() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(1).await;
+    session.snapshot(7, vec![policy(7, BREAKER)]).await;
+    drop(session);
+    let mut session = fake.session().await;
+    session.welcome_from("another", 1).await;
+    session.begin(2, vec![]).await;
+    session.say(Down::SnapshotEnd(sync::SnapshotEnd { revision: 2, policies: 0, empty_is_meant: true })).await;
+    session.until("an ack", |message| matches!(message, Up::Ack(_)).then_some(())).await;
+    assert!(client.status().policies.is_empty());
 }

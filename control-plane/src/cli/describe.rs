@@ -105,8 +105,37 @@ async fn policy(server: &Server, policy: &v1::Policy) -> Result<String, Failure>
     let mut text = self::facts(&facts);
     section(&mut text, "Definition", &indent(&Row::yaml(policy)?));
     section(&mut text, "Breakers", &table(&breakers));
+    let shares = shares_of(id, &instances);
+    if !shares.is_empty() {
+        section(&mut text, "Shares of limits", &shares);
+    }
     section(&mut text, "Events", &table(&events));
     Ok(text)
+}
+
+/// Each replica's part of the limits of a policy that the fleet shares.
+fn shares_of(id: &str, instances: &[Instance]) -> String {
+    let shared = instances
+        .iter()
+        .flat_map(|one| one.limits.iter().filter(|limit| limit.policy == id).map(move |limit| (one, limit)));
+    let rows: Vec<_> = shared
+        .map(|(one, limit)| {
+            vec![
+                one.service.clone(),
+                one.instance.clone(),
+                limit.strategy.clone(),
+                render::share(limit),
+                render::wanted(limit),
+                yes(limit.acknowledged),
+            ]
+        })
+        .collect();
+    let header = ["SERVICE", "INSTANCE", "STRATEGY", "SHARE", "WANTS", "CONFIRMED"];
+    if rows.is_empty() { String::new() } else { indent(&output::columns(Some(&header), &rows, &[]).0) }
+}
+
+fn yes(holds: bool) -> String {
+    if holds { "yes" } else { "no" }.to_owned()
 }
 
 /// `2 of 3 run rev 42; a-3 runs rev 41`.
@@ -201,7 +230,6 @@ async fn breaker(server: &Server, breaker: &Breaker) -> Result<String, Failure> 
 }
 
 fn replicas(breaker: &Breaker) -> String {
-    let yes = |holds: bool| if holds { "yes" } else { "no" }.to_owned();
     let rows: Vec<_> = breaker
         .instances
         .iter()
@@ -215,10 +243,11 @@ fn replicas(breaker: &Breaker) -> String {
                 one.rejected.to_string(),
                 yes(one.eligible),
                 yes(one.acknowledged),
+                yes(one.vetoed),
             ]
         })
         .collect();
-    let header = ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED"];
+    let header = ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED", "VETO"];
     if rows.is_empty() { String::new() } else { indent(&output::columns(Some(&header), &rows, &[]).0) }
 }
 
@@ -261,6 +290,24 @@ fn instance(instance: &Instance, breakers: &[Breaker]) -> String {
     let breakers = if rows.is_empty() { String::new() } else { indent(&output::columns(Some(&header), &rows, &[]).0) };
     let mut text = self::facts(&facts);
     section(&mut text, "Breakers", &breakers);
+    let limits: Vec<_> = instance
+        .limits
+        .iter()
+        .map(|one| {
+            vec![
+                one.target.clone(),
+                one.policy.clone(),
+                one.strategy.clone(),
+                render::share(one),
+                render::wanted(one),
+                yes(one.acknowledged),
+            ]
+        })
+        .collect();
+    if !limits.is_empty() {
+        let header = ["TARGET", "POLICY", "STRATEGY", "SHARE", "WANTS", "CONFIRMED"];
+        section(&mut text, "Shares of limits", &indent(&output::columns(Some(&header), &limits, &[]).0));
+    }
     text
 }
 
@@ -286,7 +333,7 @@ fn indent(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fusebox_proto::v1::{BreakerKey, FleetState, InstanceBreaker, LocalState, RejectedPolicy};
+    use fusebox_proto::v1::{BreakerKey, FleetState, InstanceBreaker, LimitShare, LocalState, RejectedPolicy};
 
     use super::*;
 
@@ -326,5 +373,35 @@ mod tests {
         let text = instance(&one, &[breaker]);
         assert!(text.contains("State:          current"), "{text}");
         assert!(text.ends_with("  service-b  p       closed  open   0      0"), "{text}");
+    }
+
+    #[test]
+    fn shares_of_limits_are_shown_by_policy_and_by_instance() {
+        let limit = |ppm, wanted_per_second| LimitShare {
+            policy: "p".to_owned(),
+            strategy: "rate-limiter".to_owned(),
+            target: "service-b".to_owned(),
+            ppm,
+            acknowledged: ppm > 0,
+            wanted_per_second,
+        };
+        let replica = |name: &str, limits| Instance {
+            service: "service-a".to_owned(),
+            instance: name.to_owned(),
+            limits,
+            ..Instance::default()
+        };
+        let first = replica("a-1", vec![limit(890_000, Some(1200.0))]);
+        let all = [first.clone(), replica("a-2", vec![limit(0, None)]), replica("a-3", vec![])];
+        let by_policy = shares_of("p", &all);
+        let lines: Vec<Vec<&str>> = by_policy.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["service-a", "a-1", "rate-limiter", "89.0%", "1200.0/s", "yes"]);
+        assert_eq!(lines[2], ["service-a", "a-2", "rate-limiter", "none", "free", "yet", "-", "no"]);
+        assert_eq!(lines.len(), 3);
+        assert_eq!(shares_of("other", &all), "");
+        let by_instance = instance(&first, &[]);
+        assert!(by_instance.contains("Shares of limits:\n"), "{by_instance}");
+        assert!(by_instance.ends_with("  service-b  p       rate-limiter  89.0%  1200.0/s  yes"), "{by_instance}");
+        assert!(!instance(&all[2], &[]).contains("Shares"), "a fleet that shares no limit is not troubled with it");
     }
 }

@@ -13,6 +13,7 @@ use super::{
     failure::{Class, Failure},
     fetch,
     output::{self, Format, OutputArgs},
+    recover,
     render::{self, Row},
     resource::{Kind, Wanted},
 };
@@ -95,6 +96,7 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 };
                 return follow(stream, admits, |one| &one.name, output).await;
             }
+            recover::warn_of_regression(&server).await?;
             let all = fetch::instances(&server, namespace).await?;
             let found = pick(all, &wanted.names, fetch::instances_named)?;
             match (wanted.names.len(), found.as_slice()) {

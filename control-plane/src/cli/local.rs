@@ -11,6 +11,7 @@ use super::{
     Cli, Session,
     failure::Failure,
     output::{self, Format},
+    recover,
 };
 
 /// Options of `version`.
@@ -45,11 +46,16 @@ pub(super) async fn version(session: &Session, args: VersionArgs) -> Result<(), 
             "\nserver {} (store {}, term {}, rev {})",
             info.version, info.store_id, info.term, info.revision
         ));
+        if let Some(told) = recover::regression(&info) {
+            text.push_str(&format!("\n{told}"));
+        }
         value["server"] = json!({
             "version": info.version,
             "store_id": info.store_id,
             "term": info.term,
             "revision": info.revision,
+            "regressed": info.regressed,
+            "seen_revision": info.seen_revision,
         });
     }
     output::print_value(args.output, &value, &text)

@@ -19,6 +19,7 @@ mod history;
 mod local;
 mod manifests;
 mod output;
+mod recover;
 mod render;
 mod resource;
 mod span;
@@ -41,6 +42,7 @@ pub use self::{
     local::{CompletionArgs, VersionArgs},
     manifests::FileArgs,
     output::{Format, OutputArgs},
+    recover::RecoverArgs,
     wait::WaitArgs,
 };
 use self::{
@@ -135,6 +137,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox wait policy/service-b --for applied --timeout 30s\n  \
                             fusebox wait breaker/service-b --for closed")]
     Wait(WaitArgs),
+    /// Put restored policies in force after the database came back from an older backup; without options, tell whether it did
+    #[command(
+        after_help = "Example:\n  fusebox recover\n  fusebox recover --adopt-present --reason 'restored from monday'"
+    )]
+    Recover(RecoverArgs),
     /// Print the JSON schema of manifests
     #[command(after_help = "Example:\n  fusebox schema > policy.schema.json")]
     Schema,
@@ -182,6 +189,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Breaker(command) => breaker::breaker(session, command).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
+        Command::Recover(args) => recover::recover(session, args).await,
         Command::Schema => local::schema(),
         Command::Completion(args) => local::completion(&args),
         Command::Version(args) => local::version(session, args).await,

@@ -9,6 +9,7 @@ mod explain;
 mod outbox;
 mod overrides;
 mod owner;
+mod shares;
 mod transitions;
 mod view;
 mod windows;
@@ -66,6 +67,8 @@ pub struct Identity {
     pub policy_source: String,
     /// The highest term that it has ever seen.
     pub highest_term: u64,
+    /// Whether it obeys nothing.
+    pub ignores_fleet: bool,
 }
 
 impl Identity {

@@ -22,6 +22,7 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     verdicts: BTreeMap<BreakerKey, sync::Verdict>,
+    shares: BTreeMap<BreakerKey, sync::RateShare>,
     overrides: Option<sync::OverrideSet>,
     permits: VecDeque<sync::ProbePermit>,
     canvasses: VecDeque<sync::Canvass>,
@@ -50,6 +51,12 @@ impl Outbox {
         });
     }
 
+    pub(super) fn share(&self, key: BreakerKey, share: sync::RateShare) {
+        self.fill(|waiting| {
+            waiting.shares.insert(key, share);
+        });
+    }
+
     pub(super) fn overrides(&self, set: sync::OverrideSet) {
         self.fill(|waiting| waiting.overrides = Some(set));
     }
@@ -75,15 +82,16 @@ impl Outbox {
         self.filled.notified().await;
     }
 
-    /// Takes everything. Verdicts go first and the acknowledgement last: it renews the leases of what was sent before it.
+    /// Takes everything. Verdicts and shares go first and the acknowledgement last: it renews the leases of what was sent before it.
     #[must_use]
     pub fn take(&self) -> Found {
         use sync::sync_response::Message;
-        let Waiting { verdicts, overrides, permits, canvasses, ack, replaced } =
+        let Waiting { verdicts, shares, overrides, permits, canvasses, ack, replaced } =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let messages = verdicts
             .into_values()
             .map(Message::Verdict)
+            .chain(shares.into_values().map(Message::RateShare))
             .chain(overrides.map(Message::Overrides))
             .chain(permits.into_iter().map(Message::ProbePermit))
             .chain(canvasses.into_iter().map(Message::Canvass))

@@ -19,7 +19,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Command, Identity, Joined, Outbox, SessionId, Told, overrides::Overrides, transitions::Log, view::View};
+use super::{
+    Command, Identity, Joined, Outbox, SessionId, Told, overrides::Overrides, shares::Sharing, transitions::Log,
+    view::View,
+};
 use crate::{
     hub::{Hub, Snapshot},
     shutdown::Shutdown,
@@ -69,6 +72,7 @@ pub(super) struct Owner {
     next_session: u64,
     pub(super) next_canvass: u64,
     pub(super) overrides: Overrides,
+    pub(super) sharing: Sharing,
 }
 
 pub(super) async fn start(
@@ -83,6 +87,7 @@ pub(super) async fn start(
     let overrides = Overrides::load(&store, Timestamp::ZERO).await?;
     let mut policies = hub.subscribe();
     let snapshot = Arc::clone(&policies.borrow_and_update());
+    let sharing = Sharing::new(&snapshot, Limits::default().lease);
     let owner = Owner {
         store,
         snapshot,
@@ -94,6 +99,7 @@ pub(super) async fn start(
         next_session: 1,
         next_canvass: 1,
         overrides,
+        sharing,
     };
     let (show, view) = watch::channel(Arc::new(owner.view()));
     tokio::spawn(owner.run(inbox, policies, unwritten, show, shutdown));
@@ -201,13 +207,15 @@ impl Owner {
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        self.coordinator.next_deadline().into_iter().chain(self.overrides.next_end()).min()
+        let own = [self.overrides.next_end(), self.sharing.next_deadline()];
+        self.coordinator.next_deadline().into_iter().chain(own.into_iter().flatten()).min()
     }
 
     async fn tick(&mut self) {
         let now = self.now();
         let effects = self.coordinator.tick(now, Self::draw());
         self.carry_out(effects);
+        self.divide_limits();
         self.end_expired_overrides(now).await;
     }
 
@@ -245,6 +253,7 @@ impl Owner {
             let term = self.store.next_term(identity.highest_term + 1).await?;
             let effects = self.coordinator.raise_term(term, self.now());
             self.carry_out(effects);
+            self.sharing.learn(self.now());
             tracing::warn!(event.name = "fleet.term", term, "a replica has seen a later term: raised above it");
         }
         let same = |session: &Session| {
@@ -313,7 +322,7 @@ impl Owner {
         };
         session.heard = now;
         match told {
-            Told::Heartbeat(sync::Heartbeat { seq, windows, dropped }) => {
+            Told::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }) => {
                 session.heartbeat = session.heartbeat.max(seq);
                 let member = session.identity.member.clone();
                 for window in windows {
@@ -325,6 +334,7 @@ impl Owner {
                         self.carry_out(effects);
                     }
                 }
+                self.limits(id, seq, limits);
                 let lease = Some(fusebox_proto::duration::to_wire(self.coordinator.limits().lease));
                 let (term, rev) = (self.coordinator.term(), self.coordinator.renewable());
                 let ack = sync::HeartbeatAck { seq, term, rev, lease };

@@ -117,6 +117,8 @@ impl Owner {
             last_seen: Some(to_wire(now.since(session.heard))),
             namespace: identity.namespace.to_string(),
             policy_source: identity.policy_source.clone(),
+            ignores_fleet: identity.ignores_fleet,
+            limits: self.sharing.views(identity),
         }
     }
 }
@@ -136,6 +138,7 @@ fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBrea
         rejected: member.report.rejected,
         eligible: member.eligible,
         acknowledged,
+        vetoed: member.report.vetoed,
     }
 }
 

@@ -31,6 +31,7 @@ impl Owner {
             causes,
             held_term,
             held_rev,
+            vetoed,
             held_state,
             held_half_open_in,
         } = window;
@@ -82,6 +83,7 @@ impl Owner {
             failures: failures.min(calls),
             slow: slow.min(calls),
             rejected,
+            vetoed,
             causes: read_causes(causes.unwrap_or_default()),
         };
         let held = Holding {

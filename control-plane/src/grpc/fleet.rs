@@ -71,9 +71,11 @@ impl FleetService for FleetApi {
             view.instances
                 .iter()
                 .filter(|(_, instance)| service.is_empty() || instance.service == service)
-                // Ages grow by themselves.
+                // Ages grow by themselves, and demand is never the same twice.
                 .map(|(name, instance)| {
-                    (name.clone(), v1::Instance { connected_for: None, last_seen: None, ..instance.clone() })
+                    let mut shown = v1::Instance { connected_for: None, last_seen: None, ..instance.clone() };
+                    shown.limits.iter_mut().for_each(|limit| limit.wanted_per_second = None);
+                    (name.clone(), shown)
                 })
                 .collect()
         };
@@ -94,11 +96,14 @@ impl FleetService for FleetApi {
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::ServerInfo>, Status> {
         let view = self.view().await?;
+        let present = self.hub.current();
         Ok(Response::new(v1::ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_id: self.store.store_id().to_owned(),
             term: view.term,
-            revision: self.hub.current().revision.0,
+            revision: present.revision.0,
+            regressed: present.regressed().is_some(),
+            seen_revision: present.seen.0,
         }))
     }
 }

@@ -8,7 +8,7 @@ use fusebox_policy::Invalid;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{policies::RollbackError, store::StoreError};
+use crate::{policies::RollbackError, recovery::AdoptError, sessions::admission::Busy, store::StoreError};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "fusebox";
@@ -94,6 +94,15 @@ pub fn resource_exhausted(reason: &str) -> Status {
     with(Code::ResourceExhausted, reason, "RESOURCE_EXHAUSTED", &[])
 }
 
+/// Too many replicas connect at once.
+#[must_use]
+pub fn busy(busy: Busy) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("TOO_MANY_STREAMS", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(busy.after));
+    Status::with_error_details(Code::ResourceExhausted, busy.to_string(), details)
+}
+
 /// Given up in favour of somebody else.
 #[must_use]
 pub fn aborted(reason: &str) -> Status {
@@ -115,6 +124,11 @@ pub fn store(error: &StoreError) -> Status {
             let metadata = [("name", name.as_str()), ("current_etag", current.as_str())];
             with(Code::Aborted, error.to_string(), "ETAG_MISMATCH", &metadata)
         }
+        StoreError::Regressed { revision, seen } => {
+            let (revision, seen) = (revision.to_string(), seen.to_string());
+            let metadata = [("revision", revision.as_str()), ("seen_revision", seen.as_str())];
+            with(Code::FailedPrecondition, error.to_string(), "STORE_REGRESSED", &metadata)
+        }
         StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
         StoreError::Corrupt { .. } | StoreError::NewerSchema => {
             tracing::error!(error = %error, "the store is broken");
@@ -135,6 +149,15 @@ pub fn store(error: &StoreError) -> Status {
                 &[],
             )
         }
+    }
+}
+
+/// Why a restored copy is not put in force.
+#[must_use]
+pub fn adopt(error: &AdoptError) -> Status {
+    match error {
+        AdoptError::Store(error) => store(error),
+        AdoptError::NotRegressed(_) => with(Code::FailedPrecondition, error.to_string(), "STORE_NOT_REGRESSED", &[]),
     }
 }
 

@@ -11,12 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status;
-use crate::{
-    fleet::Fleet,
-    hub::Hub,
-    sessions::{self, Context, feed::concerns},
-    shutdown::Shutdown,
-};
+use crate::sessions::{self, Context, feed::concerns};
 
 /// The service.
 #[derive(Debug)]
@@ -25,10 +20,10 @@ pub struct SyncApi {
 }
 
 impl SyncApi {
-    /// Over the fleet and what is in force.
+    /// Over what sessions need.
     #[must_use]
-    pub const fn new(fleet: Fleet, hub: Hub, shutdown: Shutdown, version: &'static str) -> Self {
-        Self { context: Context { fleet, hub, shutdown, version } }
+    pub const fn new(context: Context) -> Self {
+        Self { context }
     }
 }
 
@@ -55,7 +50,7 @@ impl SyncService for SyncApi {
         let caller = faults.take("service", CallerName::try_new(&service));
         let (namespace, caller) =
             faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid(&invalid))?;
-        let snapshot = self.context.hub.current();
+        let snapshot = self.context.policies.hub().current();
         Ok(Response::new(FetchSnapshotResponse {
             store_id: snapshot.store_id.clone(),
             revision: snapshot.revision.0,

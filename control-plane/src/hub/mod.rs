@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub store_id: String,
     /// The revision.
     pub revision: Revision,
+    /// The highest revision that a replica was seen to run.
+    pub seen: Revision,
     /// Ordered by namespace and name.
     pub policies: Vec<Arc<StoredPolicy>>,
     /// Recent changes, oldest first: (revision, the policy as of it or before its deletion).
@@ -49,6 +51,12 @@ pub enum Change {
 }
 
 impl Snapshot {
+    /// The revision that a replica runs, if that is later than this one: then the store is an older copy of itself.
+    #[must_use]
+    pub fn regressed(&self) -> Option<Revision> {
+        (self.seen > self.revision).then_some(self.seen)
+    }
+
     /// The policy of this resource name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<StoredPolicy>> {
@@ -85,13 +93,17 @@ impl Snapshot {
     }
 
     fn load(store_id: &str, loaded: Loaded) -> Self {
-        let Loaded { revision, policies } = loaded;
-        Self { store_id: store_id.to_owned(), revision, policies, log: VecDeque::new(), log_from: revision }
+        let Loaded { revision, seen, policies } = loaded;
+        Self { store_id: store_id.to_owned(), revision, seen, policies, log: VecDeque::new(), log_from: revision }
     }
 
     /// The snapshot after this one.
     fn next(&self, loaded: Loaded) -> Self {
-        let Loaded { revision, policies } = loaded;
+        let Loaded { revision, seen, policies } = loaded;
+        if revision > self.revision && self.regressed().is_some() {
+            // Whoever runs something of before the recovery runs what this log knows nothing of: everybody gets everything.
+            return Self::load(&self.store_id, Loaded { revision, seen, policies });
+        }
         let mut log = self.log.clone();
         let mut log_from = self.log_from;
         let mut changes: Vec<_> = diff::diff(&self.policies, &policies)
@@ -109,7 +121,7 @@ impl Snapshot {
                 log_from = forgotten;
             }
         }
-        Self { store_id: self.store_id.clone(), revision, policies, log, log_from }
+        Self { store_id: self.store_id.clone(), revision, seen, policies, log, log_from }
     }
 }
 
@@ -157,10 +169,11 @@ impl Hub {
         self.replace(applied.state.clone());
     }
 
-    /// Shows what is stored, if that is newer than what is shown. Answers whether it was.
+    /// Shows what is stored, if that is newer than what is shown, or known to be older than what replicas run. Answers whether it was.
     pub fn replace(&self, loaded: Loaded) -> bool {
         self.cell.send_if_modified(|snapshot| {
-            if loaded.revision <= snapshot.revision {
+            let same = loaded.revision == snapshot.revision && loaded.seen > snapshot.seen;
+            if loaded.revision <= snapshot.revision && !same {
                 return false;
             }
             *snapshot = Arc::new(snapshot.next(loaded));

@@ -22,6 +22,7 @@ pub async fn reconcile(hub: Hub, store: StoreHandle, shutdown: Shutdown) {
                 let revision = loaded.revision;
                 if hub.replace(loaded) {
                     tracing::warn!(event.name = "hub.healed", %revision, "a publication was missed");
+                    crate::recovery::alarm(&hub.current());
                 }
             }
             Err(error) => tracing::error!(error = %error, "cannot read the store; what is in force goes on"),

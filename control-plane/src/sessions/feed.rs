@@ -23,6 +23,10 @@ pub(super) struct Feed {
     cell: watch::Receiver<Arc<Snapshot>>,
     /// What the replica has, or will have when it has read what was sent. `None`: nothing to build on.
     sent: Option<Revision>,
+    /// What the replica ran when it came, of this very store: nothing older is ever sent to it.
+    floor: Revision,
+    /// Whether it was told that there is nothing for it.
+    told: bool,
     /// The revision for which everything was sent again.
     started_over: Option<Revision>,
 }
@@ -31,11 +35,14 @@ impl Feed {
     pub(super) fn new(hub: &Hub, identity: &Identity, store_id: &str, held: Revision) -> Self {
         let cell = hub.subscribe();
         let same_store = cell.borrow().store_id == store_id;
+        let floor = if same_store { held } else { Revision(0) };
         Self {
             namespace: identity.namespace.clone(),
             caller: identity.caller.clone(),
             cell,
-            sent: (same_store && held > Revision(0)).then_some(held),
+            sent: (floor > Revision(0)).then_some(floor),
+            floor,
+            told: false,
             started_over: None,
         }
     }
@@ -62,6 +69,11 @@ impl Feed {
     /// What brings the replica up to date.
     pub(super) fn next(&mut self) -> Vec<Message> {
         let snapshot = Arc::clone(&self.cell.borrow_and_update());
+        if self.floor > snapshot.revision {
+            // The store is an older copy of itself. The replica keeps what it runs.
+            let nothing = sync::Delta { from_revision: self.floor.0, revision: self.floor.0, ..sync::Delta::default() };
+            return if std::mem::replace(&mut self.told, true) { Vec::new() } else { vec![Message::Delta(nothing)] };
+        }
         let from = self.sent.replace(snapshot.revision);
         match from.and_then(|from| Some((from, snapshot.delta_from(from)?))) {
             Some((from, changes)) => vec![Message::Delta(self.delta(from, snapshot.revision, &changes))],
@@ -111,6 +123,8 @@ fn whole(snapshot: &Snapshot, namespace: &Namespace, caller: &CallerName) -> Vec
     if !chunk.policies.is_empty() {
         messages.push(Message::PolicyChunk(chunk));
     }
-    messages.push(Message::SnapshotEnd(sync::SnapshotEnd { revision, policies }));
+    // Where policies of the namespace are in force, one that calls without any was meant to.
+    let empty_is_meant = policies == 0 && snapshot.policies.iter().any(|stored| stored.policy.namespace == *namespace);
+    messages.push(Message::SnapshotEnd(sync::SnapshotEnd { revision, policies, empty_is_meant }));
     messages
 }

@@ -31,6 +31,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         policy_revision: _,
         highest_term,
         policy_source,
+        ignores_fleet,
     } = hello;
     if *protocol != PROTOCOL {
         let reason = format!("this server speaks protocol {PROTOCOL}, not {protocol}");
@@ -59,6 +60,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         sdk_version: sdk_version.chars().take(LONGEST_LABEL).collect(),
         policy_source: policy_source.chars().take(LONGEST_LABEL).collect(),
         highest_term: *highest_term,
+        ignores_fleet: *ignores_fleet,
     });
     faults.into_result(identity).map_err(|invalid| status::invalid(&invalid))
 }

@@ -1,5 +1,6 @@
 //! One task for each SDK's stream: policies down, what replicas tell up, and the end of it.
 
+pub mod admission;
 pub(crate) mod feed;
 mod hello;
 
@@ -17,11 +18,11 @@ use fusebox_proto::{
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 
-use self::feed::Feed;
+use self::{admission::Admission, feed::Feed};
 use crate::{
     fleet::{Fleet, HEARTBEAT, Outbox, SessionId, Told},
     grpc::status,
-    hub::Hub,
+    policies::Policies,
     shutdown::Shutdown,
 };
 
@@ -35,8 +36,6 @@ const SILENCE: Duration = Duration::from_secs(15);
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 /// Streams are renewed after about this long, so that replicas spread over servers again.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// Over how long replicas come back after a planned end.
-const COME_BACK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Messages that may wait in the transport. State waits in cells, so that few are enough.
 pub const QUEUE: usize = 16;
@@ -47,7 +46,9 @@ pub struct Context {
     /// Who decides.
     pub fleet: Fleet,
     /// What is in force.
-    pub hub: Hub,
+    pub policies: Policies,
+    /// Who may begin.
+    pub admission: Arc<Admission>,
     /// When it all ends.
     pub shutdown: Shutdown,
     /// The server's version.
@@ -84,8 +85,20 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
         Ok(identity) => identity,
         Err(refusal) => return refuse(&out, refusal).await,
     };
+    let admission = Arc::clone(&context.admission);
+    let _admitted = match admission.admit().await {
+        Ok(admitted) => admitted,
+        Err(busy) => return refuse(&out, status::busy(busy)).await,
+    };
     let outbox = Arc::new(Outbox::default());
-    let feed = Feed::new(&context.hub, &identity, &hello.store_id, Revision(hello.policy_revision));
+    let held = Revision(hello.policy_revision);
+    if hello.store_id == context.policies.hub().current().store_id
+        && !context.policies.replica_runs(held, &identity.name()).await
+    {
+        let reason = "hello.policy_revision is far beyond this store's: start the replica without its cache";
+        return refuse(&out, status::failed_precondition(reason)).await;
+    }
+    let feed = Feed::new(context.policies.hub(), &identity, &hello.store_id, held);
     let joined = match context.fleet.join(identity, Arc::clone(&outbox)).await {
         Ok(Ok(joined)) => joined,
         Ok(Err(error)) => return refuse(&out, status::store(&error)).await,
@@ -97,7 +110,7 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
     match over {
         Over::Gone => {}
         Over::GoAway(reason) => {
-            let delay = COME_BACK_WITHIN.mul_f64(fastrand::f64());
+            let delay = session.context.admission.spread().mul_f64(fastrand::f64());
             let go_away = sync::GoAway { delay: Some(to_wire(delay)), reason: reason.to_owned() };
             // A replica that is gone already needs no goodbye.
             let _ = session.send(sync_response::Message::GoAway(go_away)).await;

@@ -23,6 +23,7 @@ pub struct MemoryStore {
 struct Inner {
     state: State,
     revisions: Vec<StoredRevision>,
+    recoveries: Vec<Note>,
     term: u64,
     overrides: Vec<StoredOverride>,
     last_override: u64,
@@ -59,6 +60,25 @@ impl Store for MemoryStore {
                 inner.revisions.extend(plan.revisions);
             }
             Ok(plan.applied)
+        })
+    }
+
+    fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
+        self.with(|inner| {
+            inner.state.seen = inner.state.seen.max(revision);
+            Ok(inner.state.loaded())
+        })
+    }
+
+    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+        self.with(|inner| {
+            if !inner.state.is_regressed() {
+                return Ok((None, inner.state.loaded()));
+            }
+            let before = inner.state.loaded();
+            inner.state = inner.state.adopted();
+            inner.recoveries.push(note);
+            Ok((Some(before), inner.state.loaded()))
         })
     }
 

@@ -44,6 +44,14 @@ pub trait Store: Send + Sync + 'static {
     /// the answer is what it would have been.
     fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied>;
 
+    /// Remembers that a replica runs a revision. If that is above the newest one, the store is regressed from here on: see
+    /// [`Loaded::seen`].
+    fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded>;
+
+    /// Ends a regression: what is in force becomes a revision above every one that was seen. Answers with what was before, `None` if the
+    /// store was not regressed, and with what is afterwards.
+    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)>;
+
     /// The revisions of one policy, newest first; of those before `before`, if given.
     fn revisions(
         &self,
@@ -89,6 +97,17 @@ pub enum StoreError {
         name: String,
         /// The etag that it has.
         current: String,
+    },
+    /// It is an older copy of itself.
+    #[error(
+        "the store is REGRESSED: replicas run revision {seen}, it was restored at {revision}; no change is taken until `fusebox recover \
+         --adopt-present`"
+    )]
+    Regressed {
+        /// Its newest revision.
+        revision: Revision,
+        /// The highest one that a replica runs.
+        seen: Revision,
     },
     /// It contradicts another policy. The number is the index of the change.
     #[error("{1}")]
@@ -137,6 +156,9 @@ pub enum StoreError {
 pub struct Loaded {
     /// The newest revision.
     pub revision: Revision,
+    /// The highest revision that a replica was seen to run. Above the newest one, the store is *regressed*: it was restored from an older
+    /// backup, and takes no changes.
+    pub seen: Revision,
     /// Ordered by namespace and name.
     pub policies: Vec<Arc<StoredPolicy>>,
 }

@@ -23,6 +23,8 @@ pub(super) type Key = (Namespace, PolicyName);
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) revision: Revision,
+    /// The highest one that a replica was seen to run.
+    pub(super) seen: Revision,
     pub(super) policies: BTreeMap<Key, Arc<StoredPolicy>>,
 }
 
@@ -36,11 +38,24 @@ pub(super) struct Plan {
 
 impl State {
     pub(super) fn loaded(&self) -> Loaded {
-        Loaded { revision: self.revision, policies: self.policies.values().cloned().collect() }
+        Loaded { revision: self.revision, seen: self.seen, policies: self.policies.values().cloned().collect() }
+    }
+
+    /// Whether it is an older copy of itself.
+    pub(super) fn is_regressed(&self) -> bool {
+        self.seen > self.revision
+    }
+
+    /// The same policies, as a revision above every one that was seen.
+    pub(super) fn adopted(&self) -> Self {
+        Self { revision: Revision(self.seen.max(self.revision).0 + 1), ..self.clone() }
     }
 
     /// Works out what the changes do, or why they may not be made.
     pub(super) fn plan(&self, changes: Vec<Change>, note: &Note) -> Result<Plan, StoreError> {
+        if self.is_regressed() {
+            return Err(StoreError::Regressed { revision: self.revision, seen: self.seen });
+        }
         let mut after = self.clone();
         let mut results = Vec::with_capacity(changes.len());
         let mut revisions = Vec::new();

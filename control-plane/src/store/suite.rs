@@ -103,6 +103,27 @@ async fn history_outlives_deletion(store: &dyn Store) {
     assert_eq!(page, all[1..3]);
 }
 
+async fn an_older_copy_takes_no_change_until_it_is_adopted(store: &dyn Store) {
+    let before = store.load().await.unwrap();
+    assert_eq!(store.saw_revision(before.revision).await.unwrap().revision, before.revision);
+    let change = || vec![put(policy("late", "late", "1s"), Expect::Any(None))];
+    assert!(store.apply(change(), note(), true).await.is_ok(), "what is stored may be seen");
+    assert!(store.adopt_present(note()).await.unwrap().0.is_none(), "there is nothing to adopt");
+
+    let seen = Revision(before.revision.0 + 10);
+    assert_eq!(store.saw_revision(seen).await.unwrap().seen, seen);
+    assert_eq!(store.saw_revision(before.revision).await.unwrap().seen, seen, "what was seen was seen");
+    assert_eq!(store.load().await.unwrap().seen, seen);
+    for dry in [true, false] {
+        let refused = store.apply(change(), note(), dry).await;
+        assert!(matches!(refused, Err(StoreError::Regressed { seen: told, .. }) if told == seen), "{refused:?}");
+    }
+    let (restored, after) = store.adopt_present(note()).await.unwrap();
+    assert_eq!(restored.unwrap().revision, before.revision);
+    assert_eq!((after.revision, after.policies), (Revision(seen.0 + 1), before.policies));
+    assert_eq!(store.apply(change(), note(), false).await.unwrap().revision, Revision(seen.0 + 2));
+}
+
 async fn terms_only_grow(store: &dyn Store) {
     let first = store.next_term(0).await.unwrap();
     let second = store.next_term(0).await.unwrap();
@@ -179,6 +200,7 @@ async fn all(store: Arc<dyn Store>) {
     several_changes_are_made_all_or_none(store).await;
     two_policies_for_the_same_calls_are_refused(store).await;
     history_outlives_deletion(store).await;
+    an_older_copy_takes_no_change_until_it_is_adopted(store).await;
     terms_only_grow(store).await;
     overrides_stay_until_they_are_ended(store).await;
     transitions_are_read_newest_first_and_filtered(store).await;

@@ -130,11 +130,12 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestErr
             });
         }
     }
-    if faults.is_empty() {
-        Ok(documents)
-    } else {
-        Err(ManifestError { faults, lines: text.lines().map(ToOwned::to_owned).collect() })
-    }
+    if faults.is_empty() { Ok(documents) } else { Err(ManifestError { faults, lines: lines(text) }) }
+}
+
+/// The lines of a text as YAML counts them: a carriage return alone ends one too.
+fn lines(text: &str) -> Vec<String> {
+    text.replace("\r\n", "\n").split(['\r', '\n']).map(ToOwned::to_owned).collect()
 }
 
 /// Line and column, from 1, of the field at `path` in document number `document` (from 0, as [`parse`] counts them). `None` if it

@@ -9,6 +9,7 @@ use super::{
     tree::{Node, Tree},
     wire::wire,
 };
+use crate::duration;
 
 /// A fault and its place.
 pub(super) struct Wrong {
@@ -56,10 +57,12 @@ impl Form {
 
     fn add_domain(&mut self, tree: &Tree, invalid: &Invalid) {
         for violation in invalid.violations() {
+            // On the wire the metadata has no message of its own.
             let path = match violation.field.as_str() {
-                "name" => "metadata.name",
-                "labels" => "metadata.labels",
-                other => other,
+                field if field == "name" || field == "labels" || field.starts_with("labels.") => {
+                    &format!("metadata.{field}")
+                }
+                field => field,
             };
             let known = |wrong: &Wrong| path.starts_with(&wrong.path) || wrong.path.starts_with(path);
             // Faults of the form come first; a fault of the domain at the same place would be its echo.
@@ -138,8 +141,13 @@ impl Form {
     }
 
     fn duration(&mut self, tree: &Tree, path: &str) {
+        if let Some(span) = scalar(tree).and_then(read_duration) {
+            if duration::is_too_long(span) {
+                self.at(tree, path, duration::too_long(span));
+            }
+            return;
+        }
         match scalar(tree) {
-            Some(text) if read_duration(text).is_some() => {}
             Some(text) if text.parse::<f64>().is_ok_and(|number| number >= 0.0) => {
                 let reason = format!("{text} has no unit: write {text}s or {text}ms");
                 self.at(tree, path, reason);

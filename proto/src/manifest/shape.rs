@@ -326,7 +326,7 @@ const RATE_LIMITER: &[Field] = &[
     field(
         "scope",
         Kind::Choice(&["instance", "fleet"]),
-        "Over what the limit is counted. Default: instance; fleet is reserved, and refused.",
+        "Over what the limit is counted. Default: instance, where each replica has the whole limit. With fleet the control plane divides it over the replicas of the caller by demand; a replica that was never told its part has the whole limit, one that has lost the control plane at most the limit divided by the number of replicas.",
     ),
 ];
 

@@ -65,5 +65,19 @@ fn plain_or_quoted(text: &str) -> String {
         && !text.ends_with("xx")
         && text.chars().all(|c| c.is_ascii_alphanumeric())
         && !text.contains('e');
-    if (word && !other) || duration { text.to_owned() } else { Value::String(text.to_owned()).to_string() }
+    if (word && !other) || duration { text.to_owned() } else { quoted(text) }
+}
+
+/// In double quotes. What JSON leaves as it is but YAML does not print, or reads as the end of a line, is escaped too.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for character in Value::String(text.to_owned()).to_string().chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(character));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted
 }

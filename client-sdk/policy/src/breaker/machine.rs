@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum State {
+pub(super) enum State {
     Closed {
         /// Since when only a share is admitted.
         ramp_from: Option<Timestamp>,
@@ -39,17 +39,20 @@ enum State {
 /// a call that an older generation admitted changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Breaker {
-    spec: Arc<BreakerSpec>,
-    state: State,
-    generation: u64,
-    window: Window,
-    consecutive_failures: u32,
+    pub(super) spec: Arc<BreakerSpec>,
+    pub(super) state: State,
+    pub(super) generation: u64,
+    pub(super) window: Window,
+    pub(super) consecutive_failures: u32,
+    /// When a call was last counted.
+    pub(super) last_counted: Option<Timestamp>,
     /// Openings without a full close in between, the present one included.
-    reopened: u32,
+    pub(super) reopened: u32,
     /// Whether the present opening rests on what this process saw itself.
-    own_trip: bool,
-    last_failure: Option<Outcome>,
-    late: u64,
+    pub(super) own_trip: bool,
+    pub(super) last_failure: Option<Outcome>,
+    pub(super) ignored: u64,
+    pub(super) late: u64,
 }
 
 impl Breaker {
@@ -63,9 +66,11 @@ impl Breaker {
             generation: 1,
             window,
             consecutive_failures: 0,
+            last_counted: None,
             reopened: 0,
             own_trip: false,
             last_failure: None,
+            ignored: 0,
             late: 0,
         }
     }
@@ -118,6 +123,7 @@ impl Breaker {
         debug_assert!(successes == 0 || self.state() == LocalState::Closed, "only the closed state tallies");
         if successes > 0 {
             self.consecutive_failures = 0;
+            self.last_counted = self.last_counted.max(Some(at));
             self.window.add_successes(successes, at);
         }
     }
@@ -134,10 +140,39 @@ impl Breaker {
         self.window.counts(now)
     }
 
+    /// Failures in a row, up to now.
+    #[must_use]
+    pub const fn consecutive_failures(&self) -> u32 {
+        self.consecutive_failures
+    }
+
+    /// When a call was last counted.
+    #[must_use]
+    pub const fn last_counted(&self) -> Option<Timestamp> {
+        self.last_counted
+    }
+
+    /// Whether it lets only a share of the calls pass, or only probes, after it was open.
+    #[must_use]
+    pub fn is_recovering(&self, now: Timestamp) -> bool {
+        self.spec.mode() == BreakerMode::Enforced
+            && match self.state {
+                State::Closed { ramp_from } => self.ramp_share(ramp_from, now) < 1.0,
+                State::Open { .. } => false,
+                State::HalfOpen { .. } => true,
+            }
+    }
+
     /// The last outcome that counted as a failure.
     #[must_use]
     pub const fn last_failure(&self) -> Option<Outcome> {
         self.last_failure
+    }
+
+    /// Outcomes that counted neither way.
+    #[must_use]
+    pub const fn ignored(&self) -> u64 {
+        self.ignored
     }
 
     /// Outcomes that came after the state that admitted their call had ended.
@@ -167,9 +202,12 @@ impl Breaker {
         }
     }
 
-    /// When [`Breaker::advance`] has something to do.
+    /// When [`Breaker::advance`] has something to do. A disabled breaker stands still.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.is_disabled() {
+            return None;
+        }
         match self.state {
             State::Closed { .. } => None,
             State::Open { until, .. } => Some(until),
@@ -178,7 +216,11 @@ impl Breaker {
     }
 
     /// Makes happen what is due: open becomes half-open when its time is over, half-open opens again when it took too long.
+    /// A disabled breaker stands still.
     pub fn advance(&mut self, now: Timestamp, draw: Draw) -> Option<Transition> {
+        if self.is_disabled() {
+            return None;
+        }
         match self.state {
             State::Closed { .. } => None,
             State::Open { until, .. } if now >= until => Some(self.half_open(Cause::DelayElapsed, now)),
@@ -216,27 +258,17 @@ impl Breaker {
             }
             State::Open { until, .. } => return Err(RejectionReason::Open { retry_after: now.until(*until) }),
             State::HalfOpen { issued, in_flight, .. } => {
-                if *issued >= half_open.probes || *in_flight >= half_open.concurrent_probes {
+                // Fewer probes than have been let pass already, and still no decision: the settings have changed meanwhile,
+                // and somebody must bring the result by which the new ones judge.
+                let all_out = *issued >= half_open.probes && *in_flight > 0;
+                if all_out || *in_flight >= half_open.concurrent_probes {
                     return Err(RejectionReason::HalfOpenLimit);
                 }
-                *issued += 1;
+                *issued = issued.saturating_add(1);
                 *in_flight += 1;
             }
         }
         Ok(Permit { generation: Some(self.generation) })
-    }
-
-    /// Makes a call on a probe permit of the fleet: an open breaker becomes half-open for it, whatever its own time says.
-    pub fn acquire_probe(&mut self, now: Timestamp) -> (Permit, Option<Transition>) {
-        let transition = match self.state {
-            State::Open { .. } => Some(self.half_open(Cause::Fleet, now)),
-            State::Closed { .. } | State::HalfOpen { .. } => None,
-        };
-        if let State::HalfOpen { issued, in_flight, .. } = &mut self.state {
-            *issued = issued.saturating_add(1);
-            *in_flight = in_flight.saturating_add(1);
-        }
-        (Permit { generation: Some(self.generation) }, transition)
     }
 
     /// Gives a permit back: its call was dropped or its outcome counts for nothing.
@@ -252,13 +284,7 @@ impl Breaker {
 
     /// Takes the outcome of a call.
     pub fn record(&mut self, permit: Permit, ending: &Ending, now: Timestamp, draw: Draw) -> Option<Transition> {
-        if ending.class == Class::Ignored {
-            self.abandon(permit);
-            return None;
-        }
-        let Permit { generation } = permit;
-        let failed = ending.class == Class::Failure;
-        match generation {
+        match permit.generation {
             None => return None,
             Some(generation) if generation != self.generation => {
                 self.late += 1;
@@ -266,12 +292,23 @@ impl Breaker {
             }
             Some(_) => {}
         }
+        if self.is_disabled() {
+            self.abandon(permit);
+            return None;
+        }
+        if ending.class == Class::Ignored {
+            self.ignored += 1;
+            self.abandon(permit);
+            return None;
+        }
+        let failed = ending.class == Class::Failure;
         if failed {
             self.last_failure = Some(ending.outcome);
         }
         let slow = self.spec.trip().slow_call_rate.is_some_and(|(_, limit)| ending.elapsed > limit);
         let failure = failed.then(|| FailureCause::of(ending.outcome, ending.hint));
         self.window.record(Sample { failure, slow }, now);
+        self.last_counted = self.last_counted.max(Some(now));
         let spec = self.spec.half_open();
         match &mut self.state {
             State::Closed { .. } => {
@@ -293,7 +330,8 @@ impl Breaker {
                     *successes += 1;
                 }
                 let (successes, failures) = (*successes, *failures);
-                if successes >= spec.successes {
+                // No failure closes it, also where the settings have changed and enough successes were there before it.
+                if !failed && successes >= spec.successes {
                     Some(self.close(Cause::ProbeOk, now))
                 } else if failures > spec.probes - spec.successes {
                     self.own_trip = true;
@@ -305,62 +343,8 @@ impl Breaker {
         }
     }
 
-    /// The fleet has found the target well again: what was seen before no longer counts.
-    pub fn close_by_fleet(&mut self, now: Timestamp) -> Option<Transition> {
-        match self.state {
-            State::Closed { .. } => {
-                self.window.clear();
-                self.consecutive_failures = 0;
-                None
-            }
-            State::Open { .. } | State::HalfOpen { .. } => Some(self.close(Cause::Fleet, now)),
-        }
-    }
-
-    /// A verdict that kept calls back has ended without a successor: go on as if just opened, for a random part of the
-    /// delay. Straight to closed would let the whole fleet loose in the same instant.
-    pub fn decay(&mut self, now: Timestamp, draw: Draw) -> Option<Transition> {
-        let until = now.plus(crate::time::scale(self.spec.delay(), draw.get()));
-        match &mut self.state {
-            State::Open { until: own, .. } => {
-                *own = (*own).max(until);
-                None
-            }
-            State::Closed { .. } | State::HalfOpen { .. } => {
-                self.own_trip = false;
-                Some(self.enter(State::Open { since: now, until }, Cause::Decay, now))
-            }
-        }
-    }
-
-    /// Takes new settings. An equal definition touches nothing; otherwise the state is kept, and the statistics too unless
-    /// they no longer mean the same. Nothing trips in here: the next result is judged by the new rules.
-    pub fn apply(&mut self, spec: Arc<BreakerSpec>) {
-        if *spec == *self.spec {
-            return;
-        }
-        if spec.window() != self.spec.window() || spec.classifier() != self.spec.classifier() {
-            self.window = Window::new(spec.window());
-            self.consecutive_failures = 0;
-        }
-        if let State::Open { since, until } = &mut self.state {
-            *until = (*until).min(since.plus(spec.open_for(self.reopened.saturating_sub(1), Draw::ZERO)));
-        }
-        self.spec = spec;
-    }
-
-    /// Starts afresh, as a policy that changes with `onChange: reset` asks.
-    pub fn reset(&mut self, spec: Arc<BreakerSpec>, now: Timestamp) -> Option<Transition> {
-        let from = self.state();
-        let counts = self.window.counts(now);
-        let generation = self.generation + 1;
-        *self = Self { generation, ..Self::new(spec) };
-        (from != LocalState::Closed).then_some(Transition {
-            from,
-            to: LocalState::Closed,
-            cause: Cause::PolicyChange,
-            counts,
-        })
+    pub(super) fn is_disabled(&self) -> bool {
+        self.spec.mode() == BreakerMode::Disabled
     }
 
     fn tripped(&self, failed: bool, slow: bool, now: Timestamp) -> Option<Cause> {
@@ -414,19 +398,22 @@ impl Breaker {
 
     fn open(&mut self, cause: Cause, hint: RetryHint, now: Timestamp, draw: Draw) -> Transition {
         let delay = match hint {
-            RetryHint::After(asked) if self.spec.respect_retry_after() => asked.min(self.spec.retry_after_max()),
+            // "Now" (zero, or a date that is past) asks for no rest, and a target that says it while it fails needs one.
+            RetryHint::After(asked) if self.spec.respect_retry_after() && !asked.is_zero() => {
+                asked.min(self.spec.retry_after_max())
+            }
             RetryHint::After(_) | RetryHint::None | RetryHint::Never => self.spec.open_for(self.reopened, draw),
         };
         self.reopened = self.reopened.saturating_add(1);
         self.enter(State::Open { since: now, until: now.plus(delay) }, cause, now)
     }
 
-    fn half_open(&mut self, cause: Cause, now: Timestamp) -> Transition {
+    pub(super) fn half_open(&mut self, cause: Cause, now: Timestamp) -> Transition {
         let state = State::HalfOpen { since: now, issued: 0, in_flight: 0, successes: 0, failures: 0 };
         self.enter(state, cause, now)
     }
 
-    fn close(&mut self, cause: Cause, now: Timestamp) -> Transition {
+    pub(super) fn close(&mut self, cause: Cause, now: Timestamp) -> Transition {
         let ramp_from = self.spec.ramp().map(|_| now);
         if ramp_from.is_none() {
             self.reopened = 0;
@@ -438,7 +425,7 @@ impl Breaker {
         transition
     }
 
-    fn enter(&mut self, state: State, cause: Cause, now: Timestamp) -> Transition {
+    pub(super) fn enter(&mut self, state: State, cause: Cause, now: Timestamp) -> Transition {
         let from = self.state();
         self.state = state;
         self.generation += 1;

@@ -4,6 +4,7 @@
 //! process. How many processes act as one is in [`crate::fleet`].
 
 mod machine;
+mod outside;
 mod spec;
 mod state;
 mod window;

@@ -125,7 +125,7 @@ pub struct BreakerInput {
     pub delay_max: Option<Duration>,
     /// Share of the delay that is added at random.
     pub delay_jitter: f64,
-    /// A `Retry-After` on the outcome that trips sets the delay.
+    /// A `Retry-After` on the outcome that trips sets the delay; one of zero does not.
     pub respect_retry_after: bool,
     /// Cap of that.
     pub retry_after_max: Duration,

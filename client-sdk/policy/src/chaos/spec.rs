@@ -12,6 +12,11 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(pub i64);
 
+impl UnixTime {
+    /// The last second of the year 9999: RFC 3339 has no later date, and so neither has a manifest.
+    pub const LAST: Self = Self(253_402_300_799);
+}
+
 /// What a troubled call ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -52,7 +57,8 @@ impl ChaosSpec {
     /// Troubles `percent` of calls until a date: delays them, lets them end in a fault, or both.
     ///
     /// # Errors
-    /// A percentage that is not above 0 and at most 100, no trouble at all, a bad status, a delay of more than an hour.
+    /// A percentage that is not above 0 and at most 100, no trouble at all, a bad status, a delay of more than an hour,
+    /// no end, an end after [`UnixTime::LAST`].
     pub fn try_new(percent: f64, latency: Duration, fault: Option<Fault>, until: UnixTime) -> Result<Self, Invalid> {
         let mut faults = Faults::new();
         faults.check(
@@ -70,6 +76,7 @@ impl ChaosSpec {
             faults.check((100..=599).contains(&status), "status", format!("must be from 100 to 599, is {status}"));
         }
         faults.check(until.0 > 0, "until", "is required: chaos must have an end");
+        faults.check(until <= UnixTime::LAST, "until", "must be before the year 10000: no date says it");
         faults.into_result(Some(Self { rate_ppm: (percent * 1e4).round().max(1.0) as u32, latency, fault, until }))
     }
 

@@ -34,6 +34,8 @@ pub struct Report {
     pub slow: u64,
     /// Calls refused since the report before: demand.
     pub rejected: u64,
+    /// Whether the replica does not obey the fleet's verdict, since its own calls go well.
+    pub vetoed: bool,
     /// The failures by cause.
     pub causes: Causes,
 }
@@ -43,7 +45,7 @@ impl Report {
     #[must_use]
     pub const fn new(local: LocalState, own_trip: bool, counts: Counts, rejected: u64) -> Self {
         let Counts { calls, failures, slow, causes } = counts;
-        Self { local, own_trip, current: true, calls, failures, slow, rejected, causes }
+        Self { local, own_trip, current: true, calls, failures, slow, rejected, vetoed: false, causes }
     }
 
     /// Calls that say something about the target: a replica's own trouble is no evidence.

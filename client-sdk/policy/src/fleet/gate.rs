@@ -1,7 +1,12 @@
 //! One breaker of one process, together with what the fleet and its operators say about it.
 //!
 //! Effective admission is the lesser of the process' own and the fleet's; an override replaces both. While the fleet keeps calls back,
-//! the process' own clock does not let probes pass: the fleet's permits do.
+//! the process' own clock does not let probes pass: the fleet's permits do. While an operator forces it open, nothing does.
+//!
+//! A process that sees for itself that the target is well does not obey the fleet, and says so: what it needs to see is in `veto.rs`.
+//! Such a veto begins under a verdict that stops a process which had been making calls, and goes on through half-open and ramp until its
+//! own calls tell otherwise, or become too few. It can't begin from probes, or from the few calls of a ramp: they are what the fleet is
+//! careful with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +14,7 @@ use super::{
     evidence::Report,
     held::{Held, HeldPermit, Override, Verdict},
     shared::{FleetState, ProbeResult},
+    veto,
 };
 use crate::{
     Draw, Revision, Timestamp,
@@ -51,6 +57,10 @@ pub struct Gate {
     revision: Revision,
     rejected: u64,
     touched: bool,
+    /// Whether the verdict in force is not obeyed. Never true without one.
+    vetoes: bool,
+    /// Whether no verdict is ever obeyed.
+    ignores_fleet: bool,
 }
 
 impl Pass {
@@ -65,7 +75,21 @@ impl Gate {
     /// A closed breaker, of which the fleet has said nothing.
     #[must_use]
     pub fn new(spec: Arc<BreakerSpec>, revision: Revision) -> Self {
-        Self { breaker: Breaker::new(spec), held: Held::default(), revision, rejected: 0, touched: true }
+        Self {
+            breaker: Breaker::new(spec),
+            held: Held::default(),
+            revision,
+            rejected: 0,
+            touched: true,
+            vetoes: false,
+            ignores_fleet: false,
+        }
+    }
+
+    /// From here on no verdict is obeyed, however the own calls go: only the own breaker decides. Verdicts are held all the same, so that
+    /// the server goes on counting what this process sees.
+    pub const fn ignore_fleet(&mut self) {
+        self.ignores_fleet = true;
     }
 
     /// Revision of the policy that it runs.
@@ -117,9 +141,35 @@ impl Gate {
         }
     }
 
-    /// Whether a verdict keeps calls back at this moment.
-    fn fleet_holds(&self) -> bool {
-        matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen)
+    /// Whether the own breaker's time stands still, because somebody else keeps calls back: nobody could probe when its time
+    /// is over.
+    fn own_time_stands(&self) -> bool {
+        let fleet = !self.vetoes && matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen);
+        fleet || self.held.override_in_force().is_some_and(|forced| forced.effect == Forced::Open)
+    }
+
+    /// Whether it does not obey the verdict in force, since its own calls go well: as of the last time that it was asked anything.
+    #[must_use]
+    pub const fn vetoes(&self) -> bool {
+        self.vetoes && self.held.override_in_force().is_none()
+    }
+
+    /// Whether only a few calls pass after the target was down: its own breaker, or the fleet's, is half-open or ramps up.
+    #[must_use]
+    pub fn is_recovering(&self, now: Timestamp) -> bool {
+        let fleet = !self.vetoes && matches!(self.held.verdict_state(), FleetState::HalfOpen | FleetState::Ramp);
+        let enforced = self.breaker.spec().mode() == BreakerMode::Enforced;
+        self.held.override_in_force().is_none() && enforced && (fleet || self.breaker.is_recovering(now))
+    }
+
+    /// Looks at the own calls again: a veto goes on, or ends; under an open verdict it may also begin.
+    fn reconsider(&mut self, now: Timestamp) {
+        self.vetoes = match self.held.verdict_state() {
+            FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => false,
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.ignores_fleet => true,
+            FleetState::Open => veto::disagrees(&self.breaker, now),
+            FleetState::HalfOpen | FleetState::Ramp => self.vetoes && veto::disagrees(&self.breaker, now),
+        };
     }
 
     /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
@@ -130,12 +180,15 @@ impl Gate {
             .map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive))
             .collect();
         self.held.expire_override(now);
+        self.reconsider(now);
         if let Some(state) = self.held.expire_verdict(now)
             && state != FleetState::Released
+            // What was not obeyed leaves nothing behind.
+            && !std::mem::take(&mut self.vetoes)
         {
             effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
-        if !self.fleet_holds() {
+        if !self.own_time_stands() {
             effects.extend(self.breaker.advance(now, draw).map(GateEffect::Transition));
         }
         effects
@@ -144,7 +197,7 @@ impl Gate {
     /// When [`Gate::tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let own = if self.fleet_holds() { None } else { self.breaker.next_deadline() };
+        let own = if self.own_time_stands() { None } else { self.breaker.next_deadline() };
         self.held.next_deadline().into_iter().chain(own).min()
     }
 
@@ -193,6 +246,15 @@ impl Gate {
         effects: &mut Vec<GateEffect>,
     ) -> Result<Pass, RejectionReason> {
         let plain = |permit| Pass { permit, probe: None };
+        if self.vetoes {
+            // Its calls pass anyway: one of them may as well be the probe that the fleet waits for.
+            if let Some(permit) = self.held.take_permit(now) {
+                let (own, transition) = self.breaker.acquire_probe(now);
+                effects.extend(transition.map(GateEffect::Transition));
+                return Ok(Pass { permit: own, probe: Some(permit.probe_id()) });
+            }
+            return self.breaker.try_acquire(now, draw).map(plain);
+        }
         match self.held.verdict() {
             Some(verdict) => match verdict.state {
                 FleetState::Open => {
@@ -228,6 +290,7 @@ impl Gate {
             Class::Ignored => ProbeResult::Inconclusive,
         };
         let transition = self.breaker.record(permit, ending, now, draw).map(GateEffect::Transition);
+        self.reconsider(now);
         let probe = probe.map(|probe| GateEffect::Probe(probe, result));
         transition.into_iter().chain(probe).collect()
     }
@@ -249,9 +312,13 @@ impl Gate {
         if !self.held.apply(verdict, now) {
             return (false, Vec::new());
         }
+        let vetoed = self.vetoes;
+        // Until this verdict the process made calls as it liked: what it has seen may speak against any that keeps calls back.
+        self.vetoes |= before == FleetState::Released;
+        self.reconsider(now);
         // Calls were kept back, and the fleet has found the target well: all close together, and count afresh. What a replica has
-        // seen itself during a ramp is not lifted by the end of it.
-        let kept_back = matches!(before, FleetState::Open | FleetState::HalfOpen);
+        // seen itself during a ramp is not lifted by the end of it; and one that did not obey goes on by what it has seen.
+        let kept_back = matches!(before, FleetState::Open | FleetState::HalfOpen) && !vetoed && !self.ignores_fleet;
         let recovered = kept_back && matches!(after, FleetState::Released | FleetState::Ramp);
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
         (true, transition.map(GateEffect::Transition).into_iter().collect())
@@ -259,7 +326,7 @@ impl Gate {
 
     /// Takes leave for one probe, if it belongs to the held verdict.
     pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> bool {
-        self.held.add_permit(permit, now)
+        !self.ignores_fleet && self.held.add_permit(permit, now)
     }
 
     /// Renews the lease of the held verdict, if it has not ended.
@@ -285,12 +352,7 @@ impl Gate {
         let mut effects = Vec::new();
         if revision != self.revision {
             self.revision = revision;
-            for permit in self.held.drop_permits() {
-                effects.push(GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive));
-            }
-            if self.held.drop_verdict() != FleetState::Released && !reset {
-                effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
-            }
+            effects = self.drop_verdict(!reset, now, draw);
         }
         if reset && *spec != **self.breaker.spec() {
             effects.extend(self.breaker.reset(spec, now).map(GateEffect::Transition));
@@ -300,11 +362,36 @@ impl Gate {
         effects
     }
 
+    /// The fleet knows it by another key from here on: what was said about the former one is void, and what comes has an order of
+    /// its own.
+    pub fn rekey(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let effects = self.drop_verdict(true, now, draw);
+        self.held.forget_order();
+        self.announce();
+        effects
+    }
+
+    fn drop_verdict(&mut self, decays: bool, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        let permits = self.held.drop_permits().into_iter();
+        let mut effects: Vec<GateEffect> =
+            permits.map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive)).collect();
+        // What was not obeyed leaves nothing behind.
+        let vetoed = std::mem::take(&mut self.vetoes);
+        if self.held.drop_verdict() != FleetState::Released && decays && !vetoed {
+            effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
+        }
+        effects
+    }
+
     /// What goes to the fleet. Takes the count of refused calls.
     pub fn report(&mut self, now: Timestamp) -> Report {
         let rejected = std::mem::take(&mut self.rejected);
         self.touched = false;
-        Report::new(self.breaker.state(), self.breaker.own_trip(), self.breaker.counts(now), rejected)
+        self.reconsider(now);
+        let counts = self.breaker.counts(now);
+        let own = Report::new(self.breaker.state(), self.breaker.own_trip(), counts, rejected);
+        // Who never obeys says so when it connects: it has no opinion on this verdict.
+        Report { vetoed: self.vetoes() && !self.ignores_fleet, ..own }
     }
 
     /// Asks for a report even without calls: a server that has just been reached must learn who holds the breaker.
@@ -327,7 +414,7 @@ impl Gate {
         self.breaker.state()
     }
 
-    /// What the fleet, or an operator, says.
+    /// What the fleet, or an operator, says; whether it is obeyed or not.
     #[must_use]
     pub fn fleet_state(&self) -> FleetState {
         match self.held.override_in_force() {
@@ -340,24 +427,15 @@ impl Gate {
     /// The share of calls that passes, from 0 to 1. Probes are no traffic.
     #[must_use]
     pub fn admission(&self, now: Timestamp) -> f64 {
-        if self.breaker.spec().mode() == BreakerMode::Disabled {
-            return 1.0;
-        }
+        let acts = self.breaker.spec().mode() == BreakerMode::Enforced;
         match self.fleet_state() {
             FleetState::ForcedOpen => 0.0,
             FleetState::ForcedClosed => 1.0,
             FleetState::Released => self.breaker.admission(now),
-            FleetState::Open | FleetState::HalfOpen => {
-                if self.breaker.spec().mode() == BreakerMode::Shadow {
-                    1.0
-                } else {
-                    0.0
-                }
-            }
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if !acts => 1.0,
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.vetoes => self.breaker.admission(now),
+            FleetState::Open | FleetState::HalfOpen => 0.0,
             FleetState::Ramp => {
-                if self.breaker.spec().mode() == BreakerMode::Shadow {
-                    return 1.0;
-                }
                 let share = self.held.verdict().map_or(1.0, |verdict| f64::from(verdict.admit_permille) / 1000.0);
                 self.breaker.admission(now).min(share)
             }
@@ -368,6 +446,7 @@ impl Gate {
     #[must_use]
     pub fn half_open_in(&self, now: Timestamp) -> Option<Duration> {
         match self.fleet_state() {
+            FleetState::Open | FleetState::HalfOpen if self.vetoes => self.breaker.half_open_in(now),
             FleetState::Open => self.held.verdict()?.half_open_at.map(|at| now.until(at)),
             FleetState::Released | FleetState::Ramp => self.breaker.half_open_in(now),
             FleetState::HalfOpen | FleetState::ForcedOpen | FleetState::ForcedClosed => None,

@@ -179,6 +179,11 @@ impl Held {
         self.verdict.take().map_or(FleetState::Released, |verdict| verdict.state)
     }
 
+    /// Verdicts that come have another order than those before.
+    pub(super) fn forget_order(&mut self) {
+        self.highest = Fence::default();
+    }
+
     pub(super) fn expire_override(&mut self, now: Timestamp) {
         if self.forced.as_ref().is_some_and(|forced| now >= forced.until) {
             self.forced = None;

@@ -6,7 +6,9 @@
 //! - [`shared`]: the machine of one breaker: released, open, half-open with probe permits.
 //! - [`coordinator`]: everything that the control plane decides: the machines of all breakers, the order of verdicts, who is there.
 //! - [`invariants`]: what holds of all this, as functions.
-//! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission.
+//! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
+//!   `veto`: when a replica trusts its own calls more.
+//! - [`shares`]: how the control plane divides one rate limit over replicas; [`held_share`]: what a replica makes of its part.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
 
@@ -14,11 +16,14 @@ pub mod coordinator;
 pub mod evidence;
 pub mod gate;
 pub mod held;
+pub mod held_share;
 pub mod invariants;
 pub mod key;
 pub mod rule;
 pub mod shared;
+pub mod shares;
 pub mod spec;
+mod veto;
 
 pub use coordinator::Coordinator;
 pub use key::BreakerKey;

@@ -466,8 +466,16 @@ impl Call {
                     let around = self.nearest(height);
                     let around = (around < Timestamp::MAX).then_some(around);
                     let attempt = Attempt { outcome, elapsed, facts, deadline: around };
-                    let budget = || retry.budget().is_none_or(|budget| cells.try_retry(index, budget, now));
-                    match run.answer(retry, self.rules, &attempt, now, || cells.draw(), budget) {
+                    let objection = |sends: bool| {
+                        // A target that is just coming back is not tried harder: retries would be the next outage.
+                        let mut inside = spec.breaker_stages_from(index + 1);
+                        if inside.any(|breaker| cells.is_recovering(breaker, now)) {
+                            return Some(Stop::Recovering);
+                        }
+                        let budget = retry.budget().filter(|_| sends)?;
+                        (!cells.try_retry(index, budget, now)).then_some(Stop::Budget)
+                    };
+                    match run.answer(retry, self.rules, &attempt, now, || cells.draw(), objection) {
                         Answer::Again { delay } => {
                             let number = run.attempts() - 1;
                             cells.event(Event::RetryScheduled { stage: index, retry: number, delay, after: outcome });
@@ -494,6 +502,12 @@ impl Call {
                         stay(StageState::Elsewhere);
                         return Step::Keep { stage: index };
                     }
+                }
+                (StageState::Plain, StrategySpec::Fallback(fallback))
+                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure
+                        && !self.rules.answers.include(fallback.with()) =>
+                {
+                    cells.event(Event::FallbackSkipped { stage: index, after: outcome });
                 }
                 (StageState::Plain, StrategySpec::Fallback(fallback))
                     if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure =>

@@ -68,6 +68,9 @@ pub trait Cells {
     fn count_call(&self, stage: usize, now: Timestamp);
     /// Takes a further try from the budget of a retry or hedge, if there is one left.
     fn try_retry(&self, stage: usize, budget: &BudgetSpec, now: Timestamp) -> bool;
+    /// Whether a breaker lets only a few calls pass after the target was down: it, or the fleet's, is half-open or ramps up. Asked only
+    /// when a retry is about to be made.
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool;
     /// A random number.
     fn draw(&self) -> Draw;
     /// Something happened that operators read about. Called while no lock is held.
@@ -170,6 +173,13 @@ pub enum Event {
         /// What it replaces.
         after: Outcome,
     },
+    /// A fallback can make no answer of the type that the call wants: what came goes on outward.
+    FallbackSkipped {
+        /// The fallback.
+        stage: usize,
+        /// What it would replace.
+        after: Outcome,
+    },
     /// A cache was asked.
     CacheAsked {
         /// The cache.
@@ -206,6 +216,7 @@ impl Event {
             | Self::HedgeStarted { stage, .. }
             | Self::HedgeEnded { stage, .. }
             | Self::FallbackExecuted { stage, .. }
+            | Self::FallbackSkipped { stage, .. }
             | Self::CacheAsked { stage, .. }
             | Self::Troubled { stage, .. }
             | Self::Rejected { stage, .. } => stage,

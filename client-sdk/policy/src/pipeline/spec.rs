@@ -205,6 +205,34 @@ impl PipelineSpec {
         &self.strategies
     }
 
+    /// Which strategy of the definition before has become the one at `index`: that of the same kind and name, or else the one that
+    /// was renamed. Where of one kind as many names have come as have gone, they are paired in their order; otherwise what
+    /// has a new name is new.
+    #[must_use]
+    pub fn former_index(&self, index: usize, before: &Self) -> Option<usize> {
+        let own = self.strategies.get(index)?;
+        let same = |left: &Strategy, right: &Strategy| left.name == right.name && left.spec.kind() == right.spec.kind();
+        if let Some(found) = before.strategies.iter().position(|former| same(former, own)) {
+            return Some(found);
+        }
+        let alone = |here: &Self, there: &Self| -> Vec<usize> {
+            let of_kind = here.strategies.iter().enumerate().filter(|(_, one)| one.spec.kind() == own.spec.kind());
+            of_kind
+                .filter(|(_, one)| !there.strategies.iter().any(|other| same(one, other)))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let (come, gone) = (alone(self, before), alone(before, self));
+        let place = come.iter().position(|at| *at == index)?;
+        if come.len() == gone.len() { gone.get(place).copied() } else { None }
+    }
+
+    /// Where the circuit breakers are, from an index on.
+    pub(crate) fn breaker_stages_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        let stages = self.strategies.iter().enumerate().skip(first);
+        stages.filter(|(_, strategy)| strategy.spec().as_circuit_breaker().is_some()).map(|(index, _)| index)
+    }
+
     /// The circuit breakers among them.
     pub fn breakers(&self) -> impl Iterator<Item = (&StrategyName, &BreakerSpec)> {
         self.strategies.iter().filter_map(|strategy| Some((strategy.name(), strategy.spec().as_circuit_breaker()?)))

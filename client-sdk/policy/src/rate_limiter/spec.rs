@@ -10,7 +10,11 @@ pub enum RateScope {
     /// Each replica has the whole limit.
     #[default]
     Instance,
-    /// The replicas of the caller share the limit. Refused: limits are not shared out yet.
+    /// The replicas of the caller share the limit: the control plane gives each a part of it by its demand, on a lease, and the parts
+    /// never sum to more than the limit.
+    ///
+    /// What a replica acts on without a lease in force is in [`HeldShare`](crate::fleet::held_share::HeldShare): the whole limit until it
+    /// has ever been told a share, and the limit divided by the number of replicas once its lease has ended.
     Fleet,
 }
 
@@ -56,7 +60,7 @@ impl RateLimiterSpec {
     /// Checks the settings.
     ///
     /// # Errors
-    /// A limit, burst or period of zero; more than one call per nanosecond; a burst above the limit; the scope of the fleet.
+    /// A limit, burst or period of zero; more than one call per nanosecond; a burst above the limit.
     pub fn try_new(input: RateLimiterInput) -> Result<Self, Invalid> {
         const LONGEST: Duration = Duration::from_secs(24 * 3600);
         let RateLimiterInput { limit, period, burst, max_wait, scope } = input;
@@ -74,12 +78,6 @@ impl RateLimiterSpec {
             format!("must be from 1 to the limit of {limit}, is {burst}"),
         );
         faults.check(max_wait <= LONGEST, "maxWait", "must be at most 24h");
-        // A shared limit that nobody shares out would let each replica make all the calls of the fleet.
-        faults.check(
-            scope == RateScope::Instance,
-            "scope",
-            "fleet is not supported: no control plane shares a limit out yet; set each replica's part with instance",
-        );
         faults.into_result(Some(Self { limit, period, burst, max_wait, scope }))
     }
 
@@ -95,7 +93,7 @@ impl RateLimiterSpec {
         self.period
     }
 
-    /// Calls that may begin at once after a rest. Default: 1, which is smooth.
+    /// Calls that may begin at once after a rest. Default: 1, which is smooth. Of a shared limit each replica has its part, and at least 1.
     #[must_use]
     pub const fn burst(&self) -> u32 {
         self.burst

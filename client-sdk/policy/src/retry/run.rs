@@ -6,6 +6,7 @@ use super::{MaxAttempts, RetrySpec};
 use crate::{
     Draw, Timestamp,
     condition::Class,
+    fallback::Answers,
     outcome::{ErrorKind, Facts, Outcome, Response, RetryHint},
     throttle::Priority,
 };
@@ -51,11 +52,13 @@ pub enum Stop {
     Pushback,
     /// The target has been retried too much lately.
     Budget,
+    /// A breaker inside of the retry is half-open or ramps up: the target is just coming back.
+    Recovering,
 }
 
 impl Stop {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Success,
         Self::NotRetryable,
         Self::NotIdempotent,
@@ -65,6 +68,7 @@ impl Stop {
         Self::RetryAfterTooLong,
         Self::Pushback,
         Self::Budget,
+        Self::Recovering,
     ];
 
     /// In lower case with underscores.
@@ -80,11 +84,12 @@ impl Stop {
             Self::RetryAfterTooLong => "retry_after_too_long",
             Self::Pushback => "pushback",
             Self::Budget => "budget",
+            Self::Recovering => "recovering",
         }
     }
 }
 
-/// What a retry may know of the request.
+/// What strategies may know of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CallRules {
     /// Doing it twice is as good as once.
@@ -93,6 +98,13 @@ pub struct CallRules {
     pub replayable: bool,
     /// How much it matters.
     pub priority: Priority,
+    /// What fallbacks can answer it with.
+    pub answers: Answers,
+}
+
+impl CallRules {
+    /// HTTP methods that are as good twice as once (RFC 9110, 9.2.2).
+    pub const IDEMPOTENT_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
 }
 
 /// How an attempt ended, as the retry around it sees it.
@@ -121,7 +133,8 @@ impl RetryRun {
         self.attempts
     }
 
-    /// Decides what follows an attempt. `budget` is asked last, and takes from it when it says yes.
+    /// Decides what follows an attempt. `objection` is asked last, about a try that would be made, with whether it sends anything: then
+    /// it takes from the budget. What it answers ends the call instead.
     pub fn answer(
         &mut self,
         spec: &RetrySpec,
@@ -129,7 +142,7 @@ impl RetryRun {
         attempt: &Attempt<'_>,
         now: Timestamp,
         draw: impl FnOnce() -> Draw,
-        budget: impl FnOnce() -> bool,
+        objection: impl FnOnce(bool) -> Option<Stop>,
     ) -> Answer {
         let outcome = attempt.outcome;
         let waits_for_breaker = match outcome {
@@ -138,7 +151,9 @@ impl RetryRun {
         };
         if waits_for_breaker.is_none() {
             match spec.classifier().classify(outcome, attempt.elapsed, attempt.facts) {
-                Class::Success | Class::Ignored => {
+                // The policy names it as one that no further try follows.
+                Class::Ignored => return Answer::Return(Stop::NotRetryable),
+                Class::Success => {
                     let failed = matches!(outcome, Outcome::Error(_) | Outcome::Timeout(_) | Outcome::Rejected(..));
                     return Answer::Return(if failed { Stop::NotRetryable } else { Stop::Success });
                 }
@@ -175,8 +190,8 @@ impl RetryRun {
             return Answer::Return(Stop::MaxDuration);
         }
         // Waiting for a breaker sends nothing: it takes nothing from the budget.
-        if waits_for_breaker.is_none() && !budget() {
-            return Answer::Return(Stop::Budget);
+        if let Some(stop) = objection(waits_for_breaker.is_none()) {
+            return Answer::Return(stop);
         }
         self.attempts = self.attempts.saturating_add(1);
         Answer::Again { delay }

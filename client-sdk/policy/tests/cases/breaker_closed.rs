@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use fusebox_policy::{
-    Draw, Outcome,
+    Draw, Outcome, Revision,
     breaker::{
-        Breaker, BreakerInput, Cause, Ending, LocalState, RateRule, Sample, Transition, TripRules, Window, WindowSpec,
+        Breaker, BreakerInput, Cause, Ending, HalfOpenSpec, LocalState, RateRule, Sample, Transition, TripRules,
+        Window, WindowSpec,
     },
     condition::{Class, Conditions, StatusRange},
+    fleet::gate::{Gate, GateEffect},
     outcome::{NoFacts, RetryHint},
 };
 
@@ -63,6 +65,10 @@ fn only_failures_in_a_row_trip_the_consecutive_rule() {
     let mut alternating = Breaker::new(breaker_spec(breaker_input(2)));
     assert_eq!(feed(&mut alternating, &"SF".repeat(20), 0), None);
     assert_eq!(alternating.state(), LocalState::Closed);
+
+    let mut three_of_four = with(failures(3), WindowSpec::Count(4));
+    assert_eq!(feed(&mut three_of_four, &"SF".repeat(20), 0), None);
+    assert_eq!(three_of_four.state(), LocalState::Closed);
 }
 
 #[test]
@@ -85,6 +91,37 @@ fn a_rate_needs_its_minimum_of_calls_and_trips_on_no_success() {
     assert_eq!(feed(&mut breaker, "S", 0), None, "60 percent, but the fifth call was a success");
     let transition = feed(&mut breaker, "F", 0).expect("a failure is judged");
     assert_eq!((transition.counts.calls, transition.counts.failures), (6, 4));
+    assert!(breaker.try_acquire(at(0), Draw::ZERO).is_err());
+
+    let mut breaker = with(rate(50, 10), WindowSpec::Count(10));
+    assert_eq!(feed(&mut breaker, &"F".repeat(9), 0), None);
+    assert_eq!(feed(&mut breaker, "S", 0), None, "90 percent, but the tenth call was a success");
+}
+
+#[test]
+fn the_call_that_completes_the_minimum_opens_it_and_the_next_one_is_refused_and_counted() {
+    let trip = rate(50, 5);
+    let window = WindowSpec::Time(ms(20_000));
+    let mut gate = Gate::new(breaker_spec(BreakerInput { trip, window, ..breaker_input(1) }), Revision(1));
+    let mut transitions = Vec::new();
+    for class in [Class::Failure, Class::Failure, Class::Success, Class::Success, Class::Failure] {
+        assert_eq!((gate.local_state(), transitions.len()), (LocalState::Closed, 0), "four calls are not enough");
+        let pass = gate.try_acquire(at(0), Draw::ZERO).0.unwrap();
+        transitions.extend(gate.record(pass, &ending(class, Duration::ZERO), at(0), Draw::ZERO));
+    }
+    let [GateEffect::Transition(transition)] = transitions[..] else { panic!("{transitions:?}") };
+    assert_eq!(transition.cause, Cause::FailureRate);
+    assert_eq!((transition.counts.calls, transition.counts.failures), (5, 3));
+    assert_eq!(gate.report(at(0)).rejected, 0);
+    assert!(gate.try_acquire(at(0), Draw::ZERO).0.is_err());
+    assert_eq!(gate.report(at(0)).rejected, 1);
+}
+
+#[test]
+fn the_failure_that_reaches_the_limit_is_the_last_call_that_runs() {
+    let mut breaker = with(rate(50, 2), WindowSpec::Count(2));
+    assert_eq!(feed(&mut breaker, "F", 0), None);
+    assert_eq!(feed(&mut breaker, "F", 0).unwrap().to, LocalState::Open);
     assert!(breaker.try_acquire(at(0), Draw::ZERO).is_err());
 }
 
@@ -152,6 +189,47 @@ fn failures_that_have_left_the_time_window_do_not_count() {
 }
 
 #[test]
+fn a_rate_is_that_of_the_calls_still_in_the_time_window() {
+    let mut breaker = with(rate(50, 3), WindowSpec::Time(ms(200)));
+    assert_eq!(feed(&mut breaker, "FS", 0), None);
+    assert_eq!(feed(&mut breaker, "SFS", 210), None, "a third of three, since the first pair has left");
+    let transition = feed(&mut breaker, "F", 260).expect("a half of four");
+    assert_eq!((transition.counts.calls, transition.counts.failures), (4, 2));
+}
+
+#[test]
+fn a_time_window_forgets_part_by_part_and_never_everything_at_once() {
+    let mut window = Window::new(WindowSpec::Time(ms(30_000)));
+    for second in 0..30 {
+        window.record(Sample { failure: None, slow: false }, at(second * 1000));
+    }
+    assert_eq!(window.counts(at(29_999)).calls, 30);
+    window.record(Sample { failure: None, slow: false }, at(30_000));
+    assert_eq!(window.counts(at(30_000)).calls, 28, "the oldest tenth has left, and the new call has come");
+}
+
+#[test]
+fn statistics_follow_the_last_calls_also_through_probes() {
+    let half_open = HalfOpenSpec { probes: 20, concurrent_probes: 1, successes: 15, max_duration: None };
+    let input = BreakerInput { trip: failures(5), window: WindowSpec::Count(10), half_open, ..breaker_input(1) };
+    let mut breaker = Breaker::new(breaker_spec(input));
+    let seen = |breaker: &Breaker| {
+        let counts = breaker.counts(at(0));
+        (counts.failures, counts.calls - counts.failures)
+    };
+    feed(&mut breaker, "SFSFSFS", 0);
+    assert_eq!(seen(&breaker), (3, 4));
+    feed(&mut breaker, "SSSFSSSFSSSFSSS", 0);
+    assert_eq!(seen(&breaker), (2, 8));
+    assert_eq!(feed(&mut breaker, "FFFF", 0).unwrap().counts.failures, 5);
+    breaker.advance(at(5000), Draw::ZERO);
+    assert_eq!(feed(&mut breaker, &"SSF".repeat(5), 5000), None, "10 of 15 probes are undecided");
+    let mut other = breaker.clone();
+    assert_eq!(feed(&mut breaker, "SSSSS", 5000).unwrap().to, LocalState::Closed);
+    assert_eq!(feed(&mut other, "F", 5000).unwrap().to, LocalState::Open);
+}
+
+#[test]
 fn slow_calls_trip_even_when_they_succeed_and_exactly_the_limit_is_not_slow() {
     let trip = TripRules {
         failure_rate: Some(RateRule { percent: 50, min_calls: 5 }),
@@ -182,7 +260,8 @@ fn ignored_outcomes_count_neither_way() {
     let mut breaker = with(rate(60, 3), WindowSpec::Count(100));
     assert_eq!(feed(&mut breaker, &"SFI".repeat(5), 0), None);
     let counts = breaker.counts(at(0));
-    assert_eq!((counts.calls, counts.failures), (10, 5));
+    assert_eq!((counts.calls, counts.failures, breaker.ignored()), (10, 5, 5));
+    assert_eq!(breaker.state(), LocalState::Closed, "a half of ten");
 }
 
 #[test]

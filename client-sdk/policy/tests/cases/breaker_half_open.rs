@@ -68,6 +68,75 @@ fn it_opens_as_soon_as_the_successes_can_not_be_reached() {
     assert!(result(&mut breaker, Class::Failure, 5000).is_some());
 }
 
+/// The numbers of a half-open period, the results of its probes, and the state after the last one; before that it is undecided.
+#[test]
+fn probes_decide_as_soon_as_their_numbers_do() {
+    let table = [
+        (3, 3, "SSF", LocalState::Open),
+        (4, 3, "SFSF", LocalState::Open),
+        (4, 3, "SFSS", LocalState::Closed),
+        (3, 2, "FSS", LocalState::Closed),
+        (3, 2, "FSF", LocalState::Open),
+        (3, 1, "FS", LocalState::Closed),
+        (10, 10, "SSSSSSSSSS", LocalState::Closed),
+        (10, 10, "F", LocalState::Open),
+        // What counts for nothing gives its place back.
+        (4, 3, "SSIFS", LocalState::Closed),
+    ];
+    for (probes, successes, results, end) in table {
+        let half_open = HalfOpenSpec { probes, concurrent_probes: 1, successes, max_duration: None };
+        // Two failures in a row trip it when it is closed: half-open has rules of its own.
+        let mut breaker = Breaker::new(breaker_spec(BreakerInput { half_open, ..breaker_input(2) }));
+        result(&mut breaker, Class::Failure, 0);
+        result(&mut breaker, Class::Failure, 0);
+        breaker.advance(at(5000), Draw::ZERO);
+        for letter in results.chars() {
+            assert_eq!(breaker.state(), LocalState::HalfOpen, "{results} of {probes} is undecided before {letter}");
+            let class = match letter {
+                'S' => Class::Success,
+                'F' => Class::Failure,
+                _ => Class::Ignored,
+            };
+            result(&mut breaker, class, 5000);
+        }
+        assert_eq!(breaker.state(), end, "{results} of {probes}, {successes} needed");
+    }
+}
+
+#[test]
+fn as_many_probes_pass_as_are_free_in_each_period_anew() {
+    let mut breaker = half_open(4, 4, 4);
+    let mut now = 5000;
+    for _ in 0..2 {
+        let mut permits: Vec<_> = (0..4).map(|_| breaker.try_acquire(at(now), Draw::ZERO).unwrap()).collect();
+        assert_eq!(breaker.try_acquire(at(now), Draw::ZERO), Err(RejectionReason::HalfOpenLimit));
+        breaker.abandon(permits.pop().unwrap());
+        permits.push(breaker.try_acquire(at(now), Draw::ZERO).unwrap());
+        assert_eq!(breaker.try_acquire(at(now), Draw::ZERO), Err(RejectionReason::HalfOpenLimit));
+        breaker.record(permits.pop().unwrap(), &ending(Class::Failure, ms(0)), at(now), Draw::ZERO);
+        assert_eq!(breaker.state(), LocalState::Open);
+        now += 60_000;
+        breaker.advance(at(now), Draw::ZERO);
+        for permit in permits {
+            breaker.abandon(permit);
+        }
+    }
+}
+
+#[test]
+fn the_last_probe_that_is_out_decides_while_further_calls_are_refused() {
+    let mut breaker = half_open(3, 3, 3);
+    for _ in 0..4 {
+        assert_eq!(result(&mut breaker, Class::Ignored, 5000), None, "ignored outcomes neither close nor exhaust it");
+    }
+    assert_eq!(result(&mut breaker, Class::Success, 5000), None);
+    assert_eq!(result(&mut breaker, Class::Success, 5000), None);
+    let third = breaker.try_acquire(at(5000), Draw::ZERO).unwrap();
+    assert_eq!(breaker.try_acquire(at(5000), Draw::ZERO), Err(RejectionReason::HalfOpenLimit));
+    breaker.record(third, &ending(Class::Success, ms(0)), at(5000), Draw::ZERO);
+    assert_eq!(breaker.state(), LocalState::Closed);
+}
+
 #[test]
 fn ignored_probes_give_their_permit_back_and_starve_nobody() {
     let mut breaker = half_open(4, 4, 4);
@@ -94,12 +163,18 @@ fn an_abandoned_probe_lets_the_next_caller_probe() {
 #[test]
 fn each_failed_probe_costs_a_whole_new_open_time() {
     let mut breaker = half_open(1, 1, 1);
-    assert!(result(&mut breaker, Class::Failure, 5000).is_some());
-    assert!(breaker.advance(at(14_999), Draw::ZERO).is_none());
-    assert!(breaker.advance(at(15_000), Draw::ZERO).is_some());
-    assert!(result(&mut breaker, Class::Success, 15_000).is_some());
+    // Failed twice, the second time after twice the time.
+    for (now, until) in [(5000, 15_000), (15_000, 35_000)] {
+        let probe = breaker.try_acquire(at(now), Draw::ZERO).unwrap();
+        assert!(breaker.try_acquire(at(now), Draw::ZERO).is_err(), "one probe at a time");
+        assert!(breaker.record(probe, &ending(Class::Failure, ms(0)), at(now), Draw::ZERO).is_some());
+        assert!(breaker.advance(at(until - 1), Draw::ZERO).is_none());
+        assert!(breaker.try_acquire(at(until - 1), Draw::ZERO).is_err());
+        assert!(breaker.advance(at(until), Draw::ZERO).is_some());
+    }
+    assert!(result(&mut breaker, Class::Success, 35_000).is_some());
     for _ in 0..100 {
-        result(&mut breaker, Class::Success, 15_000);
+        result(&mut breaker, Class::Success, 35_000);
     }
 }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use fusebox_policy::{
-    Draw,
-    breaker::{Breaker, BreakerInput, BreakerMode, Ending, LocalState},
+    Draw, Revision,
+    breaker::{Breaker, BreakerInput, Ending, LocalState},
     condition::Class,
+    fleet::gate::{Gate, GateEffect},
     outcome::{RejectionReason, RetryHint},
 };
 
@@ -52,7 +53,9 @@ fn half_open_shows_without_traffic() {
 #[test]
 fn the_remaining_delay_shrinks_and_is_none_when_not_open() {
     let mut breaker = opened(breaker_input(1));
+    assert_eq!(breaker.half_open_in(at(0)), Some(ms(5000)));
     assert_eq!(breaker.half_open_in(at(110)), Some(ms(4890)));
+    assert_eq!(breaker.half_open_in(at(6000)), Some(ms(0)), "due, and not yet looked at");
     breaker.advance(at(5000), Draw::ZERO);
     assert_eq!(breaker.half_open_in(at(5000)), None);
     assert_eq!(Breaker::new(breaker_spec(breaker_input(1))).half_open_in(at(0)), None);
@@ -60,8 +63,16 @@ fn the_remaining_delay_shrinks_and_is_none_when_not_open() {
 
 #[test]
 fn retry_after_on_the_tripping_outcome_sets_the_delay_up_to_its_cap() {
-    for (asked, respect, expected) in [(7, true, 7000), (600, true, 60_000), (7, false, 5000)] {
-        let mut breaker = Breaker::new(breaker_spec(BreakerInput { respect_retry_after: respect, ..breaker_input(1) }));
+    for (delay, asked, respect, expected) in [
+        (5000, 7, true, 7000),
+        (60_000, 7, true, 7000),
+        (5000, 600, true, 60_000),
+        (5000, 7, false, 5000),
+        // "Now" is no time to rest.
+        (5000, 0, true, 5000),
+    ] {
+        let input = BreakerInput { delay: ms(delay), respect_retry_after: respect, ..breaker_input(1) };
+        let mut breaker = Breaker::new(breaker_spec(input));
         let permit = breaker.try_acquire(at(0), Draw::ZERO).unwrap();
         let hint = RetryHint::After(Duration::from_secs(asked));
         let ending = Ending { class: Class::Failure, outcome: FAILED, elapsed: Duration::ZERO, hint };
@@ -88,8 +99,29 @@ fn the_delay_grows_with_each_opening_without_a_close_and_starts_over_after_one()
         result(&mut breaker, Class::Success, now);
     }
     assert_eq!(breaker.state(), LocalState::Closed);
-    result(&mut breaker, Class::Failure, now);
-    assert_eq!(breaker.half_open_in(at(now)), Some(ms(5000)));
+    for expected in [5, 10, 20] {
+        breaker.advance(at(now), Draw::ZERO);
+        result(&mut breaker, Class::Failure, now);
+        assert_eq!(breaker.half_open_in(at(now)), Some(Duration::from_secs(expected)));
+        now += expected * 1000;
+    }
+}
+
+#[test]
+fn a_long_opening_refuses_to_its_end_and_counts_whom_it_refused() {
+    const HOUR: u64 = 3_600_000;
+    let spec = breaker_spec(BreakerInput { delay: ms(2 * HOUR), ..breaker_input(1) });
+    let mut gate = Gate::new(spec, Revision(1));
+    let pass = gate.try_acquire(at(0), Draw::ZERO).0.unwrap();
+    gate.record(pass, &ending(Class::Failure, Duration::ZERO), at(0), Draw::ZERO);
+    for _ in 0..2 {
+        assert!(gate.try_acquire(at(HOUR), Draw::ZERO).0.is_err());
+    }
+    assert_eq!(gate.report(at(HOUR)).rejected, 2);
+    let (pass, effects) = gate.try_acquire(at(2 * HOUR + 1000), Draw::ZERO);
+    assert!(matches!(&effects[..], [GateEffect::Transition(t)] if t.to == LocalState::HalfOpen));
+    gate.abandon(pass.unwrap());
+    assert_eq!(gate.report(at(2 * HOUR + 1000)).rejected, 0);
 }
 
 #[test]
@@ -115,25 +147,4 @@ fn a_failure_that_arrives_while_open_does_not_extend_it() {
     assert_eq!(breaker.record(late, &ending(Class::Failure, ms(0)), at(3000), Draw::ZERO), None);
     assert_eq!(breaker.half_open_in(at(3000)), Some(ms(2000)));
     assert_eq!(breaker.late(), 1);
-}
-
-#[test]
-fn a_disabled_breaker_passes_everything_and_counts_nothing() {
-    let mut breaker = Breaker::new(breaker_spec(BreakerInput { mode: BreakerMode::Disabled, ..breaker_input(1) }));
-    for _ in 0..10 {
-        assert_eq!(result(&mut breaker, Class::Failure, 0), None);
-    }
-    assert_eq!(breaker.counts(at(0)).calls, 0);
-}
-
-#[test]
-fn a_shadow_breaker_changes_state_and_never_refuses() {
-    let mut breaker = Breaker::new(breaker_spec(BreakerInput { mode: BreakerMode::Shadow, ..breaker_input(2) }));
-    result(&mut breaker, Class::Failure, 0);
-    assert!(result(&mut breaker, Class::Failure, 0).is_some());
-    assert_eq!(breaker.state(), LocalState::Open);
-    for _ in 0..10 {
-        assert_eq!(result(&mut breaker, Class::Failure, 1), None);
-    }
-    assert!((breaker.admission(at(1)) - 1.0).abs() < f64::EPSILON);
 }

@@ -58,6 +58,19 @@ fn whoever_gives_up_waiting_leaves_the_queue_and_takes_no_place() {
 }
 
 #[test]
+fn a_queue_takes_all_up_to_its_bound_and_none_beyond_and_no_wait_is_too_short_for_a_free_place() {
+    let mut bulkhead = Bulkhead::new();
+    admitted(bulkhead.enter(1, 3));
+    for _ in 0..3 {
+        queued(bulkhead.enter(1, 3));
+    }
+    assert_eq!((bulkhead.enter(1, 3), bulkhead.waiting()), (Entered::Full, 3));
+    let mut process = Process::new(vec![self::bulkhead(2, 1, Some(Duration::from_nanos(1)))]);
+    process.hold_one();
+    assert_eq!((process.call(|_| does(OK)), process.now), (Finish::Value, at(0)));
+}
+
+#[test]
 fn nobody_overtakes_the_queue() {
     let mut bulkhead = Bulkhead::new();
     let runs = admitted(bulkhead.enter(1, 1));

@@ -9,12 +9,12 @@ use std::{
 
 use fusebox_policy::{
     Draw, Outcome, Revision, Timestamp,
-    breaker::{BreakerInput, BreakerSpec, Ending, LocalState, TripRules},
+    breaker::{BreakerInput, BreakerSpec, Ending, LocalState, Transition, TripRules},
     condition::Conditions,
-    fallback::{FallbackSpec, FallbackWith, StaticResponse},
-    fleet::gate::Gate,
+    fallback::{Answers, FallbackSpec, FallbackWith, StaticResponse},
+    fleet::gate::{Gate, GateEffect},
     outcome::{ErrorKind, Facts, NoFacts, RetryHint},
-    pipeline::{Call, Cells, Entry, Event, Finish, Hold, LiveStrategy, PipelineSpec, Step, StrategySpec},
+    pipeline::{Call, CallEnded, Cells, Entry, Event, Finish, Hold, LiveStrategy, PipelineSpec, Step, StrategySpec},
     retry::{
         CallRules, RetryInput, RetrySpec,
         backoff::{Backoff, Jitter, Shape},
@@ -130,6 +130,10 @@ pub(crate) struct Process {
     cached: Option<Outcome>,
     budget: RefCell<Budget>,
     pub(crate) events: RefCell<Vec<Event>>,
+    /// Of all breakers.
+    pub(crate) transitions: RefCell<Vec<Transition>>,
+    /// How each call ended.
+    pub(crate) ended: RefCell<Vec<CallEnded>>,
     pub(crate) draw: Cell<Draw>,
     pub(crate) now: Timestamp,
     pub(crate) rules: CallRules,
@@ -155,9 +159,16 @@ impl Process {
             cached: None,
             budget: RefCell::default(),
             events: RefCell::default(),
+            transitions: RefCell::default(),
+            ended: RefCell::default(),
             draw: Cell::new(Draw::ZERO),
             now: at(0),
-            rules: CallRules { idempotent: true, replayable: true, priority: Priority::Normal },
+            rules: CallRules {
+                idempotent: true,
+                replayable: true,
+                priority: Priority::Normal,
+                answers: Answers::Anything,
+            },
             fallback: does(Outcome::status(200)),
             executed: 0,
             waits: Vec::new(),
@@ -166,6 +177,11 @@ impl Process {
 
     pub(crate) fn local_state(&self) -> LocalState {
         self.gates.borrow().iter().flatten().next().unwrap().local_state()
+    }
+
+    /// Lets a test act on the breaker.
+    pub(crate) fn with_gate<T>(&self, act: impl FnOnce(&mut Gate) -> T) -> T {
+        act(self.gates.borrow_mut().iter_mut().flatten().next().unwrap())
     }
 
     pub(crate) fn count_failures(&self) -> (u64, u64) {
@@ -233,6 +249,11 @@ impl Process {
         }
     }
 
+    fn note(&self, effects: Vec<GateEffect>) {
+        let transition = |effect| if let GateEffect::Transition(transition) = effect { Some(transition) } else { None };
+        self.transitions.borrow_mut().extend(effects.into_iter().filter_map(transition));
+    }
+
     /// Starts a call and drops it during its first attempt.
     pub(crate) fn drop_during_attempt(&self) {
         let mut call = Call::new(self.rules);
@@ -273,7 +294,9 @@ impl Process {
 impl Cells for Process {
     fn enter(&self, stage: usize, rules: CallRules, now: Timestamp) -> Entry {
         if let Some(gate) = &mut self.gates.borrow_mut()[stage] {
-            return match gate.try_acquire(now, self.draw.get()).0 {
+            let (answer, effects) = gate.try_acquire(now, self.draw.get());
+            self.note(effects);
+            return match answer {
                 Ok(pass) => Entry::Pass(Hold::Breaker(pass)),
                 Err(reason) => Entry::Rejected(reason),
             };
@@ -285,7 +308,7 @@ impl Cells for Process {
     fn leave(&self, stage: usize, hold: Hold, ending: &Ending, now: Timestamp) {
         let spec = self.spec.strategies()[stage].spec();
         match (hold, &mut self.gates.borrow_mut()[stage]) {
-            (Hold::Breaker(pass), Some(gate)) => drop(gate.record(pass, ending, now, self.draw.get())),
+            (Hold::Breaker(pass), Some(gate)) => self.note(gate.record(pass, ending, now, self.draw.get())),
             (hold, _) => {
                 self.lives.borrow_mut()[stage].as_mut().unwrap().leave(spec, hold, ending, now);
             }
@@ -310,11 +333,19 @@ impl Cells for Process {
         self.budget.borrow_mut().try_retry(budget, now)
     }
 
+    fn is_recovering(&self, stage: usize, now: Timestamp) -> bool {
+        self.gates.borrow()[stage].as_ref().is_some_and(|gate| gate.is_recovering(now))
+    }
+
     fn draw(&self) -> Draw {
         self.draw.get()
     }
 
     fn event(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    fn call_ended(&self, call: CallEnded) {
+        self.ended.borrow_mut().push(call);
     }
 }

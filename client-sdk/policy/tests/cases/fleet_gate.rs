@@ -208,6 +208,20 @@ fn a_changed_policy_voids_the_verdict() {
 }
 
 #[test]
+fn under_another_key_it_knows_what_it_has_seen_and_nothing_of_what_the_fleet_said() {
+    let mut gate = gate();
+    gate.report(at(0));
+    gate.apply_verdict(verdict(FleetState::HalfOpen, 9), at(0));
+    gate.add_permit(permit(7, 9, 3000), at(0));
+    let effects = gate.rekey(at(100), Draw::HALF);
+    assert_eq!(effects[0], GateEffect::Probe(ProbeId { term: 1, id: 7 }, ProbeResult::Inconclusive));
+    assert!(matches!(&effects[1..], [GateEffect::Transition(t)] if t.cause == Cause::Decay), "no open door");
+    assert!(gate.wants_report(), "the server must learn of it");
+    let first = verdict(FleetState::Open, 1);
+    assert!(gate.apply_verdict(first, at(200)).0, "the other key's verdicts have their own order");
+}
+
+#[test]
 fn refusals_are_demand_until_they_are_reported() {
     let mut gate = gate();
     assert!(gate.wants_report(), "a new one announces itself");

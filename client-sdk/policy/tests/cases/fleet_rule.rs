@@ -25,6 +25,7 @@ pub(crate) fn saw(calls: u64, failures: u64) -> Report {
         failures,
         slow: 0,
         rejected: 0,
+        vetoed: false,
         causes: Causes { target_error: failures, ..Causes::default() },
     }
 }

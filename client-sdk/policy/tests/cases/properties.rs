@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fusebox_policy::{
     Draw,
-    breaker::{Breaker, BreakerInput, HalfOpenSpec, LocalState, Sample, Window, WindowSpec},
+    breaker::{Breaker, BreakerInput, BreakerMode, HalfOpenSpec, LocalState, Sample, Window, WindowSpec},
     condition::Class,
     fleet::{
         CoordinationMode,
@@ -97,6 +97,51 @@ proptest! {
             breaker.abandon(permit);
         }
         for _ in 0..200 {
+            now += 60_000;
+            breaker.advance(at(now), Draw::ZERO);
+            if let Ok(permit) = breaker.try_acquire(at(now), Draw::ZERO) {
+                breaker.record(permit, &ending(Class::Success, ms(0)), at(now), Draw::ZERO);
+            }
+        }
+        prop_assert_eq!(breaker.state(), LocalState::Closed);
+    }
+
+    /// Whatever settings come while it is in use: when all calls are back and the target is well, it closes.
+    #[test]
+    fn a_breaker_whose_settings_change_never_sticks(
+        steps in prop::collection::vec((happens(), prop::option::weighted(0.3, (0..3_u8, 1..5_u32, 1..5_u32, 1..5_u32))), 1..100),
+    ) {
+        let spec = |mode: u8, probes: u32, concurrent: u32, successes: u32| {
+            let (concurrent_probes, successes) = (concurrent.min(probes), successes.min(probes));
+            let half_open = HalfOpenSpec { probes, concurrent_probes, successes, max_duration: None };
+            let mode = [BreakerMode::Enforced, BreakerMode::Shadow, BreakerMode::Disabled][mode as usize];
+            breaker_spec(BreakerInput { half_open, mode, ..breaker_input(2) })
+        };
+        let mut breaker = Breaker::new(spec(0, 3, 1, 3));
+        let mut out = Vec::new();
+        let mut now = 0;
+        for (step, change) in steps {
+            if let Some((mode, probes, concurrent, successes)) = change {
+                breaker.apply(spec(mode, probes, concurrent, successes));
+            }
+            breaker.advance(at(now), Draw::ZERO);
+            match step {
+                Happens::Acquire => out.extend(breaker.try_acquire(at(now), Draw::ZERO)),
+                Happens::End(which, class) if !out.is_empty() => {
+                    let permit = out.swap_remove(which.index(out.len()));
+                    let class = [Class::Success, Class::Failure, Class::Ignored][class as usize];
+                    breaker.record(permit, &ending(class, ms(0)), at(now), Draw::ZERO);
+                }
+                Happens::Drop(which) if !out.is_empty() => breaker.abandon(out.swap_remove(which.index(out.len()))),
+                Happens::End(..) | Happens::Drop(_) => {}
+                Happens::Pass(millis) => now += millis,
+            }
+        }
+        for permit in out {
+            breaker.abandon(permit);
+        }
+        breaker.apply(spec(0, 2, 1, 2));
+        for _ in 0..20 {
             now += 60_000;
             breaker.advance(at(now), Draw::ZERO);
             if let Ok(permit) = breaker.try_acquire(at(now), Draw::ZERO) {

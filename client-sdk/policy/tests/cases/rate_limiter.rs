@@ -64,6 +64,26 @@ fn a_bucket_gives_its_tokens_at_once_and_then_one_per_interval() {
 }
 
 #[test]
+fn turns_are_reserved_ahead_up_to_the_longest_wait_and_no_further() {
+    let spec = RateLimiterSpec::try_new(RateLimiterInput { burst: 3, max_wait: ms(12), ..input(3, 10) }).unwrap();
+    let mut limiter = RateLimiter::new();
+    let waits: Vec<_> = (0..9)
+        .map(|nanos| {
+            let now = Timestamp::from_nanos(nanos);
+            match limiter.reserve(&spec, now) {
+                Reserved::Turn(turn) => Some(now.until(turn).as_nanos()),
+                Reserved::Exceeded { .. } => None,
+            }
+        })
+        .collect();
+    let third = 3_333_333;
+    let ahead = [Some(third - 3), Some(2 * third - 4), Some(3 * third - 5)];
+    assert_eq!(waits[..3], [Some(0); 3]);
+    assert_eq!(waits[3..6], ahead);
+    assert_eq!(waits[6..], [None; 3]);
+}
+
+#[test]
 fn a_wait_longer_than_allowed_is_refused_with_the_time_of_the_next_turn() {
     let spec = smooth(1, 1000, 1500);
     let mut limiter = RateLimiter::new();
@@ -120,11 +140,73 @@ fn a_doubled_limit_keeps_the_turns_that_are_reserved() {
 fn a_share_divides_the_limit_and_no_share_lets_nothing_pass() {
     let spec = smooth(10, 1000, 10_000);
     let mut limiter = RateLimiter::new();
-    limiter.set_share(500_000);
+    limiter.set_share(&spec, 500_000, at(0));
     wait(&mut limiter, &spec, at(0));
     assert_eq!(wait(&mut limiter, &spec, at(0)), ms(200));
-    limiter.set_share(0);
+    limiter.set_share(&spec, 0, at(0));
     assert!(matches!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { .. }));
+}
+
+#[test]
+fn a_share_has_its_part_of_the_burst_and_at_least_one_call() {
+    let spec = burst(300, 1000, 30);
+    for (ppm, tokens) in [(1_000_000, 30), (500_000, 15), (100_000, 3), (10_000, 1), (1, 1)] {
+        let mut limiter = RateLimiter::new();
+        limiter.set_share(&spec, ppm, at(0));
+        assert_eq!(limiter.available(&spec, at(0)), tokens, "{ppm}");
+        let passed = (0..40).filter(|_| matches!(limiter.reserve(&spec, at(0)), Reserved::Turn(_))).count();
+        assert_eq!(passed, tokens as usize, "{ppm}");
+        assert_eq!(limiter.available(&spec, at(0)), 0, "{ppm}");
+    }
+}
+
+#[test]
+fn a_changed_share_makes_no_tokens() {
+    let spec = burst(300, 1000, 30);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 100_000, at(0));
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 3, "those of before");
+    assert_eq!(limiter.available(&spec, at(10)), 6, "and as many as come in ten milliseconds");
+    for _ in 0..3 {
+        limiter.reserve(&spec, at(0));
+    }
+    limiter.set_share(&spec, 100_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 0);
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(limiter.available(&spec, at(0)), 0);
+}
+
+#[test]
+fn a_grown_share_ends_the_wait_that_a_small_one_made() {
+    let spec = smooth(10, 1000, 0);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 1000, at(0));
+    wait(&mut limiter, &spec, at(0));
+    assert_eq!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { retry_after: ms(100_000) });
+    limiter.set_share(&spec, 500_000, at(0));
+    assert_eq!(limiter.reserve(&spec, at(0)), Reserved::Exceeded { retry_after: ms(200) });
+}
+
+#[test]
+fn nobody_overtakes_those_who_wait_when_a_share_grows() {
+    let spec = smooth(10, 1000, 60_000);
+    let mut limiter = RateLimiter::new();
+    limiter.set_share(&spec, 100_000, at(0));
+    let waits: Vec<_> = (0..3).map(|_| wait(&mut limiter, &spec, at(0))).collect();
+    assert_eq!(waits, [ms(0), ms(1000), ms(2000)]);
+    limiter.set_share(&spec, 1_000_000, at(0));
+    assert_eq!(wait(&mut limiter, &spec, at(0)), ms(2100));
+}
+
+#[test]
+fn every_turn_that_is_asked_for_is_demand() {
+    let spec = smooth(1, 1000, 1000);
+    let mut limiter = RateLimiter::new();
+    for _ in 0..5 {
+        limiter.reserve(&spec, at(0));
+    }
+    assert_eq!((limiter.take_wanted(), limiter.take_wanted()), (5, 0), "one passed, one waits, three were refused");
 }
 
 #[test]
@@ -170,4 +252,6 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(RateLimiterSpec::try_new(bad.clone()).is_err(), "{bad:?}");
     }
     assert_eq!(smooth(1, 1000, 0).scope(), RateScope::Instance);
+    let shared = RateLimiterInput { burst: 4, scope: RateScope::Fleet, ..input(4, 1000) };
+    assert_eq!(RateLimiterSpec::try_new(shared).unwrap().scope(), RateScope::Fleet);
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use fusebox_policy::{
     Draw, Outcome,
     breaker::BreakerInput,
+    condition::{Conditions, ErrorRule, StatusRange},
+    fallback::Answers,
     outcome::{ErrorKind, GrpcCode, RetryHint},
     pipeline::{Event, Finish, StrategySpec},
     retry::{
@@ -38,6 +40,7 @@ fn three_attempts_by_default_and_then_the_last_outcome_itself() {
 fn exhaustion_is_an_error_where_it_was_asked_for() {
     let mut process = Process::new(vec![spec(RetryInput { on_exhausted: OnExhausted::Error, ..retry_input(2, 0) })]);
     assert_eq!(process.call(|_| does(FAILED)), Finish::Exhausted { stage: 0, attempts: 2 });
+    assert_eq!(process.call(|_| does(Outcome::status(503))), Finish::Exhausted { stage: 0, attempts: 2 });
     assert_eq!(process.call(|_| does(OK)), Finish::Value);
 }
 
@@ -65,24 +68,66 @@ fn it_stops_at_the_first_success_and_at_the_first_answer_that_no_retry_helps() {
 }
 
 #[test]
+fn only_what_the_policy_names_is_tried_again() {
+    let rules = Conditions { statuses: vec![StatusRange::parse("500").unwrap()], ..Conditions::default() };
+    let mut process = Process::new(vec![spec(RetryInput { failure_when: Some(rules), ..retry_input(7, 0) })]);
+    process.call(|attempt| does(if attempt < 3 { Outcome::status(500) } else { OK }));
+    assert_eq!((process.executed, stops(&process)), (3, vec![]));
+}
+
+#[test]
+fn an_outcome_that_the_policy_ignores_ends_the_call_and_says_so_once() {
+    let reset = Conditions { errors: vec![ErrorRule::Kind(ErrorKind::Reset)], ..Conditions::default() };
+    let unavailable = Conditions { statuses: vec![StatusRange::parse("503").unwrap()], ..Conditions::default() };
+    for (ignore_when, last) in [(reset, Outcome::Error(ErrorKind::Reset)), (unavailable, Outcome::status(503))] {
+        let mut process = Process::new(vec![spec(RetryInput { ignore_when, ..retry_input(7, 0) })]);
+        process.call(|attempt| does(if attempt < 3 { FAILED } else { last }));
+        assert_eq!((process.executed, stops(&process)), (3, vec![Stop::NotRetryable]), "{last}");
+    }
+}
+
+#[test]
 fn waits_grow_to_the_cap() {
-    let shape = Shape::Exponential { initial: ms(1), factor: 2.0, max: Some(ms(10)) };
-    let backoff = Backoff::try_new(shape, Some(Jitter::None)).unwrap();
-    let mut process = Process::new(vec![spec(RetryInput { backoff, ..retry_input(7, 0) })]);
-    process.call(|_| does(FAILED));
-    assert_eq!(process.waits, [1, 2, 4, 8, 10, 10].map(ms));
+    for (initial, max, attempts, expected) in
+        [(1, 10, 7, &[1, 2, 4, 8, 10, 10][..]), (2000, 30_000, 6, &[2000, 4000, 8000, 16_000, 30_000][..])]
+    {
+        let shape = Shape::Exponential { initial: ms(initial), factor: 2.0, max: Some(ms(max)) };
+        let backoff = Backoff::try_new(shape, Some(Jitter::None)).unwrap();
+        let mut process = Process::new(vec![spec(RetryInput { backoff, ..retry_input(attempts, 0) })]);
+        process.call(|_| does(FAILED));
+        assert_eq!(process.waits, expected.iter().copied().map(ms).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn full_jitter_spreads_each_wait_up_to_its_bound_and_each_call_starts_over() {
+    let shape = Shape::Exponential { initial: ms(5), factor: 2.0, max: Some(ms(100)) };
+    let backoff = Backoff::try_new(shape, Some(Jitter::Full)).unwrap();
+    let mut process = Process::new(vec![spec(RetryInput { backoff, ..retry_input(8, 0) })]);
+    process.draw.set(Draw::new(1.0));
+    for _ in 0..2 {
+        process.waits.clear();
+        process.call(|_| does(FAILED));
+        let whole: Vec<_> = process.waits.iter().map(Duration::as_millis).collect();
+        assert_eq!(whole, [4, 9, 19, 39, 79, 99, 99], "just below 5, 10, 20, ...");
+    }
 }
 
 #[test]
 fn jitter_spreads_as_it_says() {
     let second = Backoff::try_new(Shape::Fixed { delay: ms(1000) }, Some(Jitter::Ratio(0.25))).unwrap();
-    for (draw, expected) in [(0.0, 750), (0.4, 950), (0.6, 1050)] {
-        assert_eq!(second.delay(1, None, Draw::new(draw)), ms(expected));
+    // A draw of 1 is the largest number below it.
+    let about = |delay: Duration, millis: u64| {
+        ms(millis).saturating_sub(delay) <= Duration::from_nanos(1) && delay <= ms(millis)
+    };
+    for (draw, expected) in [(0.0, 750), (0.4, 950), (0.6, 1050), (1.0, 1250)] {
+        assert!(about(second.delay(1, None, Draw::new(draw)), expected), "{draw}");
     }
     let shape = Shape::Linear { initial: ms(1000), step: ms(1000), max: None };
     let linear = Backoff::try_new(shape, Some(Jitter::Ratio(0.25))).unwrap();
-    assert_eq!(linear.delay(3, None, Draw::ZERO), ms(2250));
-    assert_eq!(linear.delay(3, None, Draw::HALF), ms(3000));
+    for (draw, expected) in [(0.0, 2250), (0.4, 2850), (0.5, 3000), (0.6, 3150), (1.0, 3750)] {
+        assert!(about(linear.delay(3, None, Draw::new(draw)), expected), "{draw}");
+    }
     let shape = Shape::Exponential { initial: ms(5), factor: 2.0, max: Some(ms(100)) };
     let full = Backoff::try_new(shape, Some(Jitter::Full)).unwrap();
     assert_eq!(full.delay(1, None, Draw::ZERO), ms(0));
@@ -100,7 +145,7 @@ fn no_wait_is_above_its_cap_and_none_overflows() {
         Shape::Random { min: ms(500), max: ms(1000) },
     ];
     for shape in shapes {
-        for jitter in [Jitter::None, Jitter::Ratio(1.0), Jitter::Equal] {
+        for jitter in [Jitter::None, Jitter::Ratio(1.0), Jitter::Equal, Jitter::Full] {
             let Ok(backoff) = Backoff::try_new(shape, Some(jitter)) else { continue };
             for attempt in [1, 2, 1000, u32::MAX] {
                 assert!(backoff.delay(attempt, Some(Duration::MAX), Draw::new(1.0)) <= ms(1000), "{shape:?}");
@@ -110,6 +155,18 @@ fn no_wait_is_above_its_cap_and_none_overflows() {
     let unbounded = Shape::Exponential { initial: day, factor: 2.0, max: None };
     let backoff = Backoff::try_new(unbounded, Some(Jitter::None)).unwrap();
     assert_eq!(backoff.delay(1000, None, Draw::ZERO), Duration::from_nanos(u64::MAX));
+    let capped = Shape::Exponential { initial: day, factor: 2.0, max: Some(2 * day) };
+    assert_eq!(Backoff::try_new(capped, Some(Jitter::None)).unwrap().delay(1000, None, Draw::ZERO), 2 * day);
+    // A first wait above its cap is a mistake, and is said to be one.
+    let (initial, max) = (ms(10_000), Some(ms(1000)));
+    for shape in [
+        Shape::Linear { initial, step: initial, max },
+        Shape::Exponential { initial, factor: 2.0, max },
+        Shape::Decorrelated { initial, max: ms(1000) },
+        Shape::Random { min: initial, max: ms(1000) },
+    ] {
+        assert!(Backoff::try_new(shape, None).is_err(), "{shape:?}");
+    }
 }
 
 #[test]
@@ -129,6 +186,34 @@ fn no_wait_begins_after_which_no_attempt_could_start_in_time() {
     assert_eq!(process.executed, 2);
     assert_eq!(process.now, at(120), "the second attempt ended after the limit and nothing was slept");
     assert_eq!(stops(&process), [Stop::MaxDuration]);
+}
+
+#[test]
+fn an_attempt_that_outlives_the_longest_duration_is_the_last() {
+    let limited = RetryInput { max_duration: Some(ms(100)), on_exhausted: OnExhausted::Error, ..retry_input(10, 0) };
+    let mut process = Process::new(vec![spec(limited)]);
+    let finish = process.call(|attempt| if attempt == 2 { slow(FAILED, 120) } else { does(FAILED) });
+    assert_eq!(finish, Finish::Exhausted { stage: 0, attempts: 2 });
+    assert_eq!((process.executed, stops(&process)), (2, vec![Stop::MaxDuration]));
+}
+
+#[test]
+fn the_wait_is_what_the_answer_asks_for_or_else_the_policys_own() {
+    let busy = |hint| says(Outcome::status(503), hint);
+    for (own, hint, expected) in [
+        (5, RetryHint::None, vec![ms(5)]),
+        (0, RetryHint::After(ms(120)), vec![ms(120)]),
+        (5, RetryHint::After(ms(120)), vec![ms(120)]),
+        // No timer at all.
+        (0, RetryHint::After(ms(0)), vec![]),
+    ] {
+        let mut process = Process::new(vec![retry(2, own)]);
+        process.call(|attempt| if attempt == 1 { busy(hint) } else { does(OK) });
+        assert_eq!((process.executed, &process.waits), (2, &expected), "{hint:?}");
+    }
+    let mut process = Process::new(vec![retry(5, 0)]);
+    process.call(|attempt| if attempt < 3 { busy(RetryHint::After(ms(100 * u64::from(attempt)))) } else { does(OK) });
+    assert_eq!((process.executed, process.now), (3, at(300)));
 }
 
 #[test]
@@ -170,7 +255,8 @@ fn a_negative_pushback_ends_the_call() {
 
 #[test]
 fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
-    let rules = CallRules { idempotent: false, replayable: true, priority: Priority::Normal };
+    let rules =
+        CallRules { idempotent: false, replayable: true, priority: Priority::Normal, answers: Answers::Anything };
     let mut process = Process::new(vec![retry(3, 0)]);
     process.rules = rules;
     process.call(|_| does(Outcome::status(503)));
@@ -190,7 +276,8 @@ fn what_is_not_idempotent_is_tried_once_unless_it_never_left() {
 #[test]
 fn a_body_that_can_not_be_sent_again_makes_a_single_attempt() {
     let mut process = Process::new(vec![retry(3, 0)]);
-    process.rules = CallRules { idempotent: true, replayable: false, priority: Priority::Normal };
+    process.rules =
+        CallRules { idempotent: true, replayable: false, priority: Priority::Normal, answers: Answers::Anything };
     process.call(|_| does(FAILED));
     assert_eq!((process.executed, stops(&process)), (1, vec![Stop::NotReplayable]));
 }
@@ -224,6 +311,14 @@ fn the_budget_bounds_retries_by_calls_with_a_floor() {
     }
     let granted = (0..10).filter(|_| budget.try_retry(&spec, at(0))).count();
     assert_eq!(granted, 4);
+    let half = BudgetSpec::try_new(0.5, 0).unwrap();
+    let mut small = Budget::new();
+    small.call(at(0));
+    small.call(at(0));
+    assert!(small.try_retry(&half, at(0)) && !small.try_retry(&half, at(0)), "one for two calls");
+    small.call(at(0));
+    small.call(at(0));
+    assert!(small.try_retry(&half, at(0)), "and one more for two more");
     let all = BudgetSpec::try_new(1.0, 0).unwrap();
     assert!(budget.try_retry(&all, at(0)), "a raised share is honoured by the next decision");
     let floor = BudgetSpec::try_new(0.0, 3).unwrap();

@@ -13,6 +13,7 @@ fn inside_a_retry_it_cuts_each_attempt() {
     let finish = process.call(|attempt| if attempt < 3 { slow(OK, 100) } else { does(OK) });
     assert_eq!((finish, process.executed, process.now), (Finish::Value, 3, at(100)));
     assert_eq!(process.count_events(|event| matches!(event, Event::TimedOut { .. })), 2);
+    assert_eq!(process.count_events(|event| matches!(event, Event::RetryScheduled { .. })), 2);
 }
 
 #[test]
@@ -28,6 +29,7 @@ fn it_cuts_a_fallback_that_takes_too_long() {
     process.fallback = slow(OK, 200);
     assert_eq!(process.call(|_| does(FAILED)), Finish::Timeout { stage: 0 });
     assert_eq!(process.now, at(100));
+    assert!(!process.ended.borrow()[0].replaced, "it has not answered");
 }
 
 #[test]

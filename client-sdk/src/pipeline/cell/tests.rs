@@ -7,7 +7,7 @@ use fusebox_policy::{
     breaker::{BreakerInput, RateRule, TripRules, WindowSpec},
     fleet::{
         gate::Forced,
-        held::{Fence, Override, Verdict},
+        held::{Fence, HeldPermit, Override, Verdict},
         shared::FleetState,
     },
     outcome::{ErrorKind, RetryHint},
@@ -51,6 +51,7 @@ enum Action {
     End { which: usize, class: Class, millis: u64 },
     Drop(usize),
     Verdict(FleetState, u64),
+    Permit,
     Override(Option<(Forced, u64)>),
     Spec(bool, u8, bool),
     Tick,
@@ -59,7 +60,12 @@ enum Action {
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let class = prop_oneof![6 => Just(Class::Success), 3 => Just(Class::Failure), 1 => Just(Class::Ignored)];
     let millis = prop_oneof![8 => Just(1_u64), 1 => Just(100), 1 => Just(101)];
-    let state = prop_oneof![Just(FleetState::Released), Just(FleetState::Open), Just(FleetState::Ramp)];
+    let state = prop_oneof![
+        Just(FleetState::Released),
+        Just(FleetState::Open),
+        Just(FleetState::HalfOpen),
+        Just(FleetState::Ramp)
+    ];
     let forced = prop_oneof![Just(Forced::Open), Just(Forced::Closed)];
     let action = prop_oneof![
         6 => (0_u64..1500).prop_map(Action::Wait),
@@ -67,6 +73,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         20 => (any::<usize>(), class, millis).prop_map(|(which, class, millis)| Action::End { which, class, millis }),
         1 => any::<usize>().prop_map(Action::Drop),
         1 => (state, 100_u64..4000).prop_map(|(state, lease)| Action::Verdict(state, lease)),
+        1 => Just(Action::Permit),
         1 => proptest::option::of((forced, 100_u64..4000)).prop_map(Action::Override),
         1 => (any::<bool>(), 20_u8..80, any::<bool>()).prop_map(|(count, percent, slow)| Action::Spec(count, percent, slow)),
         1 => Just(Action::Tick),
@@ -141,6 +148,12 @@ proptest! {
                     cell.with(|gate| gate.apply_verdict(verdict.clone(), now));
                     gate.apply_verdict(verdict, now);
                 }
+                Action::Permit => {
+                    let fence = Fence { term: 1, rev };
+                    let permit = HeldPermit { id: now.as_nanos(), fence, expires: Timestamp::MAX };
+                    cell.with(|gate| (gate.add_permit(permit, now), Vec::new()));
+                    gate.add_permit(permit, now);
+                }
                 Action::Override(forced) => {
                     let forced = forced.map(|(effect, millis)| Override {
                         effect,
@@ -160,9 +173,11 @@ proptest! {
                     gate.tick(now, Draw::HALF);
                 }
             }
-            let ours = cell.look(|gate| (gate.local_state(), gate.fleet_state(), gate.breaker().counts(now), gate.breaker().late()));
-            let plain = (gate.local_state(), gate.fleet_state(), gate.breaker().counts(now), gate.breaker().late());
-            prop_assert_eq!(ours, plain);
+            let shown = |gate: &Gate| {
+                let breaker = gate.breaker();
+                (gate.local_state(), gate.fleet_state(), gate.vetoes(), breaker.counts(now), breaker.late())
+            };
+            prop_assert_eq!(cell.look(now, shown), shown(&gate));
         }
     }
 }

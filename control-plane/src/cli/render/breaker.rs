@@ -112,10 +112,11 @@ pub(crate) fn instance(one: &InstanceBreaker) -> Value {
         "rejected": one.rejected,
         "eligible": one.eligible,
         "acknowledged": one.acknowledged,
+        "vetoed": one.vetoed,
     })
 }
 
-/// `2 open, 1 closed`.
+/// `2 open, 1 closed`, and how many of them do not obey the fleet.
 fn locals(breaker: &Breaker) -> String {
     let parts: Vec<_> = ["open", "half_open", "closed", "unknown"]
         .into_iter()
@@ -124,7 +125,9 @@ fn locals(breaker: &Breaker) -> String {
             (count > 0).then(|| format!("{count} {word}"))
         })
         .collect();
-    or_dash(&parts.join(", "))
+    let vetoes = breaker.instances.iter().filter(|one| one.vetoed).count();
+    let vetoes = if vetoes > 0 { format!(" ({vetoes} vetoed)") } else { String::new() };
+    or_dash(&format!("{}{vetoes}", parts.join(", ")))
 }
 
 /// A replica's own state in the word that every part of the system uses.
@@ -207,6 +210,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_counts_the_replicas_that_do_not_obey() {
+        let mut breaker = breaker();
+        breaker.instances[2].vetoed = true;
+        assert!(render::many(&[breaker], OutputArgs::default()).unwrap().contains("2 open, 1 closed (1 vetoed)"));
+    }
+
+    #[test]
     fn the_json_list_has_the_keys_that_scripts_use() {
         let output = OutputArgs { format: Format::Json, ..OutputArgs::default() };
         let text = render::many(&[breaker()], output).unwrap();
@@ -228,7 +238,7 @@ mod tests {
             item["instances"][0],
             json!({
                 "instance": "a-1", "zone": "", "local": "open", "calls": 20, "failures": 10, "rejected": 0,
-                "eligible": true, "acknowledged": false,
+                "eligible": true, "acknowledged": false, "vetoed": false,
             })
         );
     }

@@ -10,7 +10,7 @@ mod revision;
 mod transition;
 
 pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, local_word};
-pub(crate) use instance::state as instance_state;
+pub(crate) use instance::{share, state as instance_state, wanted};
 pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;
 use serde_json::Value;

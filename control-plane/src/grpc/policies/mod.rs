@@ -13,7 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::{author, status};
 use crate::{
+    fleet::check_reason,
     policies::Policies,
+    recovery::Adopted,
     shutdown::Shutdown,
     store::{Action, Applied, Change, Expect, RevisionAction, StoreError, StoredPolicy, StoredRevision, timestamp},
 };
@@ -284,6 +286,25 @@ impl PolicyService for PolicyApi {
             .await
             .map_err(|error| status::rollback(&error))?;
         single(applied)
+    }
+
+    async fn adopt_present(
+        &self,
+        request: Request<v1::AdoptPresentRequest>,
+    ) -> Result<Response<v1::AdoptPresentResponse>, Status> {
+        let author = author(&request);
+        let v1::AdoptPresentRequest { reason } = request.into_inner();
+        let mut faults = Faults::new();
+        check_reason(&reason, &mut faults);
+        faults.into_result(Some(())).map_err(bad)?;
+        let Adopted { revision, restored, seen, policies } =
+            self.policies.adopt_present(author, reason).await.map_err(|error| status::adopt(&error))?;
+        Ok(Response::new(v1::AdoptPresentResponse {
+            revision: revision.0,
+            restored_revision: restored.0,
+            seen_revision: seen.0,
+            policies: u32::try_from(policies).unwrap_or(u32::MAX),
+        }))
     }
 
     type WatchPoliciesStream = Events;

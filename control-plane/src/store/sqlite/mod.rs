@@ -18,7 +18,7 @@ use std::{
 };
 
 use fusebox_policy::{Namespace, PolicyName, Revision};
-use futures_util::future::FutureExt;
+use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{
     Connection, Row, Sqlite, SqlitePool, Transaction,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
@@ -33,8 +33,10 @@ use super::{
 };
 
 /// The migrations, in order. Their texts never change after a release: sqlx compares checksums.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql")),
+    (2, "recovery", include_str!("../../../../migrations/sqlite/0002_recovery.sql")),
+];
 
 /// Readers that can work beside the writer.
 const READERS: u32 = 4;
@@ -95,6 +97,31 @@ impl SqliteStore {
             let (transaction, value) = work(transaction).await?;
             transaction.commit().await.map_err(failed)?;
             Ok(value)
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+    }
+
+    /// Changes what is in force, or what is known of it, in a task of its own. The lock goes with the task: the mirror changes with the
+    /// commit, whatever becomes of the caller.
+    async fn change<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(
+                Transaction<'static, Sqlite>,
+                State,
+            ) -> BoxFuture<'static, Result<(Transaction<'static, Sqlite>, State, T), StoreError>>
+            + Send
+            + 'static,
+    {
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        let pool = self.writer.clone();
+        let task = tokio::spawn(async move {
+            let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+            rows::refresh(&mut transaction, &mut state).await?;
+            let (transaction, after, answer) = work(transaction, state.clone()).await?;
+            transaction.commit().await.map_err(failed)?;
+            *state = after;
+            Ok(answer)
         });
         task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
     }
@@ -210,6 +237,36 @@ impl Store for SqliteStore {
             });
             task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
         }
+        .boxed()
+    }
+
+    fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
+        self.change(move |mut transaction, state| {
+            async move {
+                rows::write_seen(&mut transaction, revision).await?;
+                let after = State { seen: state.seen.max(revision), ..state };
+                let loaded = after.loaded();
+                Ok((transaction, after, loaded))
+            }
+            .boxed()
+        })
+        .boxed()
+    }
+
+    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+        self.change(move |mut transaction, state| {
+            async move {
+                if !state.is_regressed() {
+                    let loaded = state.loaded();
+                    return Ok((transaction, state, (None, loaded)));
+                }
+                let after = state.adopted();
+                rows::write_recovery(&mut transaction, &state, &after, &note).await?;
+                let answer = (Some(state.loaded()), after.loaded());
+                Ok((transaction, after, answer))
+            }
+            .boxed()
+        })
         .boxed()
     }
 

@@ -12,7 +12,7 @@ use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
 use super::failed;
 use crate::store::{
-    NewOverride, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
+    NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
     plan::{self, State},
 };
 
@@ -45,27 +45,33 @@ fn decode(table: &'static str, key: &str, row: &SqliteRow) -> Result<Policy, Sto
     Policy::try_from(wire).map_err(|invalid| corrupt(table, key, invalid))
 }
 
-async fn stored_revision(connection: &mut SqliteConnection) -> Result<Revision, StoreError> {
-    let row = sqlx::query("SELECT revision FROM server WHERE id = 1").fetch_one(connection).await.map_err(failed)?;
-    Ok(Revision(widen(get(&row, "revision")?)))
+/// The newest revision, and the highest one that a replica was seen to run.
+async fn stored_revisions(connection: &mut SqliteConnection) -> Result<(Revision, Revision), StoreError> {
+    let row = sqlx::query("SELECT revision, seen_revision FROM server WHERE id = 1")
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    Ok((Revision(widen(get(&row, "revision")?)), Revision(widen(get(&row, "seen_revision")?))))
 }
 
 /// Reads everything anew unless the mirror is of the stored revision.
 pub(super) async fn refresh(connection: &mut SqliteConnection, state: &mut State) -> Result<(), StoreError> {
-    if stored_revision(&mut *connection).await? != state.revision {
+    let (revision, seen) = stored_revisions(&mut *connection).await?;
+    if revision != state.revision {
         *state = load_state(connection).await?;
     }
+    state.seen = seen;
     Ok(())
 }
 
 /// Reads what is in force; inside a transaction, so that it is of one revision.
 pub(super) async fn load_state(connection: &mut SqliteConnection) -> Result<State, StoreError> {
-    let revision = stored_revision(&mut *connection).await?;
+    let (revision, seen) = stored_revisions(&mut *connection).await?;
     let rows = sqlx::query("SELECT namespace, name, definition, sha256, created_us, updated_us FROM policies")
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    let mut state = State { revision, ..State::default() };
+    let mut state = State { revision, seen, ..State::default() };
     for row in &rows {
         let key = format!("{}/{}", get::<String>(row, "namespace")?, get::<String>(row, "name")?);
         let policy = decode("policies", &key, row)?;
@@ -130,6 +136,48 @@ pub(super) async fn write_revisions(
         };
         query.execute(&mut **transaction).await.map_err(failed)?;
     }
+    sqlx::query("UPDATE server SET revision = $1 WHERE id = 1")
+        .bind(narrow(after.revision.0))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Remembers the highest revision that a replica was seen to run.
+pub(super) async fn write_seen(
+    transaction: &mut Transaction<'static, Sqlite>,
+    seen: Revision,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE server SET seen_revision = max(seen_revision, $1) WHERE id = 1")
+        .bind(narrow(seen.0))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Writes that a restored copy is in force as a new revision.
+pub(super) async fn write_recovery(
+    transaction: &mut Transaction<'static, Sqlite>,
+    before: &State,
+    after: &State,
+    note: &Note,
+) -> Result<(), StoreError> {
+    let Note { author, message, at } = note;
+    sqlx::query(
+        "INSERT INTO recoveries (revision, restored_revision, seen_revision, author, reason, at_us) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(narrow(after.revision.0))
+    .bind(narrow(before.revision.0))
+    .bind(narrow(before.seen.0))
+    .bind(author.as_str())
+    .bind(message.as_str())
+    .bind(plan::to_micros(*at))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed)?;
     sqlx::query("UPDATE server SET revision = $1 WHERE id = 1")
         .bind(narrow(after.revision.0))
         .execute(&mut **transaction)

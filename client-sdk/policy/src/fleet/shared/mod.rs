@@ -212,7 +212,9 @@ impl SharedBreaker {
         }
         let before = self.members.get(id);
         let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
-        let demand_at = if report.rejected > 0 { Some(now) } else { before.and_then(|member| member.demand_at) };
+        // A replica that does not obey refuses nothing, and has calls all the same.
+        let demand = report.rejected > 0 || (report.vetoed && report.calls > 0);
+        let demand_at = if demand { Some(now) } else { before.and_then(|member| member.demand_at) };
         let permits = before.map_or(0, |member| member.permits);
         self.members.insert(id.clone(), Member { zone: zone.cloned(), report, at: now, demand_at, permits });
         tripped_anew

@@ -1,0 +1,7 @@
+//! The stream of a replica, as a client on another machine sees it: the whole server on a socket, SQLite on disk.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
+
+mod restored;
+mod server;
+mod storms;
