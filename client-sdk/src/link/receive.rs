@@ -7,7 +7,7 @@ use fusebox_policy::{
     fleet::{
         BreakerKey,
         gate::Forced,
-        held::{Fence, HeldPermit, Verdict},
+        held::{Fence, HeldPermit, Taken, Verdict},
         key::KeyPattern,
         shared::{FleetState, ProbeResult},
     },
@@ -19,6 +19,7 @@ use super::{
     state::{Stream, Unusable, Welcome},
 };
 use crate::{
+    pipeline::cell::draw,
     registry::{Caller, Held, HeldOverride, Origin},
     status::RejectedPolicy,
 };
@@ -194,8 +195,21 @@ impl Link {
             policies,
             rejected,
         });
+        self.leave_behind(&ack);
         self.stale_cache.notify_one();
         ack
+    }
+
+    /// Breakers whose policy has a newer revision that can't be used here: what the fleet decides is about that one.
+    fn leave_behind(&self, ack: &sync::Ack) {
+        let now = self.clock.now();
+        for cell in self.registry.cells() {
+            let name = format!("namespaces/{}/policies/{}", cell.key().namespace, cell.key().policy);
+            if ack.rejected.iter().any(|refused| refused.name == name) {
+                cell.with(|gate| ((), gate.fall_behind(now, draw())));
+            }
+        }
+        self.registry.outbox.stir();
     }
 
     /// A verdict of the fleet. The answer says that it is in force; there is none if it is not.
@@ -271,10 +285,13 @@ impl Link {
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
         let permit = HeldPermit { id, fence: Fence { term, rev }, expires };
         let now = self.clock.now();
-        let taken =
-            self.registry.cell(&key).is_some_and(|cell| cell.with(|gate| (gate.add_permit(permit, now), vec![])));
+        let cell = self.registry.cell(&key);
+        let taken = cell.map_or(Taken::Refused, |cell| cell.with(|gate| (gate.add_permit(permit, now), vec![])));
         self.registry.outbox.stir();
-        Ok((!taken).then(|| send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)))
+        Ok(match taken {
+            Taken::Held | Taken::Again => None,
+            Taken::Refused => Some(send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)),
+        })
     }
 
     /// Verdicts and shares hold on.

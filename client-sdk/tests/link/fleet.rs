@@ -284,3 +284,22 @@ async fn a_replica_whose_own_calls_go_well_does_not_obey_and_says_so_until_they_
     assert!(!client.status().breakers[0].vetoed);
     session.until("a window without the veto", vetoed(false)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_can_not_use_the_newer_policy_decides_alone_whatever_heartbeats_renew() {
+    let (_fake, client, mut session) = connected().await;
+    session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::Open);
+
+    let mut broken = policy(2, BREAKER);
+    broken.spec.as_mut().unwrap().pipeline.clear();
+    assert_eq!(session.snapshot(2, vec![broken]).await.rejected.len(), 1);
+    // Longer than a lease.
+    answer(&mut session, 10, 5, 1).await;
+    assert_eq!(fleet(&client), FleetStateShown::Released, "the fleet decides about a policy that does not run here");
+    let seq = session.heartbeat().await.seq;
+    session.say(verdict(5, 2, v1::FleetState::Open, seq)).await;
+    answer(&mut session, 1, 5, 2).await;
+    assert_eq!(fleet(&client), FleetStateShown::Released, "nor does one that was on its way begin to hold");
+}

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     evidence::Report,
-    held::{Held, HeldPermit, Override, Verdict},
+    held::{Held, HeldPermit, Override, Taken, Verdict},
     shared::{FleetState, ProbeResult},
     veto,
 };
@@ -32,7 +32,7 @@ pub struct Pass {
 }
 
 /// A probe permit of the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeId {
     /// The run of the server that issued it.
     pub term: u64,
@@ -50,7 +50,7 @@ pub enum GateEffect {
 }
 
 /// One breaker of one process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gate {
     breaker: Breaker,
     held: Held,
@@ -61,6 +61,8 @@ pub struct Gate {
     vetoes: bool,
     /// Whether no verdict is ever obeyed.
     ignores_fleet: bool,
+    /// Whether the fleet decides about a newer revision of the policy, which can't be used here.
+    behind: bool,
 }
 
 impl Pass {
@@ -83,6 +85,7 @@ impl Gate {
             touched: true,
             vetoes: false,
             ignores_fleet: false,
+            behind: false,
         }
     }
 
@@ -304,29 +307,29 @@ impl Gate {
 
     /// Takes a verdict, if it is newer than the held one, about the policy that runs, and still holds. Says whether it did.
     pub fn apply_verdict(&mut self, verdict: Verdict, now: Timestamp) -> (bool, Vec<GateEffect>) {
-        if verdict.policy_revision != self.revision {
+        if verdict.policy_revision != self.revision || self.behind {
             return (false, Vec::new());
         }
         let before = self.held.verdict_state();
         let after = verdict.state;
+        let obeyed = !self.vetoes && !self.ignores_fleet;
         if !self.held.apply(verdict, now) {
             return (false, Vec::new());
         }
-        let vetoed = self.vetoes;
         // Until this verdict the process made calls as it liked: what it has seen may speak against any that keeps calls back.
         self.vetoes |= before == FleetState::Released;
         self.reconsider(now);
         // Calls were kept back, and the fleet has found the target well: all close together, and count afresh. What a replica has
         // seen itself during a ramp is not lifted by the end of it; and one that did not obey goes on by what it has seen.
-        let kept_back = matches!(before, FleetState::Open | FleetState::HalfOpen) && !vetoed && !self.ignores_fleet;
+        let kept_back = obeyed && matches!(before, FleetState::Open | FleetState::HalfOpen);
         let recovered = kept_back && matches!(after, FleetState::Released | FleetState::Ramp);
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
         (true, transition.map(GateEffect::Transition).into_iter().collect())
     }
 
     /// Takes leave for one probe, if it belongs to the held verdict.
-    pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> bool {
-        !self.ignores_fleet && self.held.add_permit(permit, now)
+    pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> Taken {
+        if self.ignores_fleet { Taken::Refused } else { self.held.add_permit(permit, now) }
     }
 
     /// Renews the lease of the held verdict, if it has not ended.
@@ -352,7 +355,8 @@ impl Gate {
         let mut effects = Vec::new();
         if revision != self.revision {
             self.revision = revision;
-            effects = self.drop_verdict(!reset, now, draw);
+            self.behind = false;
+            effects = self.void(!reset, now, draw);
         }
         if reset && *spec != **self.breaker.spec() {
             effects.extend(self.breaker.reset(spec, now).map(GateEffect::Transition));
@@ -365,13 +369,21 @@ impl Gate {
     /// The fleet knows it by another key from here on: what was said about the former one is void, and what comes has an order of
     /// its own.
     pub fn rekey(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
-        let effects = self.drop_verdict(true, now, draw);
+        let effects = self.void(true, now, draw);
         self.held.forget_order();
         self.announce();
         effects
     }
 
-    fn drop_verdict(&mut self, decays: bool, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+    /// The policy has a newer revision, which can't be used here: the fleet decides about that one. What it has said about the one that
+    /// runs on here is void, and no server would end it. Holds until another revision [runs](Gate::apply_spec).
+    pub fn fall_behind(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        self.behind = true;
+        self.void(true, now, draw)
+    }
+
+    /// Drops the fleet's verdict, and permits with it.
+    fn void(&mut self, decays: bool, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
         let permits = self.held.drop_permits().into_iter();
         let mut effects: Vec<GateEffect> =
             permits.map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive)).collect();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     gate::{Forced, ProbeId},
+    invariants::{Invariant, s1_fencing},
     shared::FleetState,
 };
 use crate::{Revision, Timestamp};
@@ -18,7 +19,7 @@ pub struct Fence {
 }
 
 /// What the fleet decided, as a replica takes it in. Times are the replica's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
     /// Its place in the order.
     pub fence: Fence,
@@ -55,8 +56,20 @@ impl HeldPermit {
     }
 }
 
+/// What becomes of a permit that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Taken {
+    /// It is held until a call uses it, or it ends.
+    Held,
+    /// It has come before, or a later one has. It counts once, whatever became of it: to give it back now would be to give back what
+    /// may be in use.
+    Again,
+    /// It can't be used here, and goes back.
+    Refused,
+}
+
 /// An operator's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Override {
     /// What it does.
     pub effect: Forced,
@@ -67,12 +80,14 @@ pub struct Override {
 }
 
 /// What a replica holds about one breaker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Held {
     verdict: Option<Verdict>,
     /// Of every verdict ever applied, so that an expired one can't be replaced by an older one.
     highest: Fence,
     permits: Vec<HeldPermit>,
+    /// Of every permit that ever came.
+    newest_permit: Option<ProbeId>,
     forced: Option<Override>,
 }
 
@@ -110,11 +125,15 @@ impl Held {
         self.permits.iter().filter(|permit| now < permit.expires).count()
     }
 
-    /// Takes a verdict that is newer than any before and whose lease has not ended.
+    /// Takes a verdict that is newer than any before and whose lease has not ended. One that is told again after its lease has ended
+    /// here, as to a replica that was cut off, holds again: nothing newer has been said.
     pub(super) fn apply(&mut self, verdict: Verdict, now: Timestamp) -> bool {
-        if verdict.fence <= self.highest || now >= verdict.expires {
+        let lapsed = self.verdict.is_none();
+        let again = lapsed && verdict.fence == self.highest;
+        if (verdict.fence <= self.highest && !again) || now >= verdict.expires {
             return false;
         }
+        debug_assert!(s1_fencing(self.highest, lapsed, verdict.fence), "{}", Invariant::S1);
         self.highest = verdict.fence;
         // Permits of an older half-open period are void with it.
         self.permits.retain(|permit| permit.fence == verdict.fence);
@@ -122,17 +141,21 @@ impl Held {
         true
     }
 
-    pub(super) fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> bool {
+    pub(super) fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> Taken {
+        let name = Some(permit.probe_id());
+        if name <= self.newest_permit {
+            return Taken::Again;
+        }
+        self.newest_permit = name;
         let belongs = self
             .verdict
             .as_ref()
             .is_some_and(|verdict| verdict.state == FleetState::HalfOpen && verdict.fence == permit.fence);
-        let known = self.permits.iter().any(|own| own.id == permit.id);
-        if !belongs || known || now >= permit.expires || self.permits.len() >= MAX_PERMITS {
-            return false;
+        if !belongs || now >= permit.expires || self.permits.len() >= MAX_PERMITS {
+            return Taken::Refused;
         }
         self.permits.push(permit);
-        true
+        Taken::Held
     }
 
     pub(super) fn take_permit(&mut self, now: Timestamp) -> Option<HeldPermit> {

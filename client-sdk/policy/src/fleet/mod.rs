@@ -5,9 +5,9 @@
 //! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
 //! - [`shared`]: the machine of one breaker: released, open, half-open with probe permits.
 //! - [`coordinator`]: everything that the control plane decides: the machines of all breakers, the order of verdicts, who is there.
-//! - [`invariants`]: what holds of all this, as functions.
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
 //!   `veto`: when a replica trusts its own calls more.
+//! - [`invariants`]: what must hold of all that; [`history`]: the check of what happened.
 //! - [`shares`]: how the control plane divides one rate limit over replicas; [`held_share`]: what a replica makes of its part.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
@@ -17,6 +17,7 @@ pub mod evidence;
 pub mod gate;
 pub mod held;
 pub mod held_share;
+pub mod history;
 pub mod invariants;
 pub mod key;
 pub mod rule;

@@ -119,9 +119,13 @@ fn a_target_is_back_when_two_replicas_say_so() {
     let first = permits(&fleet.tick(5000))[0];
     let other = permits(&fleet.probe(first, ProbeResult::Success, 5010))[0];
     assert_ne!(first.0, other.0);
-    let again = permits(&fleet.probe(other, ProbeResult::Inconclusive, 5020))[0];
-    assert_eq!(again.0, other.0, "the one that has not succeeded first");
-    assert_eq!(verdict(&fleet.probe(again, ProbeResult::Success, 5030)), Some(FleetState::Released));
+    let next = permits(&fleet.probe(other, ProbeResult::Inconclusive, 5020))[0];
+    assert_eq!(next.0, first.0, "whoever gave it back has to show demand anew");
+    fleet.report(other.0, Report { rejected: 1, ..tripped(5) }, 5030);
+    let effects = fleet.probe(next, ProbeResult::Success, 5040);
+    let again = permits(&effects)[0];
+    assert_eq!((verdict(&effects), again.0), (None, other.0), "the one that has not succeeded first");
+    assert_eq!(verdict(&fleet.probe(again, ProbeResult::Success, 5050)), Some(FleetState::Released));
 }
 
 #[test]

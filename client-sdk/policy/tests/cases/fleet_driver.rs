@@ -75,6 +75,20 @@ impl Fleet {
 
     /// Reports on a breaker, as a replica that holds the newest verdict; joins first if need be.
     pub(crate) fn report_on(&mut self, key: &BreakerKey, number: usize, report: Report, millis: u64) -> Vec<Effect> {
+        let newest = self.coordinator.newest(key).map(|newest| newest.fence);
+        let held = match newest {
+            Some(newest) if report.current => newest,
+            Some(_) | None => Fence::default(),
+        };
+        self.sight(key, number, report, held, millis)
+    }
+
+    /// Reports as a replica whose newest verdict is this one.
+    pub(crate) fn report_holding(&mut self, number: usize, report: Report, held: Fence, millis: u64) -> Vec<Effect> {
+        self.sight(&self.key.clone(), number, report, held, millis)
+    }
+
+    fn sight(&mut self, key: &BreakerKey, number: usize, report: Report, held: Fence, millis: u64) -> Vec<Effect> {
         let who = member(number);
         if self.joined.insert(who.clone()) {
             self.join(&who, key.zone.as_ref().map(Zone::as_str), millis);
@@ -82,11 +96,6 @@ impl Fleet {
         if self.coordinator.breaker(key).is_none() {
             self.configure(key, millis);
         }
-        let newest = self.coordinator.newest(key).map(|newest| newest.fence);
-        let held = match newest {
-            Some(newest) if report.current => newest,
-            Some(_) | None => Fence::default(),
-        };
         let policy_revision = self.settings.policy_revision;
         self.seq += 1;
         let held = Holding { fence: held, ..Holding::default() };

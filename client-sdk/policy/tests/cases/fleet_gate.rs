@@ -8,7 +8,7 @@ use fusebox_policy::{
     condition::Class,
     fleet::{
         gate::{Forced, Gate, GateEffect, ProbeId},
-        held::{Fence, HeldPermit, Override, Verdict},
+        held::{Fence, HeldPermit, Override, Taken, Verdict},
         shared::{FleetState, ProbeResult},
     },
     outcome::RejectionReason,
@@ -97,8 +97,8 @@ fn half_open_admits_one_call_per_permit_and_reports_it() {
     fail_once(&mut gate, 0);
     gate.apply_verdict(verdict(FleetState::HalfOpen, 2), at(100));
     assert_eq!(refusal(&mut gate, at(100)), Some(RejectionReason::FleetHalfOpen));
-    assert!(gate.add_permit(permit(7, 2, 3000), at(100)));
-    assert!(!gate.add_permit(permit(7, 2, 3000), at(100)), "the same permit again is no second one");
+    assert_eq!(gate.add_permit(permit(7, 2, 3000), at(100)), Taken::Held);
+    assert_eq!(gate.add_permit(permit(7, 2, 3000), at(100)), Taken::Again, "the same permit again is no second one");
     let (pass, effects) = gate.try_acquire(at(200), Draw::ZERO);
     assert!(matches!(&effects[..], [GateEffect::Transition(t)] if t.to == LocalState::HalfOpen));
     assert_eq!(refusal(&mut gate, at(200)), Some(RejectionReason::FleetHalfOpen));
@@ -117,8 +117,50 @@ fn a_dropped_or_unused_permit_goes_back() {
     gate.add_permit(permit(2, 2, 3000), at(0));
     assert_eq!(gate.next_deadline(), Some(at(3000)));
     assert_eq!(gate.tick(at(3000), Draw::ZERO), back(2));
-    assert!(!gate.add_permit(permit(3, 2, 3000), at(3000)), "late");
-    assert!(!gate.add_permit(permit(4, 1, 9000), at(3000)), "of another verdict");
+    assert_eq!(gate.add_permit(permit(3, 2, 3000), at(3000)), Taken::Refused, "late");
+    assert_eq!(gate.add_permit(permit(4, 1, 9000), at(3000)), Taken::Refused, "of another verdict");
+}
+
+/// Found by the model: a copy of a permit that a call has used let a second call pass, and one of a permit in use gave that back.
+#[test]
+fn a_permit_that_comes_again_neither_admits_a_second_call_nor_goes_back() {
+    let mut gate = gate();
+    gate.apply_verdict(verdict(FleetState::HalfOpen, 2), at(0));
+    assert_eq!(gate.add_permit(permit(7, 2, 3000), at(0)), Taken::Held);
+    let pass = gate.try_acquire(at(1), Draw::ZERO).0.unwrap();
+    assert_eq!(gate.add_permit(permit(7, 2, 3000), at(1)), Taken::Again, "in use");
+    gate.record(pass, &ending(Class::Success, ms(1)), at(2), Draw::ZERO);
+    assert_eq!(gate.add_permit(permit(7, 2, 3000), at(2)), Taken::Again, "used");
+    assert_eq!(refusal(&mut gate, at(2)), Some(RejectionReason::FleetHalfOpen));
+    assert_eq!(gate.add_permit(permit(8, 2, 3000), at(2)), Taken::Held, "a new one is another one");
+}
+
+#[test]
+fn a_verdict_that_has_lapsed_holds_again_when_it_is_told_again() {
+    let mut gate = gate();
+    gate.apply_verdict(Verdict { expires: at(1000), ..verdict(FleetState::Open, 2) }, at(0));
+    assert!(!gate.apply_verdict(verdict(FleetState::Open, 2), at(500)).0, "it holds");
+    gate.tick(at(1000), Draw::ZERO);
+    assert!(!gate.apply_verdict(verdict(FleetState::Open, 1), at(1000)).0, "an older one");
+    assert!(gate.apply_verdict(verdict(FleetState::Open, 2), at(1000)).0);
+    assert_eq!(gate.fleet_state(), FleetState::Open);
+}
+
+/// Found by the model: heartbeats went on renewing a verdict about the policy that a replica ran on, and nobody could end it.
+#[test]
+fn a_replica_that_can_not_use_the_newer_policy_decides_alone() {
+    let mut gate = gate();
+    gate.apply_verdict(verdict(FleetState::HalfOpen, 2), at(0));
+    gate.add_permit(permit(7, 2, 3000), at(0));
+    let effects = gate.fall_behind(at(1), Draw::HALF);
+    assert_eq!(effects[0], GateEffect::Probe(ProbeId { term: 1, id: 7 }, ProbeResult::Inconclusive));
+    assert!(matches!(effects[1], GateEffect::Transition(own) if own.cause == Cause::Decay), "not all at once");
+    gate.renew(1, 9, at(20_000), at(2));
+    assert_eq!(gate.fleet_state(), FleetState::Released);
+    assert!(!gate.apply_verdict(verdict(FleetState::Open, 3), at(2)).0, "it was on its way when the policy changed");
+    gate.apply_spec(breaker_spec(breaker_input(1)), Revision(2), false, at(3), Draw::ZERO);
+    let newer = Verdict { policy_revision: Revision(2), ..verdict(FleetState::Open, 4) };
+    assert!(gate.apply_verdict(newer, at(3)).0);
 }
 
 #[test]

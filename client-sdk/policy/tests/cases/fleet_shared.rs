@@ -170,3 +170,45 @@ fn a_changed_policy_voids_the_verdict_without_a_word() {
     let effects = shared.coordinator.configure(&shared.key.clone(), changed, at(100));
     assert!(matches!(&effects[..], [Effect::Transition { to: FleetState::Released, .. }]));
 }
+
+/// Found by the model: a replica whose verdict had lapsed gave each permit back at once, and got the next one at once, without end.
+#[test]
+fn who_gives_a_permit_back_gets_the_next_one_only_after_it_has_reported_demand_anew() {
+    let mut shared = shared();
+    shared.report(0, wanting(1), 0);
+    shared.report(1, tripped(5), 0);
+    shared.report(0, wanting(1), 4900);
+    let [(0, first)] = permits(&shared.tick(5000))[..] else { panic!("not the one with demand") };
+    assert_eq!(permits(&shared.probe((0, first), ProbeResult::Inconclusive, 5000)), []);
+    assert!(matches!(permits(&shared.report(0, wanting(1), 5900))[..], [(0, _)]));
+}
+
+/// Found by the model: the fleet was released and its last replica left, so that all was forgotten; then one came back that had missed
+/// the release, and its heartbeats renewed the opening for ever.
+#[test]
+fn a_replica_that_missed_the_release_is_told_when_it_comes_back_however_many_have_left() {
+    let mut shared = opened();
+    let open = shared.coordinator.newest(&shared.key.clone()).unwrap().fence;
+    shared.report(0, wanting(1), 4900);
+    shared.leave(2, 4900);
+    shared.leave(1, 4900);
+    let mut next = permits(&shared.tick(5000));
+    while shared.state() == FleetState::HalfOpen {
+        let effects = shared.probe(next[0], ProbeResult::Success, 5100);
+        next = permits(&effects);
+    }
+    assert_eq!(shared.state(), FleetState::Released);
+    shared.leave(0, 5200);
+    let effects = shared.report_holding(1, saw(0, 0), open, 6000);
+    let told = effects.iter().any(|effect| {
+        matches!(effect, Effect::Verdict { to: Recipients::One(who), decision, .. }
+            if *who == member(1) && decision.state == FleetState::Released && decision.fence > open)
+    });
+    assert!(told, "{effects:?}");
+
+    shared.leave(1, 6000);
+    let lease = shared.coordinator.limits().lease.as_millis() as u64;
+    shared.report(1, saw(0, 0), 6000 + lease);
+    shared.leave(1, 6000 + lease);
+    assert_eq!(shared.coordinator.keys().count(), 0, "after a lease nobody can hold what was said before");
+}

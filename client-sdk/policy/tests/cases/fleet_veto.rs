@@ -8,7 +8,7 @@ use fusebox_policy::{
         CoordinationMode,
         evidence::Report,
         gate::{Forced, Gate, GateEffect, ProbeId},
-        held::{Fence, HeldPermit, Override, Verdict},
+        held::{Fence, HeldPermit, Override, Taken, Verdict},
         shared::{FleetState, ProbeResult},
     },
     outcome::RejectionReason,
@@ -190,7 +190,8 @@ fn a_permit_is_used_for_a_call_that_would_have_passed_anyway() {
     let mut gate = gate(rate());
     calls(&mut gate, "SSSSSSSSSS", 0);
     gate.apply_verdict(verdict(FleetState::HalfOpen, 1), at(1));
-    assert!(gate.add_permit(HeldPermit { id: 7, fence: Fence { term: 1, rev: 1 }, expires: at(3000) }, at(1)));
+    let permit = HeldPermit { id: 7, fence: Fence { term: 1, rev: 1 }, expires: at(3000) };
+    assert_eq!(gate.add_permit(permit, at(1)), Taken::Held);
     let pass = gate.try_acquire(at(2), Draw::ZERO).0.unwrap();
     let effects = gate.record(pass, &ending(Class::Success, ms(1)), at(2), Draw::ZERO);
     assert_eq!(effects, [GateEffect::Probe(ProbeId { term: 1, id: 7 }, ProbeResult::Success)]);
@@ -218,7 +219,7 @@ fn who_ignores_the_fleet_goes_on_by_its_own_breaker_and_holds_verdicts_for_the_r
         assert!(gate.vetoes() && !gate.report(at(rev)).vetoed, "it has no opinion on this one");
     }
     let permit = HeldPermit { id: 1, fence: Fence { term: 1, rev: 3 }, expires: at(600_000) };
-    assert!(!gate.add_permit(permit, at(3)), "another one may probe");
+    assert_eq!(gate.add_permit(permit, at(3)), Taken::Refused, "another one may probe");
     calls(&mut gate, "FFFFFFFFFFFFFFFF", 4);
     assert_eq!(gate.local_state(), LocalState::Open, "its own breaker still acts");
     gate.apply_verdict(verdict(FleetState::Released, 4), at(5));
@@ -263,7 +264,7 @@ proptest! {
                 }
                 Happens::Permit => {
                     let permit = HeldPermit { id: now, fence: Fence { term: 1, rev }, expires: at(600_000) };
-                    permits += usize::from(gate.add_permit(permit, at(now)));
+                    permits += usize::from(gate.add_permit(permit, at(now)) == Taken::Held);
                 }
                 Happens::Override(effect) => {
                     forced = effect;

@@ -11,7 +11,7 @@ use fusebox_policy::{
         coordinator::{Decision, Effect, Holding, Limits, Mode, Recipients, Sighting, Suspicion},
         evidence::{MemberId, Report},
         gate::{Forced, Gate, GateEffect, ProbeId},
-        held::{Fence, HeldPermit, Override, Verdict},
+        held::{Fence, HeldPermit, Override, Taken, Verdict},
         invariants::{self, Step},
         shared::{FleetState, ProbeResult, Settings},
     },
@@ -271,7 +271,8 @@ impl World {
                 self.tell(number, effects);
             }
             Message::Permit(probe, fence, expires) => {
-                if !replica.gate.add_permit(HeldPermit { id: probe.id, fence, expires }, now) {
+                let permit = HeldPermit { id: probe.id, fence, expires };
+                if replica.gate.add_permit(permit, now) == Taken::Refused {
                     self.tell(number, vec![GateEffect::Probe(probe, ProbeResult::Inconclusive)]);
                 }
             }

@@ -18,6 +18,7 @@ mod fleet_coordinator;
 mod fleet_driver;
 mod fleet_gate;
 mod fleet_guards;
+mod fleet_invariants;
 mod fleet_learning;
 mod fleet_ramp;
 mod fleet_rule;

@@ -151,8 +151,10 @@ impl Coordinator {
             return Vec::new();
         };
         entry.breaker.leave(member);
-        // What nobody holds and nothing was decided about need not be remembered.
-        if entry.breaker.state() == FleetState::Released && self.callers.holders(key).next().is_none() {
+        // What nobody holds and nothing was decided about need not be remembered; what was decided, for one lease: a replica that was
+        // cut off may come back with an older verdict in force, and must be told.
+        let settled = entry.newest.is_none() || entry.breaker.since(now) >= self.limits.lease;
+        if settled && entry.breaker.state() == FleetState::Released && self.callers.holders(key).next().is_none() {
             self.entries.remove(key);
             return Vec::new();
         }

@@ -20,6 +20,7 @@ use self::{
 };
 use super::{
     evidence::{Evidence, Member, MemberId, Members, Report},
+    invariants::{Invariant, s4_probe_bound},
     rule::{self, Met},
     spec::CoordinationMode,
 };
@@ -115,6 +116,11 @@ impl SharedBreaker {
             State::Open { until } => Some(until),
             State::Released | State::HalfOpen { .. } | State::Ramp(_) => None,
         }
+    }
+
+    /// How long it has been in the present state.
+    pub(super) const fn since(&self, now: Timestamp) -> Duration {
+        now.since(self.since)
     }
 
     /// Why it is in the present state, in words.
@@ -277,6 +283,13 @@ impl SharedBreaker {
             return None;
         };
         let (successes, failures) = probes.record(member, permit, result)?;
+        // Whoever gives a permit back gets the next one when it has reported demand anew: to hand it the same one again at once would
+        // go on for as long as it can't use it.
+        if result == ProbeResult::Inconclusive
+            && let Some(own) = self.members.get_mut(member)
+        {
+            own.demand_at = None;
+        }
         if probes.suffice(&self.members, half_open, now) {
             let reason = format!("{successes} of {} probes succeeded", half_open.probes);
             let ramps = self.settings.breaker.ramp().is_some();
@@ -369,7 +382,9 @@ impl SharedBreaker {
             return None;
         };
         let older = self.outstanding.iter().filter(|usable| now < **usable).count();
-        probes.issue(&mut self.members, half_open, older, id, ttl, now)
+        let holder = probes.issue(&mut self.members, half_open, older, id, ttl, now);
+        debug_assert!(s4_probe_bound(probes.in_flight(), half_open.concurrent_probes), "{}", Invariant::S4);
+        holder
     }
 
     /// What operators see.

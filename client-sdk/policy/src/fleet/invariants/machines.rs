@@ -1,4 +1,4 @@
-//! What holds of the fleet's decisions, as functions over the structs that run. Property tests, the model checker and the control
+//! The invariants of the fleet's decisions, over the structs that run. Property tests, the model checker and the control
 //! plane's debug builds call them.
 //!
 //! Of a step of the [`Coordinator`], by [`check_step`]:
@@ -38,16 +38,16 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    BreakerKey, CoordinationMode,
-    coordinator::{Coordinator, Effect, Mode, Recipients, guards::CAPPED_FROM, zones::MOST_PROBES},
-    gate::{Forced, Gate},
-    held::Fence,
-    shared::FleetState,
-};
 use crate::{
     Timestamp,
     breaker::{BreakerMode, BreakerSpec},
+    fleet::{
+        BreakerKey, CoordinationMode,
+        coordinator::{Coordinator, Effect, Mode, Recipients, guards::CAPPED_FROM, zones::MOST_PROBES},
+        gate::{Forced, Gate},
+        held::Fence,
+        shared::{FleetState, SharedBreaker},
+    },
 };
 
 /// An invariant that does not hold.
@@ -254,9 +254,8 @@ pub fn check_permits<'a>(
 #[must_use]
 pub fn same_decisions(left: &Coordinator, right: &Coordinator) -> bool {
     let decided = |of: &Coordinator| {
-        let states = of.keys().map(|key| {
-            (key.clone(), of.breaker(key).map(super::shared::SharedBreaker::state), of.newest(key).cloned())
-        });
+        let states =
+            of.keys().map(|key| (key.clone(), of.breaker(key).map(SharedBreaker::state), of.newest(key).cloned()));
         states.collect::<Vec<_>>()
     };
     left.mode() == right.mode() && decided(left) == decided(right)

@@ -1,0 +1,60 @@
+//! The guards, and what their absence looks like. Nothing in the product knows of this: messages are changed before a machine sees them,
+//! or the control plane is started as it should not be.
+
+use fusebox_policy::fleet::invariants::Invariant;
+
+use crate::rules::{Rules, Start};
+
+/// A guard that is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// A verdict is applied whatever its fence: it is given one above all others.
+    NoFence,
+    /// A run of the control plane uses the term of the one before: nothing was written, or what was written is lost, as in a store that
+    /// was restored to before the last start.
+    TermNotStored,
+    /// Leases and permits count from when they arrive.
+    AnchoredAtReceipt,
+    /// A restarted control plane decides at once.
+    NoLearning,
+    /// A permit goes to two replicas.
+    PermitTwice,
+    /// A permit that comes again is given back, as if it could not be used.
+    CopyGoesBack,
+    /// A verdict is taken to be about whatever policy runs.
+    NoPolicyRevision,
+    /// A replica that can't use a changed policy goes on as if it had not heard of it.
+    NotBehind,
+    /// An answer of one run of the control plane renews a verdict of another.
+    AnyTermRenews,
+    /// Two runs of one replica count as two witnesses.
+    WitnessTwice,
+}
+
+/// A guard, a configuration without it, and what that breaks.
+pub(crate) struct Mutant {
+    pub(crate) guard: &'static str,
+    pub(crate) rules: Rules,
+    pub(crate) breaks: Invariant,
+}
+
+impl Mutation {
+    pub(crate) fn all() -> Vec<Mutant> {
+        let mutant = |guard, rules: Rules, mutation, breaks| Mutant { guard, rules: rules.without(mutation), breaks };
+        let opening = || Rules { start: Start::Opening, ..Rules::chaos() };
+        let changing = || Rules { change: true, ..opening() };
+        let tripped = || Rules { start: Start::Tripped, ..Rules::streams() };
+        vec![
+            mutant("the fence", opening(), Self::NoFence, Invariant::S1),
+            mutant("the durable term", Rules::restart(), Self::TermNotStored, Invariant::S8),
+            mutant("the anchor at sending", opening(), Self::AnchoredAtReceipt, Invariant::S2),
+            mutant("the term in renewals", Rules::restart(), Self::AnyTermRenews, Invariant::S2),
+            mutant("learning after a restart", Rules::restart(), Self::NoLearning, Invariant::S4),
+            mutant("the bound on probes", Rules::streams(), Self::PermitTwice, Invariant::S4),
+            mutant("that copies of permits count once", Rules::chaos(), Self::CopyGoesBack, Invariant::S4),
+            mutant("the policy's revision in verdicts", changing(), Self::NoPolicyRevision, Invariant::S9),
+            mutant("that who refuses a policy is left alone", Rules::refused(), Self::NotBehind, Invariant::S2),
+            mutant("the second witness", tripped(), Self::WitnessTwice, Invariant::S3),
+        ]
+    }
+}
