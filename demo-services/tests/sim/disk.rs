@@ -1,0 +1,116 @@
+//! The control plane's disk: what outlives a crash.
+//!
+//! A store in memory that all runs of the simulated server share. Overrides end at a wall-clock date, which the simulation does not
+//! move: this keeps their ends in simulated time instead.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use fusebox_control_plane::store::{
+    Answer, Applied, Change, Loaded, NewOverride, Note, Store, StoredOverride, StoredRevision, StoredTransition,
+    TransitionFilter, memory::MemoryStore,
+};
+use fusebox_policy::{Namespace, PolicyName, Revision};
+use futures_util::future::FutureExt as _;
+
+use crate::history::{History, What};
+
+/// The disk.
+pub(crate) struct Disk {
+    rows: MemoryStore,
+    history: History,
+    /// Override -> its end, since the simulation began.
+    ends: Mutex<BTreeMap<u64, Duration>>,
+}
+
+impl Disk {
+    pub(crate) fn new(history: History) -> Self {
+        Self { rows: MemoryStore::new("simulated"), history, ends: Mutex::default() }
+    }
+}
+
+fn now() -> Duration {
+    turmoil::sim_elapsed().expect("only the simulated server reads its disk")
+}
+
+impl Store for Disk {
+    fn store_id(&self) -> &str {
+        self.rows.store_id()
+    }
+
+    fn load(&self) -> Answer<'_, Loaded> {
+        self.rows.load()
+    }
+
+    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+        self.rows.apply(changes, note, validate_only)
+    }
+
+    fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredRevision>> {
+        self.rows.revisions(namespace, name, before, limit)
+    }
+
+    fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
+        self.rows.saw_revision(revision)
+    }
+
+    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+        self.rows.adopt_present(note)
+    }
+
+    fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
+        async move {
+            let term = self.rows.next_term(at_least).await?;
+            self.history.record(What::Term(term));
+            Ok(term)
+        }
+        .boxed()
+    }
+
+    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+        async move {
+            let length = new.expires.duration_since(new.created).unwrap_or_default();
+            let stored = self.rows.put_override(new).await?;
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(stored.id, now() + length);
+            Ok(stored)
+        }
+        .boxed()
+    }
+
+    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
+        self.rows.end_overrides(ids, reason, at)
+    }
+
+    fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
+        async move {
+            let rows = self.rows.overrides().await?;
+            let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let today = SystemTime::now();
+            Ok(rows
+                .into_iter()
+                .map(|row| {
+                    let left = ends.get(&row.id).copied().unwrap_or_default().saturating_sub(now());
+                    StoredOverride { expires: today + left, ..row }
+                })
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
+        self.rows.append_transitions(transitions)
+    }
+
+    fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
+        self.rows.transitions(filter)
+    }
+}

@@ -1,0 +1,109 @@
+//! Operators change things while much is going wrong.
+
+use std::time::Duration;
+
+use fusebox::FleetStateShown as FleetState;
+
+use super::{NAMES, POLICY, down, fleet, millis, secs, some_trouble};
+use crate::{
+    faults::{self, Fault},
+    history::{Taken, What},
+    operator::Order,
+    replica::LOOK_EVERY,
+    seeds,
+    world::{PLANE, Run, Scenario},
+};
+
+#[test]
+fn policies_that_change_in_an_outage_reach_everybody_and_void_what_was_said() {
+    let make = |rng: &mut fastrand::Rng| {
+        let until = secs(30);
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(3), until));
+        let mut at = secs(4);
+        for change in 0..4 {
+            at += millis(rng, 500, 6_000);
+            let delay = ["delay: 3s", "delay: 1s", "delay: 2500ms", "delay: 1500ms"][change];
+            let mut policy = POLICY.replace("delay: 2s", delay);
+            if change == 1 {
+                policy.push_str("  onChange: reset\n");
+            }
+            scenario.orders.push((at, Order::Apply(policy)));
+        }
+        scenario.faults = faults::bad_links(rng, &NAMES[..2], secs(5), until);
+        scenario.calm = until;
+        scenario
+    };
+    seeds::run(3, make, |_| {});
+}
+
+/// When an operator asked for an override and when that was taken, for how long it is, and what replicas must show.
+fn forced(run: &Run) -> (Duration, Duration, Duration, FleetState) {
+    let found = run.events.iter().find_map(|event| {
+        let What::Ordered(Taken::Forced { open, asked, length }) = event.what else { return None };
+        Some((asked, event.at, length, if open { FleetState::ForcedOpen } else { FleetState::ForcedClosed }))
+    });
+    found.expect("the operator was heard")
+}
+
+#[test]
+fn an_override_outlives_the_stream_and_ends_at_its_own_time() {
+    let make = |rng: &mut fastrand::Rng| {
+        let length = secs(25);
+        let mut scenario = Scenario::new(fleet(), POLICY);
+        if rng.bool() {
+            scenario = scenario.script(down(some_trouble(rng), secs(2), secs(20)));
+        }
+        let at = millis(rng, 3_000, 6_000);
+        scenario.orders.push((at, Order::Force { open: rng.bool(), length }));
+        scenario.orders.push((at + secs(1), Order::Overrides));
+        let cut = at + millis(rng, 1_500, 3_000);
+        if rng.bool() {
+            scenario.faults =
+                vec![(cut, Fault::Crash(PLANE)), (at + millis(rng, 18_000, 30_000), Fault::Bounce(PLANE))];
+        } else {
+            for name in NAMES {
+                scenario.faults.push((cut, Fault::Partition(PLANE, name)));
+                scenario.faults.push((at + millis(rng, 18_000, 30_000), Fault::Repair(PLANE, name)));
+            }
+        }
+        scenario.calm = at + secs(31);
+        scenario
+    };
+    seeds::run(4, make, |run| {
+        let (asked, taken, length, state) = forced(run);
+        let soon = LOOK_EVERY * 3;
+        for name in NAMES {
+            for (from, shown) in run.shown(name) {
+                let in_force = from > taken + soon && from < asked + length;
+                assert!(!in_force || shown.fleet == state, "{name} at {from:?}: {shown}");
+            }
+            assert!(run.shown_at(name, taken + soon).fleet == state, "{name} is told within {soon:?}");
+            let end = taken + length + soon;
+            let shown = run.shown_at(name, end);
+            assert!(!shown.is_forced(), "{name} still obeys at {end:?}: {shown}");
+        }
+        // L7: all have acknowledged it before the control plane is cut off.
+        let acknowledged = run.events.iter().any(|event| {
+            matches!(&event.what, What::Ordered(Taken::Overrides { acknowledged, unacknowledged, connected })
+                if *acknowledged as usize == NAMES.len() && unacknowledged.is_empty() && *connected == NAMES.len())
+        });
+        assert!(acknowledged, "an override that all obey is acknowledged by all");
+    });
+}
+
+#[test]
+fn a_forced_fleet_is_released_everywhere_when_the_operator_says_so() {
+    let make = |rng: &mut fastrand::Rng| {
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(2), secs(12)));
+        let at = millis(rng, 3_000, 6_000);
+        scenario.orders.push((at, Order::Force { open: true, length: secs(3600) }));
+        scenario.orders.push((at + millis(rng, 2_000, 9_000), Order::Release));
+        scenario.faults = faults::bad_links(rng, &NAMES[1..3], secs(3), secs(20));
+        scenario.faults.extend(faults::crashes(rng, secs(7), secs(20)));
+        scenario.calm = secs(20);
+        scenario
+    };
+    seeds::run(2, make, |run| {
+        assert!(run.ever("a-1", FleetState::ForcedOpen));
+    });
+}

@@ -1,0 +1,168 @@
+//! The simulated world: hosts, a network between them, and one run of a scenario.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fusebox::FleetStateShown as FleetState;
+use fusebox_control_plane::{config::Limits, serve::serve, shutdown::Shutdown, store::StoreHandle};
+use fusebox_policy::breaker::LocalState;
+
+use crate::{
+    disk::Disk,
+    faults::{self, Fault},
+    history::{Event, History, Shown, What},
+    net,
+    operator::{self, Order},
+    properties::{self, Violation},
+    replica::{self, Replica},
+    tap::{End, Tap},
+    target::{self, Health, Script},
+};
+
+/// The control plane's host.
+pub(crate) const PLANE: &str = "plane";
+const PLANE_PORT: u16 = 7443;
+pub(crate) const PLANE_ADDRESS: &str = "http://plane:7443";
+/// Service B's host.
+pub(crate) const TARGET: &str = "target";
+pub(crate) const TARGET_PORT: u16 = 80;
+const OPERATOR: &str = "operator";
+
+/// How long a verdict of the control plane holds without its word.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// One step of the simulation: hosts take turns of this length.
+pub(crate) const STEP: Duration = Duration::from_millis(5);
+/// What a message takes at least; at most four times as long.
+pub(crate) const LATENCY: Duration = Duration::from_millis(5);
+/// How long a state must last before it counts as settled.
+const STEADY: Duration = Duration::from_secs(2);
+
+/// A story.
+pub(crate) struct Scenario {
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) script: Script,
+    pub(crate) orders: Vec<(Duration, Order)>,
+    pub(crate) faults: Vec<(Duration, Fault)>,
+    /// From here on no fault happens and service B is well.
+    pub(crate) calm: Duration,
+    /// How long after that everything may take to be in order; `None` where it can't be, and the run ends at `calm`.
+    pub(crate) settles_within: Option<Duration>,
+    /// Probes at the same time that the policy allows.
+    pub(crate) probes: u32,
+}
+
+impl Scenario {
+    /// A target that is always well, and nothing that goes wrong.
+    pub(crate) fn new(replicas: Vec<Replica>, policy: &str) -> Self {
+        Self {
+            replicas,
+            script: Arc::new(|_, _| Health::Well),
+            orders: vec![(Duration::from_millis(100), Order::Apply(policy.to_owned()))],
+            faults: Vec::new(),
+            calm: Duration::from_secs(30),
+            settles_within: Some(Duration::from_secs(45)),
+            probes: 1,
+        }
+    }
+
+    pub(crate) fn script(mut self, script: impl Fn(Duration, &Replica) -> Health + Send + Sync + 'static) -> Self {
+        self.script = Arc::new(script);
+        self
+    }
+}
+
+/// What came of it.
+pub(crate) struct Run {
+    pub(crate) events: Vec<Event>,
+    /// When everything was in order after the calm had begun.
+    pub(crate) settled: Option<Duration>,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// Runs a story. All that is random comes from the seed.
+pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
+    fastrand::seed(seed);
+    let history = History::default();
+    let Scenario { replicas, script, orders, mut faults, calm, settles_within, probes } = scenario;
+    let limit = calm + settles_within.unwrap_or_default();
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(seed)
+        .tick_duration(STEP)
+        .min_message_latency(LATENCY)
+        .max_message_latency(LATENCY * 4)
+        .tcp_capacity(4096)
+        .simulation_duration(limit + Duration::from_secs(3600))
+        .build();
+
+    let disk: StoreHandle = Arc::new(Disk::new(history.clone()));
+    let replicas: Arc<[Replica]> = replicas.into();
+    {
+        let (history, replicas) = (history.clone(), Arc::clone(&replicas));
+        sim.host(PLANE, move || plane(Arc::clone(&disk), Arc::clone(&replicas), history.clone()));
+    }
+    {
+        let (history, replicas) = (history.clone(), Arc::clone(&replicas));
+        sim.host(TARGET, move || target::run(Arc::clone(&replicas), Arc::clone(&script), history.clone()));
+    }
+    for (index, own) in replicas.iter().enumerate() {
+        let (history, own) = (history.clone(), own.clone());
+        let index = u8::try_from(index).expect("few replicas");
+        sim.host(own.name, move || replica::run(own.clone(), index, history.clone()));
+    }
+    {
+        let (history, orders): (_, Arc<[_]>) = (history.clone(), orders.into());
+        sim.host(OPERATOR, move || operator::run(Arc::clone(&orders), history.clone()));
+    }
+
+    faults.sort_by_key(|(at, _)| *at);
+    let mut faults = faults.into_iter().peekable();
+    let mut in_order_since = None;
+    let mut settled = None;
+    while sim.elapsed() < limit {
+        let now = sim.elapsed();
+        while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
+            history.record_at(now, What::Fault(fault));
+            faults::cause(&mut sim, fault);
+        }
+        sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"));
+        if now >= calm && history.look(|shown, revision| in_order(shown, revision, &replicas)) {
+            let since = *in_order_since.get_or_insert(now);
+            if now - since >= STEADY {
+                settled = Some(since);
+                break;
+            }
+        } else {
+            in_order_since = None;
+        }
+    }
+    drop(sim);
+    let events = history.events();
+    let mut violations = properties::check(&events, &replicas, probes);
+    if settles_within.is_some() && settled.is_none() {
+        violations.extend(properties::unsettled(&history, &replicas, limit));
+    }
+    Run { events, settled, violations }
+}
+
+/// Everybody is connected, runs the newest policies, and is held back by nothing.
+fn in_order(shown: &BTreeMap<String, Shown>, revision: u64, replicas: &[Replica]) -> bool {
+    replicas.iter().all(|replica| shown.get(replica.name).is_some_and(|shown| is_in_order(shown, replica, revision)))
+}
+
+pub(crate) fn is_in_order(shown: &Shown, replica: &Replica, revision: u64) -> bool {
+    shown.connected
+        && shown.revision == revision
+        && shown.fleet == FleetState::Released
+        && (replica.every.is_none() || shown.local == LocalState::Closed)
+}
+
+async fn plane(disk: StoreHandle, replicas: Arc<[Replica]>, history: History) -> turmoil::Result {
+    history.record(What::ServerUp);
+    let names: BTreeMap<&'static str, ()> = replicas.iter().map(|replica| (replica.name, ())).collect();
+    let incoming = net::incoming(PLANE_PORT, move |host| {
+        names.contains_key(host).then(|| Tap::new(history.clone(), host.to_owned(), End::Server))
+    })
+    .await?;
+    // Only the end of the simulation ends it.
+    serve(Box::pin(incoming), disk, Limits::default(), Shutdown::new()).await?;
+    Ok(())
+}
