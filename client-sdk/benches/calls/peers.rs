@@ -6,7 +6,7 @@ use criterion::Criterion;
 use failsafe::{CircuitBreaker as _, Config, backoff, failure_policy};
 use recloser::Recloser;
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_resilience_circuitbreaker::CircuitBreakerLayer;
+use tower_resilience_circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 use tower_resilience_fallback::FallbackLayer;
 use tower_resilience_retry::RetryLayer;
 use tower_resilience_timelimiter::TimeLimiterLayer;
@@ -85,30 +85,46 @@ fn governor(criterion: &mut Criterion, table: &mut Table) {
     });
 }
 
+/// By its count window, which costs it least, and by the time window that ours is measured with: it keeps and scans every call of the
+/// window, so that a call costs more the more of them there are.
 fn tower_resilience(criterion: &mut Criterion, table: &mut Table) {
-    // Its count window: the time window keeps and scans every call, and would look worse the faster calls come.
-    let breaker = || {
-        CircuitBreakerLayer::builder()
-            .failure_rate_threshold(0.5)
-            .sliding_window_size(100)
-            .minimum_number_of_calls(20)
-            .slow_call_duration_threshold(Duration::from_secs(1))
-            .slow_call_rate_threshold(0.5)
-            .build()
-            .expect("the settings are valid")
-    };
+    let count = || breaker(SlidingWindowType::CountBased);
+    let time = || breaker(SlidingWindowType::TimeBased);
+    tower_breaker(criterion, table, "tower-resilience: breaker, count window", count());
+    tower_stack(criterion, table, "tower-resilience: stack, count window", count());
+    tower_breaker(criterion, table, "tower-resilience: breaker, time window", time());
+    tower_stack(criterion, table, "tower-resilience: stack, time window", time());
+}
+
+fn breaker(window: SlidingWindowType) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder()
+        .failure_rate_threshold(0.5)
+        .sliding_window_type(window)
+        .sliding_window_size(100)
+        .sliding_window_duration(Duration::from_secs(10))
+        .minimum_number_of_calls(20)
+        .slow_call_duration_threshold(Duration::from_secs(1))
+        .slow_call_rate_threshold(0.5)
+        .build()
+        .expect("the settings are valid")
+}
+
+fn tower_breaker(criterion: &mut Criterion, table: &mut Table, name: &'static str, breaker: CircuitBreakerLayer) {
     let mut service =
-        ServiceBuilder::new().layer(breaker()).service(service_fn(|_: u64| async { Ok::<u64, Infallible>(1) }));
-    measure(criterion, table, "tower-resilience: breaker", || {
+        ServiceBuilder::new().layer(breaker).service(service_fn(|_: u64| async { Ok::<u64, Infallible>(1) }));
+    measure(criterion, table, name, || {
         black_box(now!(service.call(1)));
     });
+}
+
+fn tower_stack(criterion: &mut Criterion, table: &mut Table, name: &'static str, breaker: CircuitBreakerLayer) {
     let mut stack = ServiceBuilder::new()
         .layer(FallbackLayer::value(0_u64))
         .layer(RetryLayer::builder().max_attempts(3).build())
-        .layer(breaker())
+        .layer(breaker)
         .layer(TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(1)).build())
         .service(service_fn(|_: u64| async { Ok::<u64, Down>(1) }));
-    measure(criterion, table, "tower-resilience: stack", || {
+    measure(criterion, table, name, || {
         black_box(now!(stack.call(1)));
     });
 }

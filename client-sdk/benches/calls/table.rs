@@ -53,8 +53,20 @@ impl Table {
                 1.0,
             ),
             ("metrics to prometheus / none, stack", "fusebox: stack, metrics to prometheus", "fusebox: stack", 1.0),
-            ("tower-resilience / ours, breaker", "tower-resilience: breaker", "fusebox: breaker", 1.0),
-            ("tower-resilience / ours, stack", "tower-resilience: stack", "fusebox: stack", 1.0),
+            ("tower-resilience / ours, breaker", "tower-resilience: breaker, time window", "fusebox: breaker", 1.0),
+            ("tower-resilience / ours, stack", "tower-resilience: stack, time window", "fusebox: stack", 1.0),
+            (
+                "its count window / our time window, breaker",
+                "tower-resilience: breaker, count window",
+                "fusebox: breaker",
+                1.0,
+            ),
+            (
+                "its count window / our time window, stack",
+                "tower-resilience: stack, count window",
+                "fusebox: stack",
+                1.0,
+            ),
             ("failsafe / ours, time window", "failsafe: rate over a time window", "fusebox: breaker", 1.0),
             ("failsafe / ours, consecutive", "failsafe: consecutive", "fusebox: breaker, consecutive", 1.0),
             (

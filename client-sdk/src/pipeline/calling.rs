@@ -207,9 +207,9 @@ where
             };
         }
         match way.refuse(live, clock) {
-            Some((stage, refusal)) => Poll::Ready(Err(CallError::Rejected(Rejection {
-                policy: live.policy.name.clone(),
-                strategy: live.strategy(stage).clone(),
+            Some((refuser, refusal)) => Poll::Ready(Err(CallError::Rejected(Rejection {
+                policy: refuser.policy.clone(),
+                strategy: refuser.strategy.clone(),
                 reason: RejectionReason::Open { retry_after: refusal.retry_after() },
                 after: refusal.after(),
             }))),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use fusebox_policy::{
-    Draw, Timestamp,
+    Draw, PolicyName, StrategyName, Timestamp,
     breaker::Ending,
     condition::{Class, Classifier},
     fleet::gate::{Gate, Pass},
@@ -85,6 +85,16 @@ fn takes_success(classifier: &Classifier) -> bool {
 pub(super) struct Way {
     lane: Lane,
     breaker: Option<(Arc<Cell>, Arc<Apart<Shard>>)>,
+    /// Of a lane whose breaker's refusal is the answer.
+    refuser: Option<Refuser>,
+}
+
+/// Who refuses. Looking the names up in the policy would take longer than refusing.
+#[derive(Debug)]
+pub(super) struct Refuser {
+    stage: usize,
+    pub(super) policy: PolicyName,
+    pub(super) strategy: StrategyName,
 }
 
 impl Way {
@@ -98,7 +108,12 @@ impl Way {
                 Some((Arc::clone(cell), Arc::clone(cell.shard())))
             }
         };
-        Some(Self { lane, breaker })
+        let refuser = lane.breaker.filter(|_| lane.bare).map(|stage| Refuser {
+            stage,
+            policy: live.policy.name.clone(),
+            strategy: live.strategy(stage).clone(),
+        });
+        Some(Self { lane, breaker, refuser })
     }
 
     /// Takes the lane, if its breaker is at rest.
@@ -123,18 +138,19 @@ impl Way {
         Some(Entered { live, breaker: self.lane.breaker, at, rest })
     }
 
-    /// Its breaker's refusal, if it refuses and nothing around it would look at that: of which stage.
+    /// Its breaker's refusal, if it refuses and nothing around it would look at that; and whose refusal it is.
     #[inline(always)]
-    pub(super) fn refuse(&self, live: &Live, clock: Clock) -> Option<(usize, Refusal)> {
+    pub(super) fn refuse(&self, live: &Live, clock: Clock) -> Option<(&Refuser, Refusal)> {
         let (cell, shard) = self.breaker.as_ref()?;
-        let stage = self.lane.breaker.filter(|_| self.lane.bare)?;
+        let refuser = self.refuser.as_ref()?;
         let refusal = cell.word().refusal(|| clock.now())?;
         shard.0.count_rejection();
         // Who listens to single calls has kept this one out of the lane.
         if live.is_recorded() {
-            live.event(Event::Rejected { stage, reason: RejectionReason::Open { retry_after: refusal.retry_after() } });
+            let reason = RejectionReason::Open { retry_after: refusal.retry_after() };
+            live.event(Event::Rejected { stage: refuser.stage, reason });
         }
-        Some((stage, refusal))
+        Some((refuser, refusal))
     }
 }
 
