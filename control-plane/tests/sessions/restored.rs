@@ -6,6 +6,7 @@ use fusebox_proto::{
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
     v1::{self, policy_service_client::PolicyServiceClient},
 };
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -15,11 +16,12 @@ use super::server::{Replica, Server, hello, policy};
 async fn restored(folder: &Path, backup: &Path) -> (Server, String) {
     let server = Server::start(folder).await;
     server.apply("1s").await.unwrap();
-    server.stop().await;
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        std::fs::copy(entry.path(), backup.join(entry.file_name())).unwrap();
-    }
-    let server = Server::start(folder).await;
+    // As an operator does it, beside the server: the files of a database are one thing only for SQLite.
+    let options = SqliteConnectOptions::new().filename(folder.join("fusebox.db"));
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let copy = backup.join("fusebox.db").display().to_string();
+    sqlx::query("VACUUM INTO $1").bind(copy).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
     server.apply("2s").await.unwrap();
     server.apply("3s").await.unwrap();
     let store_id = server.info().await.store_id;
