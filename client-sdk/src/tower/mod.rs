@@ -48,7 +48,8 @@ impl Target {
     }
 
     /// A layer for HTTP services: statuses, headers, `Retry-After` and gRPC codes of the response's head count, the route is
-    /// the request's own, and whether a request may be sent twice follows from its method.
+    /// the request's own, and whether a request may be sent twice follows from its method. Bodies are of any type and go through
+    /// untouched: a timeout of scope `body` ends with the head here, and is kept by [`Target::reqwest`] only.
     #[must_use]
     pub fn http_layer(&self) -> PolicyLayer<Http> {
         PolicyLayer { target: self.clone(), protocol: Http, fallback: NoFallback }
