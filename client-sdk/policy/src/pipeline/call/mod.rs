@@ -3,20 +3,21 @@
 //! A driver starts it, does what each [`Step`] says, and tells what became of it. The machine keeps the state of each
 //! strategy inline, as a stack of the stages that the call is inside of, and allocates nothing.
 
+mod inward;
+mod outward;
+
 use arrayvec::ArrayVec;
 
 use super::{
-    cells::{AttemptEnded, AttemptKind, CallEnded, Cells, Entry, Event, Hold},
-    spec::{MAX_STRATEGIES, PipelineSpec, StrategySpec},
-    step::{Finish, Step},
+    cells::{AttemptEnded, AttemptKind, CallEnded, Cells, Event, Hold},
+    spec::{MAX_STRATEGIES, PipelineSpec},
+    step::Step,
 };
 use crate::{
     Timestamp,
-    breaker::Ending,
     chaos::Fault,
-    condition::{Class, Classifier},
     outcome::{Facts, NoFacts, Outcome, RejectionReason},
-    retry::{Answer, Attempt, CallRules, OnExhausted, RetryRun, Stop},
+    retry::{CallRules, RetryRun},
 };
 
 /// A stage that the call is inside of.
@@ -363,192 +364,5 @@ impl Call {
     ) -> Step {
         cells.event(Event::Rejected { stage, reason });
         self.ascend(spec, cells, Outcome::Rejected(stage, reason), &NoFacts, now)
-    }
-
-    /// Enters all stages that it is not yet inside of.
-    fn descend<C: Cells>(&mut self, spec: &PipelineSpec, cells: &C, now: Timestamp) -> Step {
-        self.replaced = false;
-        let first = self.base + self.stages.len();
-        for (index, strategy) in spec.strategies().iter().enumerate().skip(first) {
-            let mut deadline = self.stages.last().map_or(Timestamp::MAX, |stage| stage.deadline);
-            let mut step = None;
-            let state = match strategy.spec() {
-                StrategySpec::Timeout(timeout) => {
-                    deadline = deadline.min(now.plus(timeout.duration()));
-                    StageState::Plain
-                }
-                StrategySpec::Retry(retry) => {
-                    if retry.budget().is_some() {
-                        cells.count_call(index, now);
-                    }
-                    StageState::Retry(RetryRun::start(now))
-                }
-                StrategySpec::Fallback(_) => StageState::Plain,
-                StrategySpec::Hedge(hedge) => {
-                    if hedge.budget().is_some() {
-                        cells.count_call(index, now);
-                    }
-                    step = Some(Step::Hedge { stage: index });
-                    StageState::Elsewhere
-                }
-                StrategySpec::Cache(_) => {
-                    step = Some(Step::Lookup { stage: index });
-                    StageState::Elsewhere
-                }
-                StrategySpec::CircuitBreaker(_)
-                | StrategySpec::Bulkhead(_)
-                | StrategySpec::RateLimiter(_)
-                | StrategySpec::ConcurrencyLimit(_)
-                | StrategySpec::Throttle(_)
-                | StrategySpec::Chaos(_) => match cells.enter(index, self.rules, now) {
-                    Entry::Pass(hold) => StageState::Held(hold),
-                    Entry::Wait { until, hold } => {
-                        step = Some(Step::Wait { until });
-                        StageState::Pending(hold)
-                    }
-                    Entry::Queue { ticket, until } => {
-                        step = Some(Step::Queue { stage: index, ticket, until });
-                        StageState::Pending(Hold::Place(ticket))
-                    }
-                    Entry::Trouble(trouble) => {
-                        let (latency, fault) = (trouble.latency, trouble.fault);
-                        cells.event(Event::Troubled { stage: index, latency, fault });
-                        match fault {
-                            Some(fault) if latency.is_zero() => {
-                                step = Some(Step::Inject { stage: index, fault });
-                                StageState::Elsewhere
-                            }
-                            Some(_) | None => {
-                                step = Some(Step::Wait { until: now.plus(latency) });
-                                StageState::Delayed(fault)
-                            }
-                        }
-                    }
-                    Entry::Rejected(reason) => return self.refuse(index, reason, spec, cells, now),
-                },
-            };
-            self.stages.push(Stage { entered: now, deadline, state });
-            if let Some(step) = step {
-                return step;
-            }
-        }
-        if self.deadline().is_some_and(|deadline| now >= deadline) {
-            return self.deadline_passed(spec, cells, now);
-        }
-        self.attempts = self.attempts.saturating_add(1);
-        self.exhausted = None;
-        self.running = Some(now);
-        Step::Attempt
-    }
-
-    /// Leaves one stage after the other with an outcome.
-    fn ascend<C: Cells>(
-        &mut self,
-        spec: &PipelineSpec,
-        cells: &C,
-        outcome: Outcome,
-        facts: &dyn Facts,
-        now: Timestamp,
-    ) -> Step {
-        while let Some(Stage { entered, deadline, state }) = self.stages.pop() {
-            let height = self.stages.len();
-            let index = self.base + height;
-            let elapsed = now.since(entered);
-            let mut stay = |state| self.stages.push(Stage { entered: now, deadline, state });
-            match (state, spec.strategies()[index].spec()) {
-                (StageState::Held(hold), strategy) => {
-                    let class = load_class(strategy, outcome, elapsed, facts);
-                    // Only failures are asked for a wait: reading headers costs.
-                    let hint = if class == Class::Failure { facts.retry_hint() } else { Default::default() };
-                    cells.leave(index, hold, &Ending { class, outcome, elapsed, hint }, now);
-                }
-                (StageState::Retry(mut run), StrategySpec::Retry(retry)) => {
-                    let around = self.nearest(height);
-                    let around = (around < Timestamp::MAX).then_some(around);
-                    let attempt = Attempt { outcome, elapsed, facts, deadline: around };
-                    let objection = |sends: bool| {
-                        // A target that is just coming back is not tried harder: retries would be the next outage.
-                        let mut inside = spec.breaker_stages_from(index + 1);
-                        if inside.any(|breaker| cells.is_recovering(breaker, now)) {
-                            return Some(Stop::Recovering);
-                        }
-                        let budget = retry.budget().filter(|_| sends)?;
-                        (!cells.try_retry(index, budget, now)).then_some(Stop::Budget)
-                    };
-                    match run.answer(retry, self.rules, &attempt, now, || cells.draw(), objection) {
-                        Answer::Again { delay } => {
-                            let number = run.attempts() - 1;
-                            cells.event(Event::RetryScheduled { stage: index, retry: number, delay, after: outcome });
-                            self.stages.push(Stage { entered: now, deadline, state: StageState::Waiting(run) });
-                            if delay.is_zero() {
-                                return self.wake(spec, cells, now);
-                            }
-                            return Step::Wait { until: now.plus(delay) };
-                        }
-                        Answer::Return(Stop::Success) => {}
-                        Answer::Return(stop) => {
-                            let attempts = run.attempts();
-                            cells.event(Event::RetryStopped { stage: index, stop, attempts });
-                            let used_up = matches!(stop, Stop::MaxAttempts | Stop::MaxDuration);
-                            if used_up && retry.on_exhausted() == OnExhausted::Error {
-                                self.exhausted = Some((index, attempts));
-                            }
-                        }
-                    }
-                }
-                (StageState::Missed, StrategySpec::Cache(cache)) => {
-                    let answered = matches!(outcome, Outcome::Response(_)) && self.exhausted.is_none();
-                    if answered && cache.classifier().classify(outcome, elapsed, facts) == Class::Success {
-                        stay(StageState::Elsewhere);
-                        return Step::Keep { stage: index };
-                    }
-                }
-                (StageState::Plain, StrategySpec::Fallback(fallback))
-                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure
-                        && !self.rules.answers.include(fallback.with()) =>
-                {
-                    cells.event(Event::FallbackSkipped { stage: index, after: outcome });
-                }
-                (StageState::Plain, StrategySpec::Fallback(fallback))
-                    if fallback.classifier().classify(outcome, elapsed, facts) == Class::Failure =>
-                {
-                    stay(StageState::Fallback);
-                    cells.event(Event::FallbackExecuted { stage: index, after: outcome });
-                    return Step::Fallback { stage: index, after: outcome };
-                }
-                // A timeout whose inside ended in time has nothing to say.
-                (_, _) => {}
-            }
-        }
-        self.outcome = outcome;
-        self.end(cells, Some(outcome), now);
-        Step::Finish(match (self.exhausted, outcome) {
-            (Some((stage, attempts)), _) => Finish::Exhausted { stage, attempts },
-            (None, Outcome::Response(_) | Outcome::Error(_)) => Finish::Value,
-            (None, Outcome::Timeout(stage)) => Finish::Timeout { stage },
-            (None, Outcome::Rejected(stage, reason)) => Finish::Rejected { stage, reason },
-        })
-    }
-}
-
-/// What an outcome says to a strategy that counts.
-fn load_class(strategy: &StrategySpec, outcome: Outcome, elapsed: std::time::Duration, facts: &dyn Facts) -> Class {
-    let classifier: &Classifier = match strategy {
-        StrategySpec::CircuitBreaker(spec) => spec.classifier(),
-        StrategySpec::ConcurrencyLimit(spec) => spec.classifier(),
-        StrategySpec::Throttle(spec) => spec.classifier(),
-        StrategySpec::Timeout(_)
-        | StrategySpec::Retry(_)
-        | StrategySpec::Fallback(_)
-        | StrategySpec::Bulkhead(_)
-        | StrategySpec::RateLimiter(_)
-        | StrategySpec::Hedge(_)
-        | StrategySpec::Cache(_)
-        | StrategySpec::Chaos(_) => return Class::Ignored,
-    };
-    match (classifier.classify(outcome, elapsed, facts), outcome) {
-        // What a strategy further inside refused never reached the target: it says nothing good of it.
-        (Class::Success, Outcome::Rejected(..)) => Class::Ignored,
-        (class, _) => class,
     }
 }
