@@ -167,8 +167,9 @@ pub enum FallbackFault {
     /// The policy answers with this error.
     #[error("{0}")]
     Asked(String),
-    /// The policy answers with something that this call can't produce by itself: give the call a typed fallback with
-    /// [`Target::fallback_with`](crate::Target::fallback_with) or [`Target::or_value`](crate::Target::or_value).
+    /// The policy answers with something that this call can't produce by itself. Calls say so beforehand and such a fallback is
+    /// skipped; give the call a typed fallback with [`Target::fallback_with`](crate::Target::fallback_with) or
+    /// [`Target::or_value`](crate::Target::or_value).
     #[error("the policy's {0} needs a typed value, and this call has no fallback registered")]
     NoTypedValue(&'static str),
     /// No function of this name was registered.
