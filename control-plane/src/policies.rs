@@ -6,7 +6,7 @@ use fusebox_policy::{Namespace, PolicyName, Revision};
 
 use crate::{
     hub::Hub,
-    store::{Action, Applied, Change, Expect, Note, RevisionAction, StoreError, StoreHandle, StoredRevision},
+    store::{Action, Applied, Change, Expect, Note, Once, RevisionAction, StoreError, StoreHandle, StoredRevision},
 };
 
 /// A cheap handle.
@@ -49,6 +49,15 @@ pub enum RollbackError {
     Store(#[from] StoreError),
 }
 
+/// A rollback that is to be made.
+#[derive(Clone, Debug)]
+pub struct Rollback {
+    /// What it writes.
+    pub change: Change,
+    /// Why, where nobody says.
+    pub reason: String,
+}
+
 impl Policies {
     /// Over a store and the hub that shows it.
     #[must_use]
@@ -62,7 +71,7 @@ impl Policies {
         &self.hub
     }
 
-    /// Makes changes, all or none.
+    /// Makes changes, all or none. With `once` it is a request that may come again: see [`StoreError::Repeated`].
     ///
     /// # Errors
     /// Why none was made.
@@ -72,9 +81,10 @@ impl Policies {
         author: String,
         message: String,
         validate_only: bool,
+        once: Option<Once<Applied>>,
     ) -> Result<Applied, StoreError> {
         let note = Note { author, message, at: SystemTime::now() };
-        let applied = self.store.apply(changes, note.clone(), validate_only).await?;
+        let applied = self.store.apply_once(changes, note.clone(), validate_only, once).await?;
         if !validate_only {
             self.hub.publish(&applied);
             for result in applied.results.iter().filter(|result| result.action != Action::Unchanged) {
@@ -108,7 +118,7 @@ impl Policies {
         self.store.revisions(namespace, name, before, limit).await
     }
 
-    /// Writes the content of an older revision as a new one; with `None`, of the one before the present.
+    /// The change that writes the content of an older revision as a new one; with `None`, of the one before the present.
     ///
     /// # Errors
     /// There is no such revision, or the store's word.
@@ -118,9 +128,7 @@ impl Policies {
         name: PolicyName,
         revision: Option<Revision>,
         etag: Option<String>,
-        author: String,
-        message: String,
-    ) -> Result<Applied, RollbackError> {
+    ) -> Result<Rollback, RollbackError> {
         let full_name = format!("namespaces/{namespace}/policies/{name}");
         let (older, reason, expect) = match revision {
             Some(Revision(number)) => {
@@ -155,8 +163,7 @@ impl Policies {
                 }
             }
         };
-        let message = if message.is_empty() { reason } else { message };
         let change = Change::Put { policy: Box::new(older.policy), expect, rollback: true };
-        Ok(self.apply(vec![change], author, message, false).await?)
+        Ok(Rollback { change, reason })
     }
 }

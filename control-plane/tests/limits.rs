@@ -66,7 +66,7 @@ impl Plane {
     }
 
     async fn change(&self, change: Change) {
-        self.policies.apply(vec![change], String::new(), String::new(), false).await.unwrap();
+        self.policies.apply(vec![change], String::new(), String::new(), false, None).await.unwrap();
         // The owner hears of it before it answers this.
         settled(self).await;
     }

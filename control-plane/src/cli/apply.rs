@@ -9,7 +9,7 @@ use v1::applied_policy::Action;
 
 use super::{
     Session,
-    connect::Server,
+    connect::{self, Server},
     failure::{Class, Failure},
     fetch,
     manifests::{FileArgs, Manifests},
@@ -162,9 +162,10 @@ async fn send(
     message: &str,
 ) -> Result<Vec<v1::AppliedPolicy>, Failure> {
     let sent = policies.len();
-    let request = v1::ApplyPoliciesRequest { policies, validate_only, message: message.to_owned() };
+    let message = message.to_owned();
+    let request = v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: connect::request_id() };
     let doing = if validate_only { "check the policies" } else { "apply the policies" };
-    let answer = server.policies().apply_policies(request).await;
+    let answer = connect::write(async || server.policies().apply_policies(request.clone()).await).await;
     let results = answer.map_err(|status| manifests.place(Failure::to(doing)(status)))?.into_inner().results;
     if results.len() == sent { Ok(results) } else { Err(incomplete()) }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use fusebox_proto::v1::{self, BreakerKey, FleetState, Override};
 
 use super::{
-    Session,
+    Session, connect,
     failure::{Class, Failure},
     fetch, get,
     output::{self, Format, OutputArgs},
@@ -93,6 +93,9 @@ pub struct ReleaseArgs {
     /// Why; kept in the log
     #[arg(long)]
     reason: String,
+    /// Only tell which overrides it would end
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -146,11 +149,10 @@ async fn force(session: &Session, args: ForceArgs, state: FleetState) -> Result<
         reason: args.reason,
         duration: Some(duration),
         validate_only: args.dry_run,
+        request_id: connect::request_id(),
     };
     let server = session.server().await?;
-    let word = server
-        .breakers()
-        .force_breaker(request)
+    let word = connect::write(async || server.breakers().force_breaker(request.clone()).await)
         .await
         .map_err(Failure::to(format!("force the breakers for {target}")))?
         .into_inner();
@@ -213,27 +215,31 @@ fn sentence(word: &Override, dry_run: bool) -> String {
 async fn release(session: &Session, args: ReleaseArgs) -> Result<(), Failure> {
     let selector = args.selector.key(session);
     let target = selector.target.clone();
-    let request = v1::ReleaseBreakerRequest { selector: Some(selector), reason: args.reason };
+    let request = v1::ReleaseBreakerRequest {
+        selector: Some(selector),
+        reason: args.reason,
+        request_id: connect::request_id(),
+        validate_only: args.dry_run,
+    };
     let server = session.server().await?;
-    let answer = server.breakers().release_breaker(request).await.map_err(|status| {
-        let failure = Failure::to(format!("release the breakers for {target}"))(status);
-        if failure.class == Class::NotFound {
-            failure.fix("an override ends by the parts it was made with: `fusebox breaker overrides` lists them")
-        } else {
-            failure
-        }
-    })?;
+    let answer =
+        connect::write(async || server.breakers().release_breaker(request.clone()).await).await.map_err(|status| {
+            let failure = Failure::to(format!("release the breakers for {target}"))(status);
+            if failure.class == Class::NotFound {
+                failure.fix("an override ends by the parts it was made with: `fusebox breaker overrides` lists them")
+            } else {
+                failure
+            }
+        })?;
     let released = answer.into_inner().released;
     if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
         return output::print(&render::many(&released, args.output)?);
     }
+    let done = if args.dry_run { "would be released" } else { "released" };
     for word in &released {
         let state = if word.state() == FleetState::ForcedClosed { "closed" } else { "open" };
         let left = span::cell(word.remaining.as_ref());
-        output::print(&format!(
-            "breaker/{target} released (override {} forced it {state}, {left} were left)",
-            word.id
-        ))?;
+        output::print(&format!("breaker/{target} {done} (override {} forced it {state}, {left} were left)", word.id))?;
     }
     Ok(())
 }

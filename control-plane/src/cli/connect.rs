@@ -6,7 +6,10 @@ use fusebox_proto::v1::{
     breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient,
     policy_service_client::PolicyServiceClient,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Response, Status,
+    transport::{Channel, Endpoint},
+};
 
 use super::failure::{Class, Failure};
 
@@ -14,6 +17,8 @@ use super::failure::{Class, Failure};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the head of a response; the bodies of streams are not limited by it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server that is starting again needs about so long.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// A list of a thousand large policies in one page.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -57,6 +62,22 @@ impl Server {
     /// The client for instances.
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+}
+
+/// The id of a write, by which the server knows it again.
+pub(crate) fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Sends a write, and once more if it may have been lost on the way: it carries a [`request_id`], so it is done once.
+pub(crate) async fn write<T>(send: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+    match send().await {
+        Err(status) if status.code() == Code::Unavailable => {
+            tokio::time::sleep(SEND_AGAIN).await;
+            send().await
+        }
+        answer => answer,
     }
 }
 

@@ -8,7 +8,7 @@ use fusebox_proto::v1;
 use super::{
     Session,
     apply::in_namespace,
-    connect::Server,
+    connect::{self, Server},
     failure::{Class, Failure},
     fetch, output, render,
     resource::{Kind, Wanted},
@@ -76,9 +76,11 @@ async fn delete_one(session: &Session, server: &Server, args: &DeleteArgs, typed
         allow_missing: false,
         validate_only: args.dry_run,
         message: args.message.clone(),
+        request_id: connect::request_id(),
     };
     let label = render::label(&name);
-    match server.policies().delete_policy(request).await.map_err(Failure::to(format!("delete {label}"))) {
+    let answer = connect::write(async || server.policies().delete_policy(request.clone()).await).await;
+    match answer.map_err(Failure::to(format!("delete {label}"))) {
         Ok(_) if args.dry_run => output::print(&format!("{label} would be deleted")),
         Ok(_) => {
             output::print(&format!("{label} deleted"))?;

@@ -6,6 +6,7 @@ use fusebox_proto::{manifest, v1};
 use super::{
     Session,
     apply::in_namespace,
+    connect,
     failure::{Class, Failure},
     fetch,
     output::{self, Format, OutputArgs},
@@ -42,6 +43,9 @@ pub struct UndoArgs {
     /// Why, for the history
     #[arg(short, long, default_value = "", hide_default_value = true)]
     message: String,
+    /// Check only, change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs `history`.
@@ -103,15 +107,18 @@ pub(super) async fn undo(session: &Session, args: UndoArgs) -> Result<(), Failur
         revision: args.to.unwrap_or(0),
         etag: args.if_match.unwrap_or_default(),
         message: args.message,
+        request_id: connect::request_id(),
+        validate_only: args.dry_run,
     };
-    let policy = server
-        .policies()
-        .rollback_policy(request)
+    let policy = connect::write(async || server.policies().rollback_policy(request.clone()).await)
         .await
         .map_err(Failure::to(format!("undo the last change of {label}")))?
         .into_inner();
     let before = revisions.first().map_or(0, |revision| revision.revision);
     let content = args.to.map_or_else(|| "the one before".to_owned(), |to| format!("rev {to}"));
+    if args.dry_run {
+        return output::print(&format!("{label} would be rolled back (now rev {before}, content of {content})"));
+    }
     output::print(&format!("{label} rolled back (rev {before} → {}, content of {content})", policy.revision))?;
     output::say(&format!("watch it land: fusebox wait {label} --for applied{}", in_namespace(&name)));
     Ok(())

@@ -21,7 +21,7 @@ use fusebox_policy::{
     fleet::{
         evidence::MemberId,
         gate::{Forced, ProbeId},
-        key::{CallerId, KeyPattern},
+        key::CallerId,
         shared::ProbeResult,
     },
 };
@@ -30,7 +30,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use outbox::Outbox;
 pub(crate) use overrides::check_reason;
-pub use overrides::{ForceError, ForceRequest};
+pub use overrides::{ForceError, ForceRequest, ReleaseRequest};
 pub(crate) use transitions::wire as transition_wire;
 pub use view::View;
 
@@ -133,7 +133,7 @@ pub(crate) enum Command {
     Leave(SessionId),
     Told(SessionId, Told),
     Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
-    Release { pattern: KeyPattern, reason: String, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
+    Release { request: ReleaseRequest, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
     Explain { name: String, reply: oneshot::Sender<Option<v1::ExplainBreakerResponse>> },
     Refresh(oneshot::Sender<()>),
 }
@@ -213,12 +213,8 @@ impl Fleet {
     ///
     /// # Errors
     /// The server ends, or the store failed.
-    pub async fn release(
-        &self,
-        pattern: KeyPattern,
-        reason: String,
-    ) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
-        self.ask(|reply| Command::Release { pattern, reason, reply }).await
+    pub async fn release(&self, request: ReleaseRequest) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
+        self.ask(|reply| Command::Release { request, reply }).await
     }
 
     /// Why things were decided about a breaker; `None` if nobody holds it.

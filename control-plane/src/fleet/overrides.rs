@@ -14,8 +14,10 @@ use fusebox_policy::{
 };
 use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 
+use prost::Message;
+
 use super::{Identity, forced_state, owner::Owner};
-use crate::store::{NewOverride, StoreError, StoreHandle, StoredOverride, timestamp};
+use crate::store::{NewOverride, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp};
 
 /// Longest override; a longer need is a policy.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -31,6 +33,20 @@ pub struct ForceRequest {
     duration: Duration,
     author: String,
     validate_only: bool,
+    key: Option<RequestKey>,
+}
+
+/// What an operator asks for to end overrides.
+#[derive(Clone, Debug)]
+pub struct ReleaseRequest {
+    /// Those that were made with exactly this.
+    pub pattern: KeyPattern,
+    /// Why.
+    pub reason: String,
+    /// Only tell what it would end.
+    pub validate_only: bool,
+    /// For a request that may come again.
+    pub key: Option<RequestKey>,
 }
 
 /// Why breakers are not forced.
@@ -46,8 +62,8 @@ impl ForceRequest {
     ///
     /// # Errors
     /// Every bad field.
-    pub fn try_new(wire: v1::ForceBreakerRequest, author: String) -> Result<Self, Invalid> {
-        let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only } = wire;
+    pub fn try_new(wire: v1::ForceBreakerRequest, author: String, key: Option<RequestKey>) -> Result<Self, Invalid> {
+        let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only, request_id: _ } = wire;
         let mut faults = Faults::new();
         let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
         let state = match v1::FleetState::try_from(state) {
@@ -87,6 +103,7 @@ impl ForceRequest {
             duration,
             author,
             validate_only,
+            key,
         });
         faults.into_result(request)
     }
@@ -161,7 +178,7 @@ impl Overrides {
 
 impl Owner {
     pub(super) async fn force(&mut self, request: ForceRequest) -> Result<v1::Override, ForceError> {
-        let ForceRequest { pattern, state, reason, duration, author, validate_only } = request;
+        let ForceRequest { pattern, state, reason, duration, author, validate_only, key } = request;
         let created = SystemTime::now();
         let until = self.now().plus(duration);
         let new = NewOverride { pattern, state, reason, author, created, expires: created + duration };
@@ -173,7 +190,8 @@ impl Owner {
         // The same breakers again: the new word replaces the old one.
         let replaced = |own: &InForce| own.stored.pattern == new.pattern;
         let older: Vec<u64> = self.overrides.list.iter().filter(|own| replaced(own)).map(|own| own.stored.id).collect();
-        let stored = self.store.put_override(new).await?;
+        let once = key.map(|key| Once::new(key, |stored| settled(stored).encode_to_vec()));
+        let stored = self.store.put_override_once(new, once).await?;
         if !older.is_empty() {
             self.store.end_overrides(older.clone(), format!("replaced by {}", stored.id), created).await?;
         }
@@ -197,21 +215,25 @@ impl Owner {
         Ok(self.override_view(&own))
     }
 
-    pub(super) async fn release(
-        &mut self,
-        pattern: &KeyPattern,
-        reason: &str,
-    ) -> Result<Vec<v1::Override>, StoreError> {
+    pub(super) async fn release(&mut self, request: ReleaseRequest) -> Result<Vec<v1::Override>, StoreError> {
+        let ReleaseRequest { pattern, reason, validate_only, key } = request;
         let ended: Vec<InForce> =
-            self.overrides.list.iter().filter(|own| own.stored.pattern == *pattern).cloned().collect();
+            self.overrides.list.iter().filter(|own| own.stored.pattern == pattern).cloned().collect();
         let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        self.store.end_overrides(ids.clone(), reason.to_owned(), SystemTime::now()).await?;
-        let views = ended.iter().map(|own| self.override_view(own)).collect();
-        tracing::warn!(event.name = "override.ended", called = %pattern.target, reason, "an operator has released breakers");
-        self.change_overrides(|list| list.retain(|own| !ids.contains(&own.stored.id)), pattern, reason);
+        let views: Vec<_> = ended.iter().map(|own| self.override_view(own)).collect();
+        if validate_only {
+            return Ok(views);
+        }
+        let once = key.map(|key| {
+            let answer = v1::ReleaseBreakerResponse { released: views.clone() };
+            Once::new(key, move |&()| answer.encode_to_vec())
+        });
+        self.store.end_overrides_once(ids.clone(), reason.clone(), SystemTime::now(), once).await?;
+        tracing::warn!(event.name = "override.ended", called = %pattern.target, reason = reason.as_str(), "an operator has released breakers");
+        self.change_overrides(|list| list.retain(|own| !ids.contains(&own.stored.id)), &pattern, &reason);
         Ok(views)
     }
 
@@ -264,7 +286,7 @@ impl Owner {
 
     /// An override as operators see it.
     pub(super) fn override_view(&self, own: &InForce) -> v1::Override {
-        let StoredOverride { id, pattern, state, reason, author, created, expires } = &own.stored;
+        let pattern = &own.stored.pattern;
         let mut acknowledged = 0;
         let mut unacknowledged = Vec::new();
         for session in self.sessions.values() {
@@ -277,16 +299,25 @@ impl Owner {
             }
         }
         v1::Override {
-            selector: Some(pattern.into()),
-            state: v1::FleetState::from(forced_state(*state)).into(),
-            reason: reason.clone(),
-            author: author.clone(),
-            create_time: Some(timestamp(*created)),
-            expire_time: Some(timestamp(*expires)),
             remaining: Some(to_wire(self.now().until(own.until))),
-            id: *id,
             acknowledged,
             unacknowledged,
+            ..settled(&own.stored)
         }
+    }
+}
+
+/// An override as it was set, without what changes with time and with who is connected.
+pub(crate) fn settled(stored: &StoredOverride) -> v1::Override {
+    let StoredOverride { id, pattern, state, reason, author, created, expires } = stored;
+    v1::Override {
+        selector: Some(pattern.into()),
+        state: v1::FleetState::from(forced_state(*state)).into(),
+        reason: reason.clone(),
+        author: author.clone(),
+        create_time: Some(timestamp(*created)),
+        expire_time: Some(timestamp(*expires)),
+        id: *id,
+        ..v1::Override::default()
     }
 }

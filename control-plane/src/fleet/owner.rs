@@ -234,8 +234,8 @@ impl Owner {
                 let answer = self.force(request).await;
                 let _ = reply.send(answer);
             }
-            Command::Release { pattern, reason, reply } => {
-                let answer = self.release(&pattern, &reason).await;
+            Command::Release { request, reply } => {
+                let answer = self.release(request).await;
                 let _ = reply.send(answer);
             }
             Command::Explain { name, reply } => {

@@ -8,11 +8,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    author, status,
+    author, requests, status,
     watch::{Event, Events, follow},
 };
 use crate::{
-    fleet::{Fleet, ForceError, ForceRequest, View, check_reason, transition_wire},
+    fleet::{Fleet, ForceError, ForceRequest, ReleaseRequest, View, check_reason, transition_wire},
     shutdown::Shutdown,
     store::{StoreHandle, TransitionFilter},
 };
@@ -133,32 +133,46 @@ impl BreakerService for BreakerApi {
 
     async fn force_breaker(&self, request: Request<v1::ForceBreakerRequest>) -> Result<Response<v1::Override>, Status> {
         let author = author(&request);
-        let force = ForceRequest::try_new(request.into_inner(), author).map_err(|invalid| status::invalid(&invalid))?;
-        match self.fleet.force(force).await {
-            Ok(Ok(forced)) => Ok(Response::new(forced)),
-            Ok(Err(ForceError::Store(error))) => Err(status::store(&error)),
-            Err(ended) => Err(status::unavailable(&ended.to_string())),
-        }
+        let request = request.into_inner();
+        let key = requests::key("ForceBreaker", &request.request_id, &request)?.filter(|_| !request.validate_only);
+        let force = ForceRequest::try_new(request, author, key).map_err(|invalid| status::invalid(&invalid))?;
+        let forced = match self.fleet.force(force).await {
+            Ok(forced) => forced.map_err(|ForceError::Store(error)| error),
+            Err(ended) => return Err(status::unavailable(&ended.to_string())),
+        };
+        let answer: Response<v1::Override> = requests::respond(forced, Clone::clone, |error| status::store(&error))?;
+        // Of a request that came before, what is kept is the override as it was set: the present one tells more.
+        let id = answer.get_ref().id;
+        let present = self.view().await?.overrides.iter().find(|own| id != 0 && own.id == id).cloned();
+        Ok(present.map_or(answer, Response::new))
     }
 
     async fn release_breaker(
         &self,
         request: Request<v1::ReleaseBreakerRequest>,
     ) -> Result<Response<v1::ReleaseBreakerResponse>, Status> {
-        let v1::ReleaseBreakerRequest { selector, reason } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("ReleaseBreaker", &request.request_id, &request)?;
+        let v1::ReleaseBreakerRequest { selector, reason, request_id: _, validate_only } = request;
+        let key = key.filter(|_| !validate_only);
+        if let Some(answer) = requests::answered(&self.store, key.as_ref()).await? {
+            return Ok(Response::new(answer));
+        }
         let mut faults = Faults::new();
         let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
         check_reason(&reason, &mut faults);
         let pattern = faults.into_result(pattern).map_err(|invalid| status::invalid(&invalid))?;
-        let released = match self.fleet.release(pattern.clone(), reason).await {
-            Ok(Ok(released)) => released,
-            Ok(Err(error)) => return Err(status::store(&error)),
+        let target = pattern.target.clone();
+        let release = ReleaseRequest { pattern, reason, validate_only, key };
+        let released = match self.fleet.release(release).await {
+            Ok(Ok(released)) if released.is_empty() => {
+                return Err(status::not_found("override", &format!("on {target} with this selector")));
+            }
+            Ok(released) => released,
             Err(ended) => return Err(status::unavailable(&ended.to_string())),
         };
-        if released.is_empty() {
-            return Err(status::not_found("override", &format!("on {} with this selector", pattern.target)));
-        }
-        Ok(Response::new(v1::ReleaseBreakerResponse { released }))
+        let render = |released: &Vec<v1::Override>| v1::ReleaseBreakerResponse { released: released.clone() };
+        requests::respond(released, render, |error| status::store(&error))
     }
 
     async fn list_overrides(

@@ -3,6 +3,7 @@
 pub mod breakers;
 pub mod fleet;
 pub mod policies;
+mod requests;
 pub mod status;
 pub mod sync;
 mod watch;

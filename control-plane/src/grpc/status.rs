@@ -130,6 +130,15 @@ pub fn store(error: &StoreError) -> Status {
             with(Code::FailedPrecondition, error.to_string(), "STORE_REGRESSED", &metadata)
         }
         StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
+        StoreError::RequestIdReused(id) => {
+            let mut details = ErrorDetails::new();
+            let metadata = HashMap::from([("request_id".to_owned(), id.clone())]);
+            details.set_error_info("REQUEST_ID_REUSED", DOMAIN, metadata);
+            details.add_bad_request_violation("request_id", error.to_string());
+            Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
+        }
+        // Whoever gave an id decodes the answer. Without one this does not happen.
+        StoreError::Repeated(_) => with(Code::AlreadyExists, error.to_string(), "REQUEST_REPEATED", &[]),
         StoreError::Corrupt { .. } | StoreError::NewerSchema => {
             tracing::error!(error = %error, "the store is broken");
             with(Code::Internal, error.to_string(), "STORE_CORRUPT", &[])

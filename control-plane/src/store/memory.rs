@@ -1,15 +1,16 @@
 //! A store in memory: for simulations, where no other thread may hold up the virtual clock, and for tests. It keeps the same promises
 //! as long as the process lives.
 
-use std::{sync::Mutex, time::SystemTime};
+use std::{collections::BTreeMap, sync::Mutex, time::SystemTime};
 
 use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, Store, StoreError, StoredOverride, StoredRevision,
-    StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, Store, StoreError, StoredOverride,
+    StoredRevision, StoredTransition, TransitionFilter,
     plan::{self, State},
+    request::{self, Kept, REQUESTS_KEPT},
 };
 
 /// Everything, behind one lock that no await crosses.
@@ -28,6 +29,20 @@ struct Inner {
     overrides: Vec<StoredOverride>,
     last_override: u64,
     transitions: Vec<StoredTransition>,
+    requests: BTreeMap<String, Kept>,
+}
+
+impl Inner {
+    fn refuse_repeated<T>(&self, once: Option<&Once<T>>) -> Result<(), StoreError> {
+        once.map_or(Ok(()), |once| request::refuse_repeated(self.requests.get(&once.key.id).cloned(), &once.key))
+    }
+
+    fn keep<T>(&mut self, once: Option<Once<T>>, outcome: &T) {
+        let Some(once) = once else { return };
+        let (RequestKey { id, sha256, at }, answer) = once.into_kept(outcome);
+        self.requests.retain(|_, kept| kept.at + REQUESTS_KEPT > at);
+        self.requests.insert(id, Kept { sha256, answer, at });
+    }
 }
 
 impl MemoryStore {
@@ -52,15 +67,28 @@ impl Store for MemoryStore {
         self.with(|inner| Ok(inner.state.loaded()))
     }
 
-    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+    fn apply_once(
+        &self,
+        changes: Vec<Change>,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Applied>>,
+    ) -> Answer<'_, Applied> {
         self.with(|inner| {
+            let once = once.filter(|_| !validate_only);
+            inner.refuse_repeated(once.as_ref())?;
             let plan = inner.state.plan(changes, &note)?;
             if !validate_only {
                 inner.state = plan.after;
                 inner.revisions.extend(plan.revisions);
             }
+            inner.keep(once, &plan.applied);
             Ok(plan.applied)
         })
+    }
+
+    fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>> {
+        self.with(|inner| request::recall(inner.requests.get(&key.id).cloned(), &key))
     }
 
     fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
@@ -106,19 +134,29 @@ impl Store for MemoryStore {
         })
     }
 
-    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+    fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
             inner.last_override += 1;
             let NewOverride { pattern, state, reason, author, created, expires } = new;
             let stored = StoredOverride { id: inner.last_override, pattern, state, reason, author, created, expires };
             inner.overrides.push(stored.clone());
+            inner.keep(once, &stored);
             Ok(stored)
         })
     }
 
-    fn end_overrides(&self, ids: Vec<u64>, _reason: String, _at: SystemTime) -> Answer<'_, ()> {
+    fn end_overrides_once(
+        &self,
+        ids: Vec<u64>,
+        _reason: String,
+        _at: SystemTime,
+        once: Option<Once<()>>,
+    ) -> Answer<'_, ()> {
         self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
             inner.overrides.retain(|stored| !ids.contains(&stored.id));
+            inner.keep(once, &());
             Ok(())
         })
     }

@@ -5,6 +5,7 @@
 
 pub mod memory;
 mod plan;
+mod request;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -18,6 +19,7 @@ use fusebox_policy::{
 use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
+pub use request::{Once, REQUESTS_KEPT, RequestKey};
 
 /// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
 pub const MAX_TERM: u64 = 1 << 53;
@@ -42,7 +44,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes changes, all or none. Each policy that differs gets a revision of its own. With `validate_only` nothing is written, and
     /// the answer is what it would have been.
-    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied>;
+    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+        self.apply_once(changes, note, validate_only, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`]. What is answered is kept in the
+    /// transaction that makes the changes. With `validate_only`, a request is neither looked for nor kept.
+    fn apply_once(
+        &self,
+        changes: Vec<Change>,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Applied>>,
+    ) -> Answer<'_, Applied>;
+
+    /// What a request was answered, if it came within the last day.
+    fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>>;
 
     /// Remembers that a replica runs a revision. If that is above the newest one, the store is regressed from here on: see
     /// [`Loaded::seen`].
@@ -66,10 +83,26 @@ pub trait Store: Send + Sync + 'static {
     fn next_term(&self, at_least: u64) -> Answer<'_, u64>;
 
     /// Adds an override.
-    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride>;
+    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+        self.put_override_once(new, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
+    fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride>;
 
     /// Ends overrides. Unknown and ended ones are left alone.
-    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()>;
+    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
+        self.end_overrides_once(ids, reason, at, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
+    fn end_overrides_once(
+        &self,
+        ids: Vec<u64>,
+        reason: String,
+        at: SystemTime,
+        once: Option<Once<()>>,
+    ) -> Answer<'_, ()>;
 
     /// The overrides that have not been ended. Whether one has expired is for the reader to see.
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>>;
@@ -109,6 +142,12 @@ pub enum StoreError {
         /// The highest one that a replica runs.
         seen: Revision,
     },
+    /// This request was carried out before; these bytes were its answer. Nothing was written now.
+    #[error("this request has been carried out before")]
+    Repeated(Vec<u8>),
+    /// The id of this request was another one's.
+    #[error("request id {0} belongs to another request: make a new one for each")]
+    RequestIdReused(String),
     /// It contradicts another policy. The number is the index of the change.
     #[error("{1}")]
     Contradiction(usize, Invalid),

@@ -6,5 +6,6 @@ mod changes;
 mod history;
 mod reading;
 mod refusals;
+mod repeats;
 mod server;
 mod watching;

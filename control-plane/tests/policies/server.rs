@@ -92,7 +92,7 @@ impl Server {
         policies: Vec<v1::Policy>,
         validate_only: bool,
     ) -> Result<v1::ApplyPoliciesResponse, Status> {
-        let request = v1::ApplyPoliciesRequest { policies, validate_only, message: String::new() };
+        let request = v1::ApplyPoliciesRequest { policies, validate_only, ..v1::ApplyPoliciesRequest::default() };
         self.client.apply_policies(request).await.map(tonic::Response::into_inner)
     }
 

@@ -127,8 +127,8 @@ impl Cast {
         let mut client = PolicyServiceClient::connect(self.plane.url.clone()).await.map_err(|error| failed(&error))?;
         let mut request = tonic::Request::new(v1::ApplyPoliciesRequest {
             policies: vec![policy],
-            validate_only: false,
             message: why.to_owned(),
+            ..v1::ApplyPoliciesRequest::default()
         });
         request.metadata_mut().insert("x-fusebox-author", tonic::metadata::MetadataValue::from_static("demo"));
         let answer = client.apply_policies(request).await.map_err(|status| failed(&status.message()))?.into_inner();

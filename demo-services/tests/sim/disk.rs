@@ -10,8 +10,8 @@ use std::{
 };
 
 use fusebox_control_plane::store::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, Store, StoredOverride, StoredRevision, StoredTransition,
-    TransitionFilter, memory::MemoryStore,
+    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredOverride, StoredRevision,
+    StoredTransition, TransitionFilter, memory::MemoryStore,
 };
 use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::FutureExt as _;
@@ -45,8 +45,18 @@ impl Store for Disk {
         self.rows.load()
     }
 
-    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
-        self.rows.apply(changes, note, validate_only)
+    fn apply_once(
+        &self,
+        changes: Vec<Change>,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Applied>>,
+    ) -> Answer<'_, Applied> {
+        self.rows.apply_once(changes, note, validate_only, once)
+    }
+
+    fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>> {
+        self.rows.answered(key)
     }
 
     fn revisions(
@@ -76,18 +86,24 @@ impl Store for Disk {
         .boxed()
     }
 
-    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+    fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         async move {
             let length = new.expires.duration_since(new.created).unwrap_or_default();
-            let stored = self.rows.put_override(new).await?;
+            let stored = self.rows.put_override_once(new, once).await?;
             self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(stored.id, now() + length);
             Ok(stored)
         }
         .boxed()
     }
 
-    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
-        self.rows.end_overrides(ids, reason, at)
+    fn end_overrides_once(
+        &self,
+        ids: Vec<u64>,
+        reason: String,
+        at: SystemTime,
+        once: Option<Once<()>>,
+    ) -> Answer<'_, ()> {
+        self.rows.end_overrides_once(ids, reason, at, once)
     }
 
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {

@@ -82,13 +82,14 @@ async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
                 state: state.into(),
                 reason: "drill".to_owned(),
                 duration: Some(to_wire(*length)),
-                validate_only: false,
+                ..Default::default()
             };
             BreakerServiceClient::new(channel()).force_breaker(request).await?;
             Ok(Taken::Forced { open: *open, asked, length: *length })
         }
         Order::Release => {
-            let request = v1::ReleaseBreakerRequest { selector: selector(), reason: "over".to_owned() };
+            let request =
+                v1::ReleaseBreakerRequest { selector: selector(), reason: "over".to_owned(), ..Default::default() };
             match BreakerServiceClient::new(channel()).release_breaker(request).await {
                 Ok(_) => Ok(Taken::Released),
                 // An answer that was lost had been given all the same.

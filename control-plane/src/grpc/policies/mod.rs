@@ -9,15 +9,19 @@ use fusebox_proto::{
     parse_policy_name,
     v1::{self, policy_service_server::PolicyService},
 };
+use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{author, status};
+use super::{author, requests, status};
 use crate::{
     fleet::check_reason,
     policies::Policies,
     recovery::Adopted,
     shutdown::Shutdown,
-    store::{Action, Applied, Change, Expect, RevisionAction, StoreError, StoredPolicy, StoredRevision, timestamp},
+    store::{
+        Action, Applied, Change, ChangeResult, Expect, Once, RequestKey, RevisionAction, StoreError, StoredPolicy,
+        StoredRevision, timestamp,
+    },
 };
 
 /// Pages are of this size when nothing is said, and never larger than the other.
@@ -41,15 +45,33 @@ impl PolicyApi {
         Self { policies, shutdown }
     }
 
-    async fn write(
+    /// Makes changes, and answers with what `render` makes of them, or with what the same request was answered before.
+    async fn write<R: Message + Default + 'static>(
         &self,
         changes: Vec<Change>,
-        author: String,
-        message: String,
-        validate_only: bool,
-    ) -> Result<Applied, StoreError> {
-        self.policies.apply(changes, author, message, validate_only).await
+        why: Why,
+        render: fn(&Applied) -> R,
+        refuse: fn(StoreError) -> Status,
+    ) -> Result<Response<R>, Status> {
+        let Why { author, message, validate_only, key } = why;
+        let once = key.map(|key| Once::new(key, move |applied| render(applied).encode_to_vec()));
+        let applied = self.policies.apply(changes, author, message, validate_only, once).await;
+        requests::respond(applied, render, refuse)
     }
+
+    /// What the same request was answered before, if it was. Asked first: the policies may have changed since.
+    async fn answered<R: Message + Default>(&self, why: &Why) -> Result<Option<Response<R>>, Status> {
+        let key = why.key.as_ref().filter(|_| !why.validate_only);
+        Ok(requests::answered(&self.policies.store, key).await?.map(Response::new))
+    }
+}
+
+/// Everything about a write but what is written.
+struct Why {
+    author: String,
+    message: String,
+    validate_only: bool,
+    key: Option<RequestKey>,
 }
 
 fn bad(invalid: Invalid) -> Status {
@@ -87,11 +109,31 @@ fn optional(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn single(applied: Applied) -> Result<Response<v1::Policy>, Status> {
-    let after = applied.results.into_iter().next().and_then(|result| result.after);
-    after
-        .map(|stored| Response::new(stored.wire.clone()))
-        .ok_or_else(|| status::unavailable("the change left nothing to show"))
+fn refuse(error: StoreError) -> Status {
+    status::store(&error)
+}
+
+/// The one policy that was written.
+fn single(applied: &Applied) -> v1::Policy {
+    let after = applied.results.first().and_then(|result| result.after.as_ref());
+    after.map(|stored| stored.wire.clone()).unwrap_or_default()
+}
+
+/// What became of each policy.
+fn each(applied: &Applied) -> v1::ApplyPoliciesResponse {
+    let result = |result: &ChangeResult| {
+        let action = match result.action {
+            Action::Created => v1::applied_policy::Action::Created,
+            Action::Configured => v1::applied_policy::Action::Configured,
+            Action::Unchanged | Action::Deleted => v1::applied_policy::Action::Unchanged,
+        };
+        v1::AppliedPolicy {
+            action: action.into(),
+            policy: result.after.as_ref().map(|stored| stored.wire.clone()),
+            previous: result.before.as_ref().map(|stored| stored.wire.clone()),
+        }
+    };
+    v1::ApplyPoliciesResponse { results: applied.results.iter().map(result).collect(), revision: applied.revision.0 }
 }
 
 fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
@@ -102,9 +144,15 @@ fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
 impl PolicyService for PolicyApi {
     async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
         let author = author(&request);
-        let v1::CreatePolicyRequest { parent: namespace, policy_id, policy, validate_only, message } =
-            request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("CreatePolicy", &request.request_id, &request)?;
+        let v1::CreatePolicyRequest { parent: namespace, policy_id, policy, validate_only, message, request_id: _ } =
+            request;
         check_message(&message)?;
+        let why = Why { author, message, validate_only, key };
+        if let Some(answer) = self.answered(&why).await? {
+            return Ok(answer);
+        }
         let namespace = parent(&namespace)?
             .ok_or_else(|| status::invalid_field("parent", "must name one namespace to create in"))?;
         let id = PolicyName::try_new(&policy_id).map_err(|invalid| bad(invalid.under("policy_id")))?;
@@ -112,7 +160,7 @@ impl PolicyService for PolicyApi {
         let name = format!("namespaces/{namespace}/policies/{id}");
         let policy = Policy::try_from(v1::Policy { name, ..wire }).map_err(bad)?;
         let change = Change::Put { policy: Box::new(policy), expect: Expect::Absent, rollback: false };
-        single(self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?)
+        self.write(vec![change], why, single, refuse).await
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
@@ -156,9 +204,15 @@ impl PolicyService for PolicyApi {
 
     async fn update_policy(&self, request: Request<v1::UpdatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
         let author = author(&request);
-        let v1::UpdatePolicyRequest { policy, update_mask, allow_missing, validate_only, message } =
-            request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("UpdatePolicy", &request.request_id, &request)?;
+        let v1::UpdatePolicyRequest { policy, update_mask, allow_missing, validate_only, message, request_id: _ } =
+            request;
         check_message(&message)?;
+        let why = Why { author, message, validate_only, key };
+        if let Some(answer) = self.answered(&why).await? {
+            return Ok(answer);
+        }
         let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
         policy_name(&wire.name)
             .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
@@ -177,17 +231,19 @@ impl PolicyService for PolicyApi {
         let policy = Policy::try_from(wire).map_err(bad)?;
         let expect = if allow_missing { Expect::Any(etag) } else { Expect::Present(etag) };
         let change = Change::Put { policy: Box::new(policy), expect, rollback: false };
-        single(self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?)
+        self.write(vec![change], why, single, refuse).await
     }
 
     async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Result<Response<()>, Status> {
         let author = author(&request);
-        let v1::DeletePolicyRequest { name, etag, allow_missing, validate_only, message } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("DeletePolicy", &request.request_id, &request)?;
+        let v1::DeletePolicyRequest { name, etag, allow_missing, validate_only, message, request_id: _ } = request;
         check_message(&message)?;
+        let why = Why { author, message, validate_only, key };
         let (namespace, name) = policy_name(&name)?;
         let change = Change::Delete { namespace, name, etag: optional(etag), allow_missing };
-        self.write(vec![change], author, message, validate_only).await.map_err(|error| status::store(&error))?;
-        Ok(Response::new(()))
+        self.write(vec![change], why, |_| (), refuse).await
     }
 
     async fn apply_policies(
@@ -195,8 +251,11 @@ impl PolicyService for PolicyApi {
         request: Request<v1::ApplyPoliciesRequest>,
     ) -> Result<Response<v1::ApplyPoliciesResponse>, Status> {
         let author = author(&request);
-        let v1::ApplyPoliciesRequest { policies, validate_only, message } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("ApplyPolicies", &request.request_id, &request)?;
+        let v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: _ } = request;
         check_message(&message)?;
+        let why = Why { author, message, validate_only, key };
         if policies.is_empty() || policies.len() > MOST_APPLIED {
             let reason = format!("must be from 1 to {MOST_APPLIED}, are {}", policies.len());
             return Err(status::invalid_field("policies", &reason));
@@ -216,30 +275,14 @@ impl PolicyService for PolicyApi {
             }
         }
         faults.finish().map_err(bad)?;
-        let applied = self.write(changes, author, message, validate_only).await.map_err(|error| {
+        self.write(changes, why, each, |error| {
             if let StoreError::Contradiction(index, invalid) = error {
                 bad(invalid.under(&format!("policies[{index}]")))
             } else {
                 status::store(&error)
             }
-        })?;
-        let results = applied
-            .results
-            .into_iter()
-            .map(|result| {
-                let action = match result.action {
-                    Action::Created => v1::applied_policy::Action::Created,
-                    Action::Configured => v1::applied_policy::Action::Configured,
-                    Action::Unchanged | Action::Deleted => v1::applied_policy::Action::Unchanged,
-                };
-                v1::AppliedPolicy {
-                    action: action.into(),
-                    policy: result.after.map(|stored| stored.wire.clone()),
-                    previous: result.before.map(|stored| stored.wire.clone()),
-                }
-            })
-            .collect();
-        Ok(Response::new(v1::ApplyPoliciesResponse { results, revision: applied.revision.0 }))
+        })
+        .await
     }
 
     async fn list_policy_revisions(
@@ -276,16 +319,22 @@ impl PolicyService for PolicyApi {
         request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::Policy>, Status> {
         let author = author(&request);
-        let v1::RollbackPolicyRequest { name, revision, etag, message } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("RollbackPolicy", &request.request_id, &request)?;
+        let v1::RollbackPolicyRequest { name, revision, etag, message, request_id: _, validate_only } = request;
         check_message(&message)?;
         let (namespace, name) = policy_name(&name)?;
-        let revision = (revision != 0).then_some(Revision(revision));
-        let applied = self
+        let why = Why { author, message, validate_only, key };
+        if let Some(answer) = self.answered(&why).await? {
+            return Ok(answer);
+        }
+        let change = self
             .policies
-            .rollback(namespace, name, revision, optional(etag), author, message)
+            .rollback(namespace, name, (revision != 0).then_some(Revision(revision)), optional(etag))
             .await
             .map_err(|error| status::rollback(&error))?;
-        single(applied)
+        let message = if why.message.is_empty() { change.reason } else { why.message };
+        self.write(vec![change.change], Why { message, ..why }, single, refuse).await
     }
 
     async fn adopt_present(

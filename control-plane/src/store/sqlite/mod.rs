@@ -5,6 +5,7 @@
 //! in force is mirrored in memory, and brought up to the stored revision inside each transaction: after a commit whose outcome is
 //! unknown, whoever comes next learns what became of it.
 
+mod requests;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -27,15 +28,17 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, RevisionAction, Store, StoreError, StoredOverride,
-    StoredRevision, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, RevisionAction, Store, StoreError,
+    StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
     plan::{self, Plan, State},
+    request,
 };
 
 /// The migrations, in order. Their texts never change after a release: sqlx compares checksums.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql")),
     (2, "recovery", include_str!("../../../../migrations/sqlite/0002_recovery.sql")),
+    (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
 /// Readers that can work beside the writer.
@@ -219,23 +222,40 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn apply(&self, changes: Vec<Change>, note: Note, validate_only: bool) -> Answer<'_, Applied> {
+    fn apply_once(
+        &self,
+        changes: Vec<Change>,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Applied>>,
+    ) -> Answer<'_, Applied> {
         async move {
+            let once = once.filter(|_| !validate_only);
             let mut state = Arc::clone(&self.state).lock_owned().await;
             let pool = self.writer.clone();
             // The lock goes with the task: what is in force changes with the commit, whatever becomes of the caller.
             let task = tokio::spawn(async move {
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+                requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
                 rows::refresh(&mut transaction, &mut state).await?;
                 let Plan { applied, revisions, after } = state.plan(changes, &note)?;
-                if !validate_only && !revisions.is_empty() {
+                if !validate_only && (!revisions.is_empty() || once.is_some()) {
                     rows::write_revisions(&mut transaction, &revisions, &after).await?;
+                    requests::keep(&mut transaction, once, &applied).await?;
                     transaction.commit().await.map_err(failed)?;
                     *state = after;
                 }
                 Ok(applied)
             });
             task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+        }
+        .boxed()
+    }
+
+    fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>> {
+        async move {
+            let mut connection = self.reader.acquire().await.map_err(failed)?;
+            request::recall(requests::kept(&mut connection, &key.id).await?, &key)
         }
         .boxed()
     }
@@ -308,16 +328,25 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
+    fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         self.write(move |mut transaction| async move {
+            requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             let stored = rows::insert_override(&mut transaction, new).await?;
+            requests::keep(&mut transaction, once, &stored).await?;
             Ok((transaction, stored))
         })
         .boxed()
     }
 
-    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
+    fn end_overrides_once(
+        &self,
+        ids: Vec<u64>,
+        reason: String,
+        at: SystemTime,
+        once: Option<Once<()>>,
+    ) -> Answer<'_, ()> {
         self.write(move |mut transaction| async move {
+            requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             for id in ids {
                 sqlx::query("UPDATE overrides SET ended_us = $1, end_reason = $2 WHERE id = $3 AND ended_us IS NULL")
                     .bind(plan::to_micros(at))
@@ -327,6 +356,7 @@ impl Store for SqliteStore {
                     .await
                     .map_err(failed)?;
             }
+            requests::keep(&mut transaction, once, &()).await?;
             Ok((transaction, ()))
         })
         .boxed()
