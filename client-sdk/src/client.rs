@@ -340,7 +340,7 @@ impl ClientBuilder {
             clock,
             server,
             cache,
-            highest_term: Arc::new(AtomicU64::new(0)),
+            seen_term: Arc::default(),
             stale_cache: Arc::new(Notify::new()),
             ready: ready_sender,
             transitions: Arc::new(AtomicU64::new(0)),

@@ -141,7 +141,12 @@ fn faults() -> Vec<Fault> {
                 Down::HeartbeatAck(sync::HeartbeatAck { seq: 99, term: u64::MAX, rev: 1, lease: None }),
                 Down::Canvass(sync::Canvass { id: 1, key: None }),
                 Down::ProbePermit(sync::ProbePermit::default()),
-                Down::Overrides(sync::OverrideSet { version: 1, term: 1, overrides: vec![sync::Override::default()] }),
+                Down::Overrides(sync::OverrideSet {
+                    version: 1,
+                    term: 1,
+                    overrides: vec![sync::Override::default()],
+                    anchor_seq: 0,
+                }),
             ]
         }),
     ];

@@ -11,7 +11,10 @@ use fusebox_control_plane::{
     shutdown::Shutdown,
     store::{Change, Expect, StoreHandle, memory::MemoryStore},
 };
-use fusebox_policy::{CallerName, InstanceId, Namespace, PolicyName, fleet::evidence::MemberId};
+use fusebox_policy::{
+    CallerName, InstanceId, Namespace, PolicyName,
+    fleet::{evidence::MemberId, term::SeenTerm},
+};
 use fusebox_proto::{
     duration::to_wire,
     manifest,
@@ -176,7 +179,7 @@ async fn connect(plane: &Plane, instance: &str, highest_term: u64, outbox: &Arc<
         labels: BTreeMap::new(),
         sdk_version: "test".to_owned(),
         policy_source: "stream".to_owned(),
-        highest_term,
+        seen: SeenTerm { term: highest_term, run: None },
         ignores_fleet: false,
     };
     plane.fleet.join(identity, Arc::clone(outbox)).await.unwrap().unwrap().session

@@ -51,6 +51,9 @@ pub(crate) struct Kept {
     /// Id of the database that the overrides are from.
     #[prost(string, tag = "9")]
     pub(crate) overrides_store_id: String,
+    /// The run of a server that `highest_term` was first heard from. 0 in what was written by versions that did not know.
+    #[prost(uint64, tag = "10")]
+    pub(crate) highest_term_run: u64,
 }
 
 impl Kept {
@@ -220,6 +223,28 @@ mod tests {
             assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    /// What was kept before runs had ids.
+    #[derive(Clone, PartialEq, Message)]
+    struct Older {
+        #[prost(string, tag = "1")]
+        namespace: String,
+        #[prost(string, tag = "2")]
+        service: String,
+        #[prost(uint64, tag = "4")]
+        revision: u64,
+        #[prost(uint64, tag = "5")]
+        highest_term: u64,
+    }
+
+    #[test]
+    fn a_file_of_a_version_that_knew_no_runs_is_loaded_and_older_versions_load_ours() {
+        let older = Older { namespace: "default".into(), service: "service-a".into(), revision: 7, highest_term: 3 };
+        let loaded = Kept::decode(older.encode_to_vec().as_slice()).unwrap();
+        assert_eq!((loaded.revision, loaded.highest_term, loaded.highest_term_run), (7, 3, 0));
+        let ours = Kept { highest_term: 3, highest_term_run: u64::MAX, ..loaded };
+        assert_eq!(Older::decode(ours.encode_to_vec().as_slice()).unwrap(), older);
     }
 
     #[test]

@@ -13,13 +13,16 @@ mod worker;
 use std::{
     panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use fusebox_policy::{InstanceId, Timestamp};
+use fusebox_policy::{
+    InstanceId, Timestamp,
+    fleet::term::{RunId, SeenTerm},
+};
 use fusebox_proto::{duration, sync::v1 as sync, v1};
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
@@ -41,7 +44,8 @@ pub(crate) struct Link {
     pub(crate) clock: Clock,
     pub(crate) server: Option<Server>,
     pub(crate) cache: Option<CacheFile>,
-    pub(crate) highest_term: Arc<AtomicU64>,
+    /// The highest term ever seen, and whose.
+    pub(crate) seen_term: Arc<Mutex<SeenTerm>>,
     /// The cache file should be written anew.
     pub(crate) stale_cache: Arc<Notify>,
     /// Whether a stream has brought its policies.
@@ -58,6 +62,12 @@ pub(crate) struct Server {
     pub(crate) instance: InstanceId,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     pub(crate) incarnation: u64,
+}
+
+impl Link {
+    pub(crate) fn seen_term(&self) -> SeenTerm {
+        *self.seen_term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Before the task starts again after a panic.
@@ -144,6 +154,7 @@ async fn keep_cache(link: &Link) {
 
 fn kept(link: &Link) -> Kept {
     let Held { store_id, revision, policies, .. } = link.registry.held();
+    let seen = link.seen_term();
     let now = link.clock.now();
     Kept {
         // The file fills in whose it is.
@@ -151,11 +162,12 @@ fn kept(link: &Link) -> Kept {
         service: String::new(),
         store_id,
         revision: revision.0,
-        highest_term: link.highest_term.load(Ordering::Relaxed),
+        highest_term: seen.term,
         policies: policies.iter().map(|policy| v1::Policy::from(policy.as_ref())).collect(),
         overrides: link.registry.overrides().iter().map(|own| override_to_wire(own, now)).collect(),
         saved_unix_ms: cache::unix_ms(),
         overrides_store_id: link.registry.overrides_from(),
+        highest_term_run: seen.run_number(),
     }
 }
 
@@ -176,8 +188,8 @@ pub(crate) fn restore(link: &Link) {
     };
     let age = kept.age();
     let now = link.clock.now();
-    let Kept { store_id, revision, highest_term, policies, overrides, overrides_store_id, .. } = kept;
-    link.highest_term.fetch_max(highest_term, Ordering::Relaxed);
+    let Kept { store_id, revision, highest_term, highest_term_run, policies, overrides, overrides_store_id, .. } = kept;
+    link.seen_term.lock().unwrap_or_else(PoisonError::into_inner).see(highest_term, RunId::new(highest_term_run));
     let overrides: Vec<_> = overrides
         .into_iter()
         .filter_map(|wire| receive::held_override(wire, now, age).ok())
@@ -227,7 +239,7 @@ mod tests {
             clock,
             server: None,
             cache,
-            highest_term: Arc::default(),
+            seen_term: Arc::default(),
             stale_cache: Arc::default(),
             ready: watch::Sender::new(false),
             transitions: Arc::default(),
@@ -249,7 +261,7 @@ mod tests {
         let kept = Kept { overrides: vec![forced], saved_unix_ms, highest_term: 7, ..Kept::default() };
         link.cache.as_ref().unwrap().store(kept).unwrap();
         restore(&link);
-        assert_eq!(link.highest_term.load(Ordering::Relaxed), 7);
+        assert_eq!(link.seen_term().term, 7);
         let held = link.registry.overrides().pop()?;
         assert_eq!(held.effect, Forced::Open);
         Some(link.clock.now().until(held.until))

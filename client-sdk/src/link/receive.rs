@@ -1,6 +1,9 @@
 //! What comes down the stream, turned into domain types and put in force.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use fusebox_policy::{
     Invalid, Policy, PolicySet, Revision, Timestamp,
@@ -10,6 +13,7 @@ use fusebox_policy::{
         held::{Fence, HeldPermit, Taken, Verdict},
         key::KeyPattern,
         shared::{FleetState, ProbeResult},
+        term::RunId,
     },
 };
 use fusebox_proto::{duration, sync::v1 as sync, v1};
@@ -79,7 +83,7 @@ pub(super) fn check(wire: Vec<v1::Policy>, caller: &Caller, last_good: &PolicySe
 }
 
 pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
-    let sync::Welcome { store_id, term, heartbeat_interval, lease, server_version: _ } = wire;
+    let sync::Welcome { store_id, term, heartbeat_interval, lease, server_version: _, run_id } = wire;
     let heartbeat = heartbeat_interval
         .ok_or_else(|| Invalid::new("heartbeat_interval", "is required"))
         .and_then(duration::from_wire)?
@@ -89,7 +93,7 @@ pub(super) fn welcome(wire: sync::Welcome) -> Result<Welcome, Invalid> {
     if store_id.is_empty() || store_id.len() > LONGEST_STORE_ID {
         return Err(Invalid::new("store_id", format!("must be of 1 to {LONGEST_STORE_ID} bytes")));
     }
-    Ok(Welcome { store_id, term, heartbeat, lease })
+    Ok(Welcome { store_id, term, heartbeat, lease, run: RunId::new(run_id) })
 }
 
 impl Link {
@@ -242,7 +246,7 @@ impl Link {
         let expires = stream
             .lease_end(anchor_seq, lease)
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
-        self.saw_term(term)?;
+        self.saw_term(term, stream.run())?;
         let Some(cell) = self.registry.cell(&key) else { return Ok(None) };
         let fence = Fence { term, rev };
         let policy_revision = Revision(policy_revision);
@@ -297,7 +301,7 @@ impl Link {
     /// Verdicts and shares hold on.
     pub(super) fn renew(&self, stream: &Stream, ack: sync::HeartbeatAck) -> Result<(), Invalid> {
         let sync::HeartbeatAck { seq, term, rev, lease } = ack;
-        self.saw_term(term)?;
+        self.saw_term(term, stream.run())?;
         let lease = match (lease, &stream.welcome) {
             (Some(lease), _) => duration::from_wire(lease)?.min(LONGEST_LEASE),
             (None, Some(welcome)) => welcome.lease,
@@ -320,19 +324,23 @@ impl Link {
     /// All overrides.
     pub(super) fn set_overrides(
         &self,
+        stream: &Stream,
         store_id: &str,
         wire: sync::OverrideSet,
     ) -> Result<Option<sync::VerdictAck>, Invalid> {
-        let sync::OverrideSet { version, term, overrides } = wire;
-        self.saw_term(term)?;
+        let sync::OverrideSet { version, term, overrides, anchor_seq } = wire;
+        self.saw_term(term, stream.run())?;
+        let sent =
+            stream.sent_at(anchor_seq).ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
         let now = self.clock.now();
         let overrides = overrides
             .into_iter()
             .enumerate()
             .map(|(index, wire)| {
-                held_override(wire, now, Duration::ZERO)
+                held_override(wire, sent, Duration::ZERO)
                     .map_err(|invalid| invalid.under(&format!("overrides[{index}]")))
             })
+            .filter(|own| own.as_ref().map_or(true, |own| own.until > now))
             .collect::<Result<Vec<_>, _>>()?;
         let count = overrides.len();
         if !self.registry.set_overrides(overrides, store_id) {
@@ -344,13 +352,15 @@ impl Link {
         Ok(Some(sync::VerdictAck { key: None, term, rev: version }))
     }
 
-    /// Remembers a term, if it can be one: terms grow by one at a time, and one from far away would fence every honest server out.
-    pub(super) fn saw_term(&self, term: u64) -> Result<(), Invalid> {
-        let highest = self.highest_term.load(Ordering::Relaxed);
+    /// Remembers a term of a run of the server, if it can be one: terms grow by one at a time, and one from far away would fence every
+    /// honest server out.
+    pub(super) fn saw_term(&self, term: u64, run: Option<RunId>) -> Result<(), Invalid> {
+        let mut seen = self.seen_term.lock().unwrap_or_else(PoisonError::into_inner);
+        let highest = seen.term;
         if term >= GREATEST_TERM || (highest > 0 && term > highest.saturating_add(FARTHEST_TERM)) {
             return Err(Invalid::new("term", format!("{term} is implausible after {highest}")));
         }
-        if self.highest_term.fetch_max(term, Ordering::Relaxed) < term {
+        if seen.see(term, run) {
             self.stale_cache.notify_one();
         }
         Ok(())
@@ -372,8 +382,8 @@ fn fleet_state(wire: i32) -> Result<FleetState, Invalid> {
         .and_then(|state| FleetState::try_from(state).map_err(|invalid| invalid.under("state")))
 }
 
-/// An override whose rest was told `age` ago.
-pub(super) fn held_override(wire: sync::Override, now: Timestamp, age: Duration) -> Result<HeldOverride, Invalid> {
+/// An override whose rest counts from a time, of which `age` had passed by then.
+pub(super) fn held_override(wire: sync::Override, from: Timestamp, age: Duration) -> Result<HeldOverride, Invalid> {
     let sync::Override { id, selector, state, remaining, reason } = wire;
     let pattern = KeyPattern::try_from(selector.ok_or_else(|| Invalid::new("selector", "is required"))?)
         .map_err(|invalid| invalid.under("selector"))?;
@@ -386,5 +396,5 @@ pub(super) fn held_override(wire: sync::Override, now: Timestamp, age: Duration)
     };
     let remaining = remaining.ok_or_else(|| Invalid::new("remaining", "is required")).and_then(duration::from_wire)?;
     let left = remaining.min(LONGEST_OVERRIDE).saturating_sub(age);
-    Ok(HeldOverride { id, pattern, effect, until: now.plus(left), reason })
+    Ok(HeldOverride { id, pattern, effect, until: from.plus(left), reason })
 }

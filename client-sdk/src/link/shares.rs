@@ -31,7 +31,7 @@ impl Link {
         let expires = stream
             .lease_end(anchor_seq, lease)
             .ok_or_else(|| Invalid::new("anchor_seq", "is no heartbeat of this stream"))?;
-        self.saw_term(term)?;
+        self.saw_term(term, stream.run())?;
         let share = Share { fence: Fence { term, rev }, ppm, members, expires, lease };
         let applied = self.registry.apply_share(&key, share);
         if applied {

@@ -4,13 +4,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use fusebox_policy::Timestamp;
+use fusebox_policy::{Timestamp, fleet::term::RunId};
 use fusebox_proto::{sync::v1 as sync, v1};
 
 /// Bytes of policies of one snapshot. What is above is no set of policies, but a mistake or an attack.
 const MAX_STAGED: usize = 8 * 1024 * 1024;
-/// Heartbeats whose sending times are remembered: far more than a living server leaves unanswered.
-const MAX_SENT: usize = 64;
+/// Heartbeats whose sending times are remembered: far more than a living server leaves unanswered, and so many that a burst of them,
+/// when shares come, does not make a server's word about overrides too old to be dated.
+const MAX_SENT: usize = 1024;
 
 /// The stream at hand.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Welcome {
     pub(super) term: u64,
     pub(super) heartbeat: Duration,
     pub(super) lease: Duration,
+    /// Whose terms these are.
+    pub(super) run: Option<RunId>,
 }
 
 /// An update that can't be used.
@@ -64,8 +67,20 @@ impl Stream {
 
     /// When a lease ends that counts from the sending of a heartbeat. `None` if that was never sent, or too long ago.
     pub(super) fn lease_end(&self, anchor: u64, lease: Duration) -> Option<Timestamp> {
-        let (_, sent) = self.sent.iter().find(|(seq, _)| *seq == anchor)?;
-        Some(fusebox_policy::fleet::held::lease_end(*sent, lease))
+        Some(fusebox_policy::fleet::held::lease_end(self.sent_at(anchor)?, lease))
+    }
+
+    /// When a heartbeat was sent. `None` if it never was, or too long ago.
+    pub(super) fn sent_at(&self, anchor: u64) -> Option<Timestamp> {
+        // They are numbered without gaps.
+        let (oldest, _) = self.sent.front()?;
+        let place = usize::try_from(anchor.checked_sub(*oldest)?).ok()?;
+        self.sent.get(place).map(|(_, at)| *at)
+    }
+
+    /// The run of the server, as far as it is known.
+    pub(super) fn run(&self) -> Option<RunId> {
+        self.welcome.as_ref()?.run
     }
 
     pub(super) fn begin(&mut self, begin: sync::SnapshotBegin) {

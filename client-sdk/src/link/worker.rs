@@ -200,6 +200,7 @@ fn refused(status: &Status) -> Duration {
 fn hello(link: &Link, server: &Server) -> sync::Hello {
     let caller = link.registry.caller();
     let held = link.registry.held();
+    let seen = link.seen_term();
     let source = match held.origin {
         Some(Origin::Stream) => "stream",
         Some(Origin::Disk) => "disk",
@@ -216,9 +217,10 @@ fn hello(link: &Link, server: &Server) -> sync::Hello {
         sdk_version: concat!("fusebox-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
         store_id: held.store_id,
         policy_revision: held.revision.0,
-        highest_term: link.highest_term.load(Ordering::Relaxed),
+        highest_term: seen.term,
         policy_source: source.to_owned(),
         ignores_fleet: caller.ignore_fleet,
+        highest_term_run: seen.run_number(),
     }
 }
 
@@ -243,7 +245,9 @@ impl Session<'_> {
         if let Down::Welcome(wire) = message {
             let welcome =
                 receive::welcome(wire).map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
-            self.link.saw_term(welcome.term).map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
+            self.link
+                .saw_term(welcome.term, welcome.run)
+                .map_err(|invalid| (format!("bad welcome: {invalid}"), REFUSED_WAIT))?;
             let now = self.link.clock.now();
             self.welcomed = Some(now);
             self.heartbeat_due = Some(now.plus(welcome.heartbeat));
@@ -317,7 +321,7 @@ impl Session<'_> {
         if fence < self.overrides_seen {
             return;
         }
-        match self.link.set_overrides(store_id, set) {
+        match self.link.set_overrides(&self.stream, store_id, set) {
             Ok(ack) => {
                 self.overrides_seen = fence;
                 self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack))));

@@ -139,12 +139,17 @@ impl Session {
     }
 
     pub(crate) async fn welcome_from(&mut self, store_id: &str, term: u64) {
+        self.welcome_as(store_id, term, 0).await;
+    }
+
+    pub(crate) async fn welcome_as(&mut self, store_id: &str, term: u64, run_id: u64) {
         self.say(Down::Welcome(sync::Welcome {
             store_id: store_id.to_owned(),
             term,
             heartbeat_interval: Some(to_wire(HEARTBEAT)),
             lease: Some(to_wire(LEASE)),
             server_version: "fake".to_owned(),
+            run_id,
         }))
         .await;
     }

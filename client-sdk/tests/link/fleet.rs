@@ -8,6 +8,7 @@ use fusebox_proto::{
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
     v1,
 };
+use tokio::time::Instant;
 
 use super::{
     fake::{Fake, LEASE, Session, key, policy, shown},
@@ -183,7 +184,7 @@ async fn one_word_of_an_operator_holds_for_every_breaker_it_names_also_for_those
     let mut fake = Fake::start();
     let client = fake.client().start().unwrap();
     let mut session = fake.welcomed(5).await;
-    let forced = |version, overrides| Down::Overrides(sync::OverrideSet { version, term: 5, overrides });
+    let forced = |version, overrides| Down::Overrides(sync::OverrideSet { version, term: 5, overrides, anchor_seq: 0 });
     let isolated = sync::Override {
         id: 1,
         selector: Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() }),
@@ -223,6 +224,7 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
     let selector = v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() };
     let forced = |state: v1::FleetState, version| {
         Down::Overrides(sync::OverrideSet {
+            anchor_seq: 0,
             version,
             term: 5,
             overrides: vec![sync::Override {
@@ -258,6 +260,47 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
     tokio::time::advance(Duration::from_secs(600)).await;
     assert_eq!(fleet(&client), FleetStateShown::Released, "it ends by itself");
     call(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_that_comes_late_ends_when_the_operator_said() {
+    let (_fake, client, mut session) = connected().await;
+    let forced = |version, anchor_seq, remaining| {
+        let selector = v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() };
+        let forced = sync::Override {
+            id: version,
+            selector: Some(selector),
+            state: v1::FleetState::ForcedOpen.into(),
+            remaining: Some(to_wire(remaining)),
+            reason: "drill".to_owned(),
+        };
+        Down::Overrides(sync::OverrideSet { version, term: 5, overrides: vec![forced], anchor_seq })
+    };
+    let anchor = session.heartbeat().await.seq;
+    let sent = Instant::now();
+    // The message is on its way for so long.
+    answer(&mut session, 5, 5, 0).await;
+    let under_way = sent.elapsed();
+    session.say(forced(1, anchor, under_way + Duration::from_secs(2))).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::ForcedOpen);
+    while sent.elapsed() < under_way + Duration::from_secs(2) {
+        assert_eq!(fleet(&client), FleetStateShown::ForcedOpen);
+        answer(&mut session, 1, 5, 0).await;
+    }
+    assert_eq!(fleet(&client), FleetStateShown::Released);
+    call(&client).await.unwrap();
+
+    session.say(forced(2, anchor, under_way)).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::Released, "it was over before it came");
+    session.say(forced(3, u64::MAX, Duration::from_secs(600))).await;
+    answer(&mut session, 2, 5, 0).await;
+    assert_eq!(fleet(&client), FleetStateShown::Released, "no heartbeat of this stream");
+    let newest = session.heartbeat().await.seq;
+    session.say(forced(4, newest, Duration::from_secs(600))).await;
+    assert_eq!(session.acknowledged().await.rev, 4);
+    assert_eq!(fleet(&client), FleetStateShown::ForcedOpen);
 }
 
 #[tokio::test(start_paused = true)]

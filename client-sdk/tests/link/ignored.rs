@@ -17,6 +17,7 @@ use super::{
 fn forced(state: v1::FleetState) -> Down {
     let selector = v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() };
     Down::Overrides(sync::OverrideSet {
+        anchor_seq: 0,
         version: 1,
         term: 5,
         overrides: vec![sync::Override {

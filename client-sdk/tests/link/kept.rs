@@ -15,7 +15,7 @@ use super::{
 };
 
 async fn force(session: &mut Session, version: u64, overrides: Vec<sync::Override>) {
-    session.say(Down::Overrides(sync::OverrideSet { version, term: 5, overrides })).await;
+    session.say(Down::Overrides(sync::OverrideSet { version, term: 5, overrides, anchor_seq: 0 })).await;
 }
 
 fn forced_open() -> sync::Override {
@@ -44,7 +44,8 @@ async fn overrides_and_terms_come_back_without_a_server_and_a_wiped_one_ends_no_
     let dir = tempfile::tempdir().unwrap();
     let mut fake = Fake::start();
     let client = fake.client().cache_dir(dir.path()).start().unwrap();
-    let mut session = fake.welcomed(5).await;
+    let mut session = fake.session().await;
+    session.welcome_as("store", 5, 51).await;
     session.snapshot(1, vec![policy(1, BREAKER)]).await;
     force(&mut session, 1, vec![forced_open()]).await;
     session.acknowledged().await;
@@ -56,7 +57,7 @@ async fn overrides_and_terms_come_back_without_a_server_and_a_wiped_one_ends_no_
     assert_eq!(client.status().breakers[0].fleet, FleetStateShown::ForcedOpen, "before any server is heard");
     fake.up.store(true, Ordering::Relaxed);
     let mut session = fake.session().await;
-    assert_eq!(session.hello.highest_term, 5);
+    assert_eq!((session.hello.highest_term, session.hello.highest_term_run), (5, 51));
     session.welcome_from("another", 6).await;
     force(&mut session, 1, vec![]).await;
     session.heartbeat().await;

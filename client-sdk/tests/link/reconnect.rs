@@ -160,3 +160,36 @@ async fn a_term_from_far_away_is_not_believed_and_not_remembered() {
     }
     assert_eq!(fake.session().await.hello.highest_term, 7);
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_hello_tells_the_highest_term_and_whose_it_was() {
+    let mut fake = Fake::start();
+    let _client = fake.client().start().unwrap();
+    // Welcomed in a term by a run; what the next Hello says.
+    let table = [
+        ((7, 71), (7, 71), "the first"),
+        ((7, 72), (7, 71), "the same term of another run: the next server must hear of the first"),
+        ((6, 61), (7, 71), "a lower one"),
+        ((8, 0), (8, 0), "a higher one of a server that has no run id"),
+        ((8, 82), (8, 82), "now it is known whose"),
+        ((9, 91), (9, 91), "a higher one"),
+    ];
+    let mut session = fake.session().await;
+    assert_eq!((session.hello.highest_term, session.hello.highest_term_run), (0, 0));
+    for ((term, run), said, what) in table {
+        session.welcome_as("store", term, run).await;
+        session.heartbeat().await;
+        drop(session);
+        session = fake.session().await;
+        assert_eq!((session.hello.highest_term, session.hello.highest_term_run), said, "{what}");
+    }
+    // A run that raises its term while a stream lasts.
+    session.welcome_as("store", 10, 101).await;
+    let seq = session.heartbeat().await.seq;
+    session.say(Down::HeartbeatAck(sync::HeartbeatAck { seq, term: 12, rev: 0, lease: None })).await;
+    session.heartbeat().await;
+    session.heartbeat().await;
+    drop(session);
+    let session = fake.session().await;
+    assert_eq!((session.hello.highest_term, session.hello.highest_term_run), (12, 101));
+}

@@ -23,6 +23,7 @@ use fusebox_policy::{
         gate::{Forced, ProbeId},
         key::CallerId,
         shared::ProbeResult,
+        term::{RunId, SeenTerm},
     },
 };
 use fusebox_proto::{sync::v1 as sync, v1};
@@ -65,8 +66,8 @@ pub struct Identity {
     pub sdk_version: String,
     /// Where its policies came from when it connected.
     pub policy_source: String,
-    /// The highest term that it has ever seen.
-    pub highest_term: u64,
+    /// The highest term that it has ever seen, and whose.
+    pub seen: SeenTerm,
     /// Whether it obeys nothing.
     pub ignores_fleet: bool,
 }
@@ -145,6 +146,8 @@ pub struct Joined {
     pub session: SessionId,
     /// The term of this run.
     pub term: u64,
+    /// The id of this run.
+    pub run: RunId,
 }
 
 /// A cheap handle on the owner.
@@ -161,7 +164,7 @@ pub struct Fleet {
 pub struct Ended;
 
 impl Fleet {
-    /// Starts the owner with a new term.
+    /// Starts the owner: a new run with a new term.
     ///
     /// # Errors
     /// What the store says.

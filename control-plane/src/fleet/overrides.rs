@@ -16,7 +16,10 @@ use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 
 use prost::Message;
 
-use super::{Identity, forced_state, owner::Owner};
+use super::{
+    forced_state,
+    owner::{Owner, Session},
+};
 use crate::store::{NewOverride, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp};
 
 /// Longest override; a longer need is a policy.
@@ -153,8 +156,10 @@ impl Overrides {
         self.list.iter().rev().find(|own| own.stored.pattern.matches(key, key.zone.as_ref()))
     }
 
-    /// Everything that may concern a replica.
-    pub(super) fn set_for(&self, identity: &Identity, term: u64, now: Timestamp) -> sync::OverrideSet {
+    /// Everything that may concern a replica. What is left counts from its newest heartbeat: that was sent before it came here, so that
+    /// no override ends later there than here, however late the set is.
+    pub(super) fn set_for(&self, session: &Session, term: u64, now: Timestamp) -> sync::OverrideSet {
+        let Session { identity, heartbeat, heartbeat_came, .. } = session;
         let concerns = |pattern: &KeyPattern| {
             pattern.namespace.as_ref().is_none_or(|namespace| *namespace == identity.namespace)
                 && pattern.caller.as_ref().is_none_or(|caller| *caller == identity.caller)
@@ -168,11 +173,11 @@ impl Overrides {
                 id: own.stored.id,
                 selector: Some((&own.stored.pattern).into()),
                 state: v1::FleetState::from(forced_state(own.stored.state)).into(),
-                remaining: Some(to_wire(now.until(own.until))),
+                remaining: Some(to_wire(heartbeat_came.until(own.until))),
                 reason: own.stored.reason.clone(),
             })
             .collect();
-        sync::OverrideSet { version: self.version, term, overrides }
+        sync::OverrideSet { version: self.version, term, overrides, anchor_seq: *heartbeat }
     }
 }
 
@@ -274,7 +279,7 @@ impl Owner {
         }
         let now = self.now();
         for session in self.sessions.values() {
-            session.outbox.overrides(self.overrides.set_for(&session.identity, self.coordinator.term(), now));
+            session.outbox.overrides(self.overrides.set_for(session, self.coordinator.term(), now));
         }
     }
 

@@ -11,6 +11,7 @@ use fusebox_policy::{
         held::Fence,
         key::CallerId,
         shared::Settings,
+        term::RunId,
     },
 };
 use fusebox_proto::{sync::v1 as sync, v1};
@@ -52,6 +53,8 @@ pub(super) struct Session {
     pub(super) outbox: Arc<Outbox>,
     /// The newest heartbeat: what leases are anchored at.
     pub(super) heartbeat: u64,
+    /// When that came: what is left of overrides is told as of then.
+    pub(super) heartbeat_came: Timestamp,
     pub(super) acknowledged: BTreeMap<BreakerKey, Fence>,
     pub(super) overrides_acknowledged: u64,
     pub(super) applied: Revision,
@@ -83,6 +86,7 @@ pub(super) async fn start(
     (log, unwritten): (Log, watch::Receiver<u64>),
 ) -> Result<watch::Receiver<Arc<View>>, StoreError> {
     let term = store.next_term(0).await?;
+    let run = new_run();
     let epoch = Instant::now();
     let overrides = Overrides::load(&store, Timestamp::ZERO).await?;
     let mut policies = hub.subscribe();
@@ -93,7 +97,7 @@ pub(super) async fn start(
         snapshot,
         log,
         epoch,
-        coordinator: Coordinator::new(term, Timestamp::ZERO, Limits::default()),
+        coordinator: Coordinator::new(term, run, Timestamp::ZERO, Limits::default()),
         sessions: BTreeMap::new(),
         by_member: BTreeMap::new(),
         next_session: 1,
@@ -104,6 +108,15 @@ pub(super) async fn start(
     let (show, view) = watch::channel(Arc::new(owner.view()));
     tokio::spawn(owner.run(inbox, policies, unwritten, show, shutdown));
     Ok(view)
+}
+
+/// Random, so that no store can bring it back.
+fn new_run() -> RunId {
+    loop {
+        if let Some(run) = RunId::new(fastrand::u64(1..)) {
+            return run;
+        }
+    }
 }
 
 impl Owner {
@@ -248,13 +261,19 @@ impl Owner {
     }
 
     async fn join(&mut self, identity: Identity, outbox: Arc<Outbox>) -> Result<Joined, StoreError> {
-        if identity.highest_term > self.coordinator.term() {
-            // A restored backup or a wiped database must not fence itself out: the term rises above what any replica has seen.
-            let term = self.store.next_term(identity.highest_term + 1).await?;
+        if let Some(at_least) = self.coordinator.must_rise_to(&identity.caller_id(), identity.seen) {
+            // A restored backup or a wiped database must not fence itself out, nor speak in another run's term: the term rises above what
+            // the replica has seen, and the replica is told nothing before.
+            let term = self.store.next_term(at_least).await?;
             let effects = self.coordinator.raise_term(term, self.now());
             self.carry_out(effects);
             self.sharing.learn(self.now());
-            tracing::warn!(event.name = "fleet.term", term, "a replica has seen a later term: raised above it");
+            tracing::warn!(
+                event.name = "fleet.term",
+                term,
+                seen = identity.seen.term,
+                "a replica has seen another run's term: raised above it"
+            );
         }
         let same = |session: &Session| {
             session.identity.namespace == identity.namespace
@@ -286,6 +305,7 @@ impl Owner {
             identity,
             outbox,
             heartbeat: 0,
+            heartbeat_came: now,
             acknowledged: BTreeMap::new(),
             overrides_acknowledged: 0,
             applied: Revision(0),
@@ -293,9 +313,9 @@ impl Owner {
             connected: now,
             heard: now,
         };
-        session.outbox.overrides(self.overrides.set_for(&session.identity, self.coordinator.term(), now));
+        session.outbox.overrides(self.overrides.set_for(&session, self.coordinator.term(), now));
         self.sessions.insert(id, session);
-        Ok(Joined { session: id, term: self.coordinator.term() })
+        Ok(Joined { session: id, term: self.coordinator.term(), run: self.coordinator.run() })
     }
 
     fn leave(&mut self, id: SessionId) {
@@ -323,7 +343,10 @@ impl Owner {
         session.heard = now;
         match told {
             Told::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }) => {
-                session.heartbeat = session.heartbeat.max(seq);
+                if seq > session.heartbeat {
+                    session.heartbeat = seq;
+                    session.heartbeat_came = now;
+                }
                 let member = session.identity.member.clone();
                 for window in windows {
                     self.window(id, window, None);

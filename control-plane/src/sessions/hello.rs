@@ -1,6 +1,13 @@
 //! The first message: who calls, checked.
 
-use fusebox_policy::{CallerName, InstanceId, Namespace, Zone, fleet::evidence::MemberId, invalid::Faults};
+use fusebox_policy::{
+    CallerName, InstanceId, Namespace, Zone,
+    fleet::{
+        evidence::MemberId,
+        term::{RunId, SeenTerm},
+    },
+    invalid::Faults,
+};
 use fusebox_proto::sync::v1 as sync;
 use tonic::Status;
 
@@ -32,6 +39,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         highest_term,
         policy_source,
         ignores_fleet,
+        highest_term_run,
     } = hello;
     if *protocol != PROTOCOL {
         let reason = format!("this server speaks protocol {PROTOCOL}, not {protocol}");
@@ -59,7 +67,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         labels: labels.clone(),
         sdk_version: sdk_version.chars().take(LONGEST_LABEL).collect(),
         policy_source: policy_source.chars().take(LONGEST_LABEL).collect(),
-        highest_term: *highest_term,
+        seen: SeenTerm { term: *highest_term, run: RunId::new(*highest_term_run) },
         ignores_fleet: *ignores_fleet,
     });
     faults.into_result(identity).map_err(|invalid| status::invalid(&invalid))

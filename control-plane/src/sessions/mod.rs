@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use self::{admission::Admission, feed::Feed};
 use crate::{
-    fleet::{Fleet, HEARTBEAT, Outbox, SessionId, Told},
+    fleet::{Fleet, HEARTBEAT, Joined, Outbox, SessionId, Told},
     grpc::status,
     policies::Policies,
     shutdown::Shutdown,
@@ -105,7 +105,7 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
         Err(ended) => return refuse(&out, status::unavailable(&ended.to_string())).await,
     };
     let session = Session { context, out, outbox, id: joined.session };
-    let over = session.talk(&mut inbound, feed, joined.term).await;
+    let over = session.talk(&mut inbound, feed, joined).await;
     session.context.fleet.leave(session.id).await;
     match over {
         Over::Gone => {}
@@ -149,8 +149,8 @@ impl Session {
         Ok(())
     }
 
-    async fn talk(&self, inbound: &mut Streaming<SyncRequest>, mut feed: Feed, term: u64) -> Over {
-        match self.exchange(inbound, &mut feed, term).await {
+    async fn talk(&self, inbound: &mut Streaming<SyncRequest>, mut feed: Feed, joined: Joined) -> Over {
+        match self.exchange(inbound, &mut feed, joined).await {
             Ok(never) => match never {},
             Err(over) => over,
         }
@@ -160,14 +160,15 @@ impl Session {
         &self,
         inbound: &mut Streaming<SyncRequest>,
         feed: &mut Feed,
-        term: u64,
+        joined: Joined,
     ) -> Result<std::convert::Infallible, Over> {
         self.send(sync_response::Message::Welcome(sync::Welcome {
             store_id: feed.store_id(),
-            term,
+            term: joined.term,
             heartbeat_interval: Some(to_wire(HEARTBEAT)),
             lease: Some(to_wire(Limits::default().lease)),
             server_version: self.context.version.to_owned(),
+            run_id: joined.run.get(),
         }))
         .await?;
         self.send_all(feed.next()).await?;

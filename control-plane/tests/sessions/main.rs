@@ -5,3 +5,4 @@
 mod restored;
 mod server;
 mod storms;
+mod terms;

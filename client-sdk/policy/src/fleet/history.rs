@@ -127,8 +127,6 @@ pub enum Event<K, M> {
     Obeyed {
         /// The breaker.
         key: K,
-        /// The longest time that a message takes in this fleet.
-        under_way: Duration,
     },
 }
 
@@ -251,9 +249,9 @@ impl<K: Clone + Ord, M: Clone + Ord> Ledger<K, M> {
                 *longest = (*longest).max(end);
                 Ok(())
             }
-            Event::Obeyed { key, under_way } => {
+            Event::Obeyed { key } => {
                 let end = self.forced.get(&key).copied().unwrap_or_default();
-                must(check::s6_override_ends(end, under_way, at), Invariant::S6)
+                must(check::s6_override_ends(end, at), Invariant::S6)
             }
         }
     }

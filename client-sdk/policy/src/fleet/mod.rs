@@ -8,6 +8,7 @@
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
 //!   `veto`: when a replica trusts its own calls more.
 //! - [`invariants`]: what must hold of all that; [`history`]: the check of what happened.
+//! - [`term`]: which run of a server a term belongs to.
 //! - [`shares`]: how the control plane divides one rate limit over replicas; [`held_share`]: what a replica makes of its part.
 //!
 //! A verdict needs several witnesses, is fenced by (term, rev), is leased, and decays to the replica's own breaker.
@@ -24,6 +25,7 @@ pub mod rule;
 pub mod shared;
 pub mod shares;
 pub mod spec;
+pub mod term;
 mod veto;
 
 pub use coordinator::Coordinator;

@@ -12,6 +12,7 @@ use fusebox_policy::{
         held::Fence,
         key::CallerId,
         shared::{FleetState, ProbeResult, Settings, View},
+        term::RunId,
     },
 };
 
@@ -33,6 +34,11 @@ pub(crate) fn key(target: &str, zone: Option<&str>) -> BreakerKey {
         target: TargetName::try_new(target).unwrap(),
         zone: zone.map(|zone| Zone::try_new(zone).unwrap()),
     }
+}
+
+/// A run of a server.
+pub(crate) fn run(number: u64) -> RunId {
+    RunId::new(number).unwrap()
 }
 
 /// One breaker of one service, unless a test says which.
@@ -58,7 +64,7 @@ impl Fleet {
     pub(crate) fn in_term(term: u64, settings: Settings) -> Self {
         let key = key("service-b", None);
         let caller = key.caller_id();
-        let coordinator = Coordinator::new(term, at(0), Limits::default());
+        let coordinator = Coordinator::new(term, run(term), at(0), Limits::default());
         let mut fleet = Self { coordinator, key, caller, settings, joined: BTreeSet::new(), seq: 0 };
         fleet.configure(&fleet.key.clone(), 0);
         fleet

@@ -156,7 +156,7 @@ fn a_history_in_which_all_is_well_has_no_violations() {
         (20_003, Event::Returned { key: (), probe: ProbeId { term: 1, id: 2 } }),
         (20_004, granted(3)),
         (30_000, Event::Forced { key: (), end: at(31_000) }),
-        (30_999, Event::Obeyed { key: (), under_way: ms(0) }),
+        (30_999, Event::Obeyed { key: () }),
         (30_999, called(None, Some(Forced::Closed))),
     ];
     assert_eq!(violated(story), []);
@@ -173,10 +173,7 @@ fn a_history_names_what_does_not_hold() {
         (Invariant::S4, vec![(0, granted(1)), (1, called(Some(1), None)), (2, called(Some(1), None))]),
         (Invariant::S5, vec![(0, called(None, None))]),
         (Invariant::S6, vec![(0, called(None, Some(Forced::Open)))]),
-        (
-            Invariant::S6,
-            vec![(0, Event::Forced { key: (), end: at(5) }), (6, Event::Obeyed { key: (), under_way: ms(1) })],
-        ),
+        (Invariant::S6, vec![(0, Event::Forced { key: (), end: at(5) }), (5, Event::Obeyed { key: () })]),
         (Invariant::S7, vec![(0, opened(Phase::Learning, &["a", "b"]))]),
         (Invariant::S8, vec![(0, taken(false)), (0, opened(Phase::Active, &["a", "b"]))]),
         (

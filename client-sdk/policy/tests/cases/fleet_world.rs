@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use crate::{
     breaker_closed::ending,
     driver::{breaker_input, breaker_spec, ms},
-    fleet_driver::{Fleet, causes, key, permits, settings},
+    fleet_driver::{Fleet, causes, key, permits, run, settings},
     fleet_rule::{member, saw, tripped},
 };
 
@@ -156,7 +156,7 @@ impl World {
             paused: false,
         });
         let replicas = replicas.collect();
-        let coordinator = Coordinator::new(1, Timestamp::ZERO, limits());
+        let coordinator = Coordinator::new(1, run(1), Timestamp::ZERO, limits());
         let mut world = Self { coordinator, settings, replicas, now: Timestamp::ZERO, well: true, draws: 0 };
         for number in 0..6 {
             world.connect(number);
@@ -356,7 +356,8 @@ impl World {
             replica.connected = false;
             replica.inbox.clear();
         }
-        self.coordinator = Coordinator::new(self.coordinator.term() + 1, self.now, limits());
+        let term = self.coordinator.term() + 1;
+        self.coordinator = Coordinator::new(term, run(term), self.now, limits());
     }
 }
 

@@ -24,6 +24,7 @@ mod fleet_ramp;
 mod fleet_rule;
 mod fleet_shared;
 mod fleet_shares;
+mod fleet_term;
 mod fleet_veto;
 mod fleet_world;
 mod fleet_zones;

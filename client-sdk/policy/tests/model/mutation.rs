@@ -10,9 +10,12 @@ use crate::rules::{Rules, Start};
 pub(crate) enum Mutation {
     /// A verdict is applied whatever its fence: it is given one above all others.
     NoFence,
-    /// A run of the control plane uses the term of the one before: nothing was written, or what was written is lost, as in a store that
-    /// was restored to before the last start.
+    /// A run of the control plane uses the term of the one before: nothing was written.
     TermNotStored,
+    /// A replica that has seen a term takes it for that of any run which uses it.
+    AnyRunsTerm,
+    /// What is left of an override counts from when that arrives.
+    OverrideFromArrival,
     /// Leases and permits count from when they arrive.
     AnchoredAtReceipt,
     /// A restarted control plane decides at once.
@@ -47,6 +50,8 @@ impl Mutation {
         vec![
             mutant("the fence", opening(), Self::NoFence, Invariant::S1),
             mutant("the durable term", Rules::restart(), Self::TermNotStored, Invariant::S8),
+            mutant("the run id", Rules::wiped(), Self::AnyRunsTerm, Invariant::S8),
+            mutant("the override's anchor", Rules::forced(), Self::OverrideFromArrival, Invariant::S6),
             mutant("the anchor at sending", opening(), Self::AnchoredAtReceipt, Invariant::S2),
             mutant("the term in renewals", Rules::restart(), Self::AnyTermRenews, Invariant::S2),
             mutant("learning after a restart", Rules::restart(), Self::NoLearning, Invariant::S4),

@@ -12,6 +12,7 @@ use fusebox_policy::{
         held::{Fence, HeldPermit, Override, Taken, Verdict, lease_end},
         invariants::Admission,
         shared::{FleetState, ProbeResult},
+        term::{RunId, SeenTerm},
     },
     outcome::{ErrorKind, RetryHint},
 };
@@ -29,7 +30,9 @@ pub(crate) struct Replica {
     /// When each heartbeat of this stream was sent, by the replica's clock; Hello is number 0.
     sent: Vec<Timestamp>,
     /// The highest term ever seen.
-    highest_term: u64,
+    seen: SeenTerm,
+    /// The run of the server at the other end, as far as it is known.
+    run: Option<RunId>,
     overrides_seen: (u64, u64),
 }
 
@@ -63,7 +66,8 @@ impl Replica {
     /// A replica that has just tripped.
     pub(crate) fn new(number: usize, rules: &Rules, now: Timestamp) -> Self {
         let gate = Gate::new(Arc::clone(&rules.breaker), Revision(1));
-        let mut own = Self { number, gate, sent: Vec::new(), highest_term: 0, overrides_seen: (0, 0) };
+        let mut own =
+            Self { number, gate, sent: Vec::new(), seen: SeenTerm::default(), run: None, overrides_seen: (0, 0) };
         own.connect(now);
         own.call(false, now);
         own
@@ -75,11 +79,17 @@ impl Replica {
     }
 
     /// Opens a stream and says Hello: the highest term seen.
-    pub(crate) fn connect(&mut self, now: Timestamp) -> u64 {
+    pub(crate) fn connect(&mut self, now: Timestamp) -> SeenTerm {
         self.sent = vec![self.own_time(now)];
         self.overrides_seen = (0, 0);
         self.gate.announce();
-        self.highest_term
+        self.run = None;
+        self.seen
+    }
+
+    /// Learns who is at the other end. The message that says so comes before all others, so that it counts from the first of them.
+    pub(crate) fn welcome(&mut self, run: RunId, rules: &Rules) {
+        self.run = rules.know_runs.then_some(run);
     }
 
     pub(crate) fn beats(&self) -> usize {
@@ -178,7 +188,7 @@ impl Replica {
         let mut does = Does::default();
         match message {
             Down::Verdict { fence, state, permille, lease, anchor, policy, half_open_in } => {
-                self.highest_term = self.highest_term.max(fence.term);
+                self.seen.see(fence.term, self.run);
                 let Some(expires) = self.lease_end(anchor, lease, now, rules) else { return does };
                 let told = fence;
                 let highest = self.gate.held().highest();
@@ -225,7 +235,7 @@ impl Replica {
                 }
             }
             Down::Ack { seq, term, rev, lease } => {
-                self.highest_term = self.highest_term.max(term);
+                self.seen.see(term, self.run);
                 let renewed = match rules.mutation {
                     Some(Mutation::AnyTermRenews) => self.gate.held().highest(),
                     Some(_) | None => Fence { term, rev },
@@ -234,13 +244,20 @@ impl Replica {
                     self.gate.renew(renewed.term, renewed.rev, until, now);
                 }
             }
-            Down::Overrides { term, version, forced, sent: _ } => {
-                self.highest_term = self.highest_term.max(term);
+            Down::Overrides { term, version, forced, anchor } => {
+                self.seen.see(term, self.run);
                 if (term, version) >= self.overrides_seen {
                     self.overrides_seen = (term, version);
-                    self.gate.set_override(forced.map(|(effect, left)| Override {
+                    let from = match rules.mutation {
+                        Some(Mutation::OverrideFromArrival) => Some(now),
+                        Some(_) | None => usize::try_from(anchor).ok().and_then(|seq| self.sent.get(seq)).copied(),
+                    };
+                    let Some(from) = from else { return does };
+                    let forced = forced.map(|(effect, left)| (effect, from.plus(left)));
+                    let forced = forced.filter(|(_, until)| *until > now);
+                    self.gate.set_override(forced.map(|(effect, until)| Override {
                         effect,
-                        until: now.plus(left),
+                        until,
                         reason: String::new(),
                     }));
                 }
@@ -260,7 +277,7 @@ impl Replica {
     }
 
     /// What it enforces at this moment.
-    pub(crate) fn enforces(&self, rules: &Rules) -> Vec<Happened> {
+    pub(crate) fn enforces(&self) -> Vec<Happened> {
         let held = self.gate.held();
         let verdict =
             held.verdict().filter(|verdict| verdict.state != FleetState::Released).map(|verdict| Happened::Enforced {
@@ -270,7 +287,7 @@ impl Replica {
                 about: verdict.policy_revision,
                 running: self.gate.revision(),
             });
-        let forced = held.override_in_force().map(|_| Happened::Obeyed { key: (), under_way: rules.tick });
+        let forced = held.override_in_force().map(|_| Happened::Obeyed { key: () });
         verdict.into_iter().chain(forced).collect()
     }
 }

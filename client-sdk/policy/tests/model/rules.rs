@@ -54,6 +54,10 @@ pub(crate) struct Rules {
     pub(crate) verdicts: u64,
     /// Crashes of the control plane at most. Streams break with it.
     pub(crate) restarts: u64,
+    /// Its store is lost in a crash, or restored from before its first start: terms begin anew.
+    pub(crate) wiped: bool,
+    /// Replicas remember whose term they have seen, and say so.
+    pub(crate) know_runs: bool,
     /// Streams that break by themselves, at most.
     pub(crate) cuts: u32,
     /// Heartbeats of one stream at most.
@@ -93,6 +97,8 @@ impl Rules {
             permit_ttl: SECOND * 2,
             verdicts: 3,
             restarts: 0,
+            wiped: false,
+            know_runs: true,
             cuts: 0,
             beats: 2,
             under_way: 3,
@@ -113,6 +119,16 @@ impl Rules {
     /// The control plane crashes.
     pub(crate) fn restart() -> Self {
         Self { name: "restart", restarts: 1, ticks: 4, under_way: 2, ..Self::streams() }
+    }
+
+    /// The control plane crashes, and loses its store.
+    pub(crate) fn wiped() -> Self {
+        Self { name: "wiped store", wiped: true, ..Self::restart() }
+    }
+
+    /// The same with replicas that know nothing of runs.
+    pub(crate) fn wiped_before_runs() -> Self {
+        Self { name: "wiped store, runs unknown", know_runs: false, ..Self::wiped() }
     }
 
     /// Streams break and are opened anew.
@@ -174,6 +190,8 @@ impl Rules {
         vec![
             Self::streams(),
             Self::restart(),
+            Self::wiped(),
+            Self::wiped_before_runs(),
             Self::cuts(),
             Self::chaos(),
             Self::change(),

@@ -18,6 +18,7 @@ use fusebox_policy::{
         invariants::{Ground, Phase},
         key::CallerId,
         shared::{FleetState, Settings},
+        term::{RunId, SeenTerm},
     },
 };
 
@@ -30,11 +31,10 @@ use crate::{
 /// One run of the control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Server {
-    run: u64,
     policy: Revision,
     coordinator: Coordinator,
-    /// The newest heartbeat of each connected replica: what leases are anchored at.
-    heartbeats: BTreeMap<usize, u64>,
+    /// The newest heartbeat of each connected replica, and when it came: what leases and overrides are anchored at.
+    heartbeats: BTreeMap<usize, (u64, Timestamp)>,
     overrides: Overrides,
 }
 
@@ -85,7 +85,7 @@ fn number(member: &MemberId) -> usize {
 }
 
 impl Server {
-    /// Starts with a term that no run had before, if the store is sound.
+    /// Starts with a term that no run of this store had before, if the store is sound.
     pub(crate) fn start(rules: &Rules, run: u64, term: u64, policy: Revision, now: Timestamp) -> Self {
         let limits = Limits {
             lease: rules.lease,
@@ -98,10 +98,19 @@ impl Server {
         let learns = rules.mutation != Some(Mutation::NoLearning);
         // A run that began so long ago has learned all there is.
         let begun = if learns { now } else { Timestamp::from_nanos(now.as_nanos() - nanos(limits.learning())) };
-        let mut coordinator = Coordinator::new(term, begun, limits);
+        let run = RunId::new(run).expect("runs are numbered from 1");
+        let mut coordinator = Coordinator::new(term, run, begun, limits);
         coordinator.tick(now, Draw::ZERO);
         let overrides = Overrides { forced: None, version: 1 };
-        Self { run, policy, coordinator, heartbeats: BTreeMap::new(), overrides }
+        Self { policy, coordinator, heartbeats: BTreeMap::new(), overrides }
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.coordinator.run()
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.coordinator.term()
     }
 
     pub(crate) fn revs(&self) -> u64 {
@@ -127,24 +136,35 @@ impl Server {
     }
 
     /// A replica has said Hello; whatever stream it had before is gone.
-    pub(crate) fn join(&mut self, replica: usize, highest_term: u64, rules: &Rules, now: Timestamp) -> Says {
+    pub(crate) fn join(&mut self, replica: usize, seen: SeenTerm, rules: &Rules, now: Timestamp) -> Says {
         let mut says = Says::default();
-        if highest_term > self.coordinator.term() {
-            let effects = self.coordinator.raise_term(highest_term + 1, now);
+        let seen = match rules.mutation {
+            Some(Mutation::AnyRunsTerm) => SeenTerm { run: Some(self.run()), ..seen },
+            Some(_) | None => seen,
+        };
+        if let Some(term) = self.coordinator.must_rise_to(&CALLER, seen) {
+            let effects = self.coordinator.raise_term(term, now);
+            let stored = rules.mutation != Some(Mutation::TermNotStored);
+            says.happened.push(Happened::Term { run: self.run().get(), term, stored });
             self.carry_out(effects, Ground::Inherited, rules, now, &mut says);
         }
         let effects = self.coordinator.leave(&CALLER, &member(replica), now, Draw::ZERO);
         self.carry_out(effects, Ground::Departure, rules, now, &mut says);
         says.to.retain(|(to, _)| *to != replica);
         self.coordinator.join(&CALLER, &member(replica), None, now);
-        self.heartbeats.insert(replica, 0);
+        self.heartbeats.insert(replica, (0, Self::came(rules, now)));
         if rules.change {
             says.tell(replica, Down::Policy(self.policy));
         }
         if rules.force.is_some() {
-            says.tell(replica, self.override_set(now));
+            says.tell(replica, self.override_set(replica));
         }
         says
+    }
+
+    /// When a heartbeat came, where that matters: what does not would only make equal states different ones.
+    fn came(rules: &Rules, now: Timestamp) -> Timestamp {
+        if rules.force.is_some() { now } else { Timestamp::ZERO }
     }
 
     /// A replica has said something.
@@ -153,7 +173,7 @@ impl Server {
         match message {
             Up::Beat { seq, report, held, policy } => {
                 let Some(heartbeat) = self.heartbeats.get_mut(&replica) else { return says };
-                *heartbeat = (*heartbeat).max(seq);
+                *heartbeat = (*heartbeat).max((seq, Self::came(rules, now)));
                 let sighting = Sighting { seq, report, policy_revision: policy, held };
                 let effects = self.coordinator.configure(&KEY, Self::settings(rules, self.policy), now);
                 self.carry_out(effects, Ground::Policy, rules, now, &mut says);
@@ -207,7 +227,7 @@ impl Server {
         }
         if self.overrides.forced.is_some_and(|(_, end)| end <= now) {
             self.overrides.forced = None;
-            self.tell_overrides(now, &mut says);
+            self.tell_overrides(&mut says);
         }
         says
     }
@@ -218,22 +238,23 @@ impl Server {
         let end = now.plus(lasts);
         self.overrides.forced = Some((effect, end));
         says.happened.push(Happened::Forced { key: (), end });
-        self.tell_overrides(now, &mut says);
+        self.tell_overrides(&mut says);
         says
     }
 
-    fn tell_overrides(&mut self, now: Timestamp, says: &mut Says) {
+    fn tell_overrides(&mut self, says: &mut Says) {
         self.overrides.version += 1;
-        let set = self.override_set(now);
         for replica in self.heartbeats.keys() {
-            says.tell(*replica, set);
+            says.tell(*replica, self.override_set(*replica));
         }
     }
 
-    fn override_set(&self, now: Timestamp) -> Down {
+    /// What is left of the override counts from when the replica's newest heartbeat came: it was sent before.
+    fn override_set(&self, replica: usize) -> Down {
         let Overrides { forced, version } = self.overrides;
-        let forced = forced.map(|(effect, end)| (effect, now.until(end)));
-        Down::Overrides { term: self.coordinator.term(), version, forced, sent: now }
+        let (anchor, came) = self.heartbeats.get(&replica).copied().unwrap_or_default();
+        let forced = forced.map(|(effect, end)| (effect, came.until(end)));
+        Down::Overrides { term: self.coordinator.term(), version, forced, anchor }
     }
 
     /// What the store has of operators' words.
@@ -272,7 +293,7 @@ impl Server {
                     if let Some((from, ground, witnesses)) = decided.take() {
                         says.happened.push(Happened::Decided {
                             key: (),
-                            run: self.run,
+                            run: self.run().get(),
                             fence: decision.fence,
                             from,
                             to: decision.state,
@@ -317,7 +338,7 @@ impl Server {
     }
 
     fn push_verdict(&self, replica: usize, decision: &Decision, rules: &Rules, now: Timestamp, says: &mut Says) {
-        let Some(anchor) = self.heartbeats.get(&replica).copied() else { return };
+        let Some((anchor, _)) = self.heartbeats.get(&replica).copied() else { return };
         let Decision { fence, state, admit_permille, half_open_at, policy_revision, reason: _ } = *decision;
         let verdict = Down::Verdict {
             fence,
@@ -333,7 +354,7 @@ impl Server {
     }
 
     fn push_permit(&self, replica: usize, probe: ProbeId, rev: u64, ttl: Duration, says: &mut Says) {
-        let Some(anchor) = self.heartbeats.get(&replica).copied() else { return };
+        let Some((anchor, _)) = self.heartbeats.get(&replica).copied() else { return };
         says.tell(replica, Down::Permit { probe, rev, ttl, anchor });
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fusebox_policy::{
-    Revision, Timestamp,
+    Revision,
     fleet::{
         coordinator::Holding,
         evidence::Report,
@@ -46,9 +46,8 @@ pub(crate) enum Down {
     Permit { probe: ProbeId, rev: u64, ttl: Duration, anchor: u64 },
     /// The answer to a heartbeat: verdicts of this term up to `rev` hold on.
     Ack { seq: u64, term: u64, rev: u64, lease: Duration },
-    /// All overrides: here, one or none, and how long it still holds.
-    /// `sent` is when, which the product does not tell: the model lets no such message be older than a tick.
-    Overrides { term: u64, version: u64, forced: Option<(Forced, Duration)>, sent: Timestamp },
+    /// All overrides: here, one or none, and how long it holds from the sending of heartbeat `anchor`.
+    Overrides { term: u64, version: u64, forced: Option<(Forced, Duration)>, anchor: u64 },
     /// A revision of the policy.
     Policy(Revision),
 }

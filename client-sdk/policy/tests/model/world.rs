@@ -8,6 +8,7 @@ use fusebox_policy::{
         history::Ledger,
         invariants::{self, Invariant},
         shared::FleetState,
+        term::SeenTerm,
     },
 };
 use stateright::{Model, Property};
@@ -18,7 +19,7 @@ use crate::{
     replica::{Does, Replica},
     rules::{Network, Rules, Start},
     server::{Says, Server},
-    wire::{Down, Happened, Letter, Up},
+    wire::{Happened, Letter, Up},
 };
 
 /// What must be reached: how the fleet's word gets into force, and how it ends.
@@ -35,6 +36,8 @@ pub(crate) struct World {
     now: Timestamp,
     server: Server,
     runs: u64,
+    /// The newest term, in the store.
+    term: u64,
     /// The newest policy, in the store.
     policy: Revision,
     replicas: Vec<Replica>,
@@ -84,6 +87,7 @@ impl World {
             now: START,
             server: Server::start(rules, 1, 1, policy, START),
             runs: 1,
+            term: 1,
             policy,
             replicas: (0..rules.replicas).map(|number| Replica::new(number, rules, START)).collect(),
             up: vec![Vec::new(); rules.replicas],
@@ -97,8 +101,7 @@ impl World {
         };
         world.saw(Happened::Term { run: 1, term: 1, stored: true });
         for replica in 0..rules.replicas {
-            let says = world.server.join(replica, 0, rules, world.now);
-            world.carry(says, rules);
+            world.join(replica, SeenTerm::default(), rules);
             world.down[replica].clear();
         }
         if rules.start != Start::Tripped {
@@ -201,9 +204,11 @@ impl World {
             }
             Step::Restart => {
                 self.runs += 1;
-                // The store hands out a term of its own to each run.
+                // The store hands out a term of its own to each run, as far as it remembers.
                 let stored = rules.mutation != Some(Mutation::TermNotStored);
-                let term = if stored { self.runs } else { 1 };
+                let last = if rules.wiped { 0 } else { self.term };
+                let term = if stored { last + 1 } else { 1 };
+                self.term = term;
                 let overrides = self.server.stored_overrides();
                 self.server = Server::start(rules, self.runs, term, self.policy, now);
                 self.server.restore(overrides);
@@ -226,7 +231,7 @@ impl World {
             }
         }
         for replica in 0..rules.replicas {
-            for event in self.replicas[replica].enforces(rules) {
+            for event in self.replicas[replica].enforces() {
                 self.saw(event);
             }
         }
@@ -245,8 +250,14 @@ impl World {
     fn connect(&mut self, replica: usize, rules: &Rules) {
         self.up[replica].clear();
         self.down[replica].clear();
-        let highest = self.replicas[replica].connect(self.now);
-        let says = self.server.join(replica, highest, rules, self.now);
+        let seen = self.replicas[replica].connect(self.now);
+        self.join(replica, seen, rules);
+    }
+
+    fn join(&mut self, replica: usize, seen: SeenTerm, rules: &Rules) {
+        let says = self.server.join(replica, seen, rules, self.now);
+        self.term = self.server.term();
+        self.replicas[replica].welcome(self.server.run(), rules);
         self.carry(says, rules);
     }
 
@@ -279,8 +290,7 @@ impl World {
                 steps.push(Step::Cut(replica));
             }
         }
-        let late = |message: &Down| matches!(message, Down::Overrides { sent, .. } if *sent < self.now);
-        if self.now < START.plus(rules.last()) && !self.down.iter().flatten().flatten().any(late) {
+        if self.now < START.plus(rules.last()) {
             steps.push(Step::Tick);
         }
         if self.runs <= rules.restarts {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Coordinator, Effect, Mode};
+use super::{Coordinator, Effect};
 use crate::{
     Revision, Timestamp,
     fleet::{
@@ -31,8 +31,8 @@ pub struct Holding {
 /// What replicas have said in a learning mode about one breaker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Claims {
-    /// The newest verdict that any replica holds, and the first that said so.
-    newest: Option<(Fence, MemberId)>,
+    /// The newest verdict that any replica holds, its state, and the first that said so.
+    newest: Option<(Fence, FleetState, MemberId)>,
     /// The verdict that goes on.
     adopted: Option<Fence>,
 }
@@ -42,19 +42,20 @@ impl Claims {
         Self { newest: None, adopted: None }
     }
 
-    /// Whether this is the second replica that says so.
-    fn confirmed_by(&mut self, fence: Fence, member: &MemberId) -> bool {
+    /// Whether this is the second replica that says so. Two states of one fence are of two runs with the same term: nobody confirms
+    /// the other.
+    fn confirmed_by(&mut self, fence: Fence, state: FleetState, member: &MemberId) -> bool {
         match &self.newest {
-            Some((newest, first)) if *newest == fence => {
-                let second = *first != *member && self.adopted != Some(fence);
+            Some((newest, told, first)) if *newest == fence => {
+                let second = *told == state && *first != *member && self.adopted != Some(fence);
                 if second {
                     self.adopted = Some(fence);
                 }
                 second
             }
-            Some((newest, _)) if *newest > fence => false,
+            Some((newest, ..)) if *newest > fence => false,
             Some(_) | None => {
-                self.newest = Some((fence, member.clone()));
+                self.newest = Some((fence, state, member.clone()));
                 false
             }
         }
@@ -79,7 +80,7 @@ impl Coordinator {
         };
         let ours = entry.breaker.state() != FleetState::Released && entry.claims.adopted.is_none();
         let void = policy_revision != entry.breaker.settings().policy_revision || held.fence.term >= self.term;
-        if ours || void || !entry.claims.confirmed_by(held.fence, member) {
+        if ours || void || !entry.claims.confirmed_by(held.fence, state, member) {
             return Vec::new();
         }
         let inherited = match state {
@@ -94,27 +95,5 @@ impl Coordinator {
         let reason = format!("goes on from term {}", held.fence.term);
         let change = entry.breaker.inherit(inherited, reason, now);
         self.decided(key, change, now)
-    }
-
-    /// Goes on in a later term, which has been committed: a replica has seen one that is later than ours, so that there was a run
-    /// that this store knows nothing of.
-    pub fn raise_term(&mut self, term: u64, now: Timestamp) -> Vec<Effect> {
-        debug_assert!(term > self.term, "S8: a term is used once");
-        if term <= self.term {
-            return Vec::new();
-        }
-        self.term = term;
-        let mut effects = Vec::new();
-        let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
-        for key in keys {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            // Leases are renewed within a term only: what is in force goes on under the new one.
-            if let Some(inherited) = entry.breaker.inheritance(now) {
-                let change = entry.breaker.inherit(inherited, format!("goes on in term {term}"), now);
-                effects.extend(self.decided(&key, change, now));
-            }
-        }
-        effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));
-        effects
     }
 }

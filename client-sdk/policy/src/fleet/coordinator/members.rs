@@ -59,6 +59,11 @@ impl Callers {
         self.by_id.get(caller)
     }
 
+    /// The services of which a replica is connected.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &CallerId> {
+        self.by_id.keys()
+    }
+
     pub(super) fn get_mut(&mut self, caller: &CallerId) -> Option<&mut Caller> {
         self.by_id.get_mut(caller)
     }

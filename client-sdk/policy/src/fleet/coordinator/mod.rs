@@ -13,9 +13,10 @@ mod members;
 mod mode;
 mod record;
 mod report;
+mod term;
 pub(super) mod zones;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::{adopt::Claims, members::Callers, record::Records};
 pub use self::{
@@ -33,6 +34,7 @@ use super::{
     held::Fence,
     key::CallerId,
     shared::{FleetState, ProbeResult, Settings, SharedBreaker, View},
+    term::RunId,
 };
 use crate::{Draw, Timestamp, Zone};
 
@@ -51,6 +53,9 @@ pub struct Coordinator {
     limits: Limits,
     mode: Mode,
     term: u64,
+    run: RunId,
+    /// The services of which a replica was told of the term by this run.
+    told: BTreeSet<CallerId>,
     rev: u64,
     next_permit: u64,
     callers: Callers,
@@ -60,17 +65,19 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Nobody is there, nothing is decided. `term` has been committed, and no run before had it.
+    /// Nobody is there, nothing is decided. `term` has been committed, and no run of the store that it knows of had it. `run` is new.
     ///
     /// It learns at first, unless the term is the first of its store: then there was no run whose verdicts or permits could be in
     /// force.
     #[must_use]
-    pub fn new(term: u64, now: Timestamp, limits: Limits) -> Self {
+    pub fn new(term: u64, run: RunId, now: Timestamp, limits: Limits) -> Self {
         let mode = if term <= 1 { Mode::Deciding } else { Mode::Learning { until: now.plus(limits.learning()) } };
         Self {
             limits,
             mode,
             term,
+            run,
+            told: BTreeSet::new(),
             rev: 0,
             next_permit: 1,
             callers: Callers::new(),
@@ -83,12 +90,6 @@ impl Coordinator {
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The run.
-    #[must_use]
-    pub const fn term(&self) -> u64 {
-        self.term
     }
 
     /// Whether it may decide.
@@ -121,6 +122,7 @@ impl Coordinator {
     /// A replica has connected. Whoever had its place has left before.
     pub fn join(&mut self, caller: &CallerId, member: &MemberId, zone: Option<&Zone>, now: Timestamp) {
         self.callers.join(caller, member.clone(), zone.cloned(), &self.limits, now);
+        self.tells(caller);
     }
 
     /// A replica has gone.

@@ -179,11 +179,10 @@ pub const fn s6_override_dominates(call: Admission) -> bool {
     }
 }
 
-/// [`Invariant::S6`], the second half. What is left of an override is told as a duration that counts from when it arrives, so that
-/// `under_way`, the longest time that a message takes, is added to its end. The model.
+/// [`Invariant::S6`], the second half: `end` is the end that the operator asked for, in the time of whoever watches. The model.
 #[must_use]
-pub fn s6_override_ends(end: Timestamp, under_way: Duration, in_force_at: Timestamp) -> bool {
-    in_force_at < end.plus(under_way)
+pub fn s6_override_ends(end: Timestamp, in_force_at: Timestamp) -> bool {
+    in_force_at < end
 }
 
 /// [`Invariant::S7`], for an opening or a permit that has just been issued. What goes on from a former run is not opened by this one.
