@@ -3,6 +3,7 @@
 //! [`serve`] wires a server together; [`cli`] is everything an operator types. The services in [`grpc`] call use cases
 //! ([`policies`], [`fleet`]), which keep their state in a [`store`] and show it through the [`hub`]; [`sessions`] talk to the SDKs.
 
+pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod fleet;

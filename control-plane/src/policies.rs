@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use fusebox_policy::{Namespace, PolicyName, Revision};
 
 use crate::{
+    caller::Caller,
     hub::Hub,
     store::{Action, Applied, Change, Expect, Note, Once, RevisionAction, StoreError, StoreHandle, StoredRevision},
 };
@@ -78,12 +79,12 @@ impl Policies {
     pub async fn apply(
         &self,
         changes: Vec<Change>,
-        author: String,
+        caller: Caller,
         message: String,
         validate_only: bool,
         once: Option<Once<Applied>>,
     ) -> Result<Applied, StoreError> {
-        let note = Note { author, message, at: SystemTime::now() };
+        let note = Note { caller, message, at: SystemTime::now() };
         let applied = self.store.apply_once(changes, note.clone(), validate_only, once).await?;
         if !validate_only {
             self.hub.publish(&applied);
@@ -94,7 +95,7 @@ impl Policies {
                         policy = stored.wire.name,
                         action = ?result.action,
                         revision = applied.revision.0,
-                        author = note.author,
+                        author = note.caller.name,
                         why = note.message,
                         "policy changed"
                     );

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use fusebox_policy::Revision;
 
 use crate::{
+    caller::Caller,
     hub::Snapshot,
     policies::Policies,
     store::{Loaded, Note, StoreError},
@@ -107,8 +108,8 @@ impl Policies {
     ///
     /// # Errors
     /// The store is not regressed, or its word.
-    pub async fn adopt_present(&self, author: String, reason: String) -> Result<Adopted, AdoptError> {
-        let note = Note { author, message: reason, at: SystemTime::now() };
+    pub async fn adopt_present(&self, caller: Caller, reason: String) -> Result<Adopted, AdoptError> {
+        let note = Note { caller, message: reason, at: SystemTime::now() };
         let (before, after) = self.store.adopt_present(note.clone()).await?;
         let Some(before) = before else {
             return Err(AdoptError::NotRegressed(after.revision));
@@ -125,7 +126,7 @@ impl Policies {
             revision = adopted.revision.0,
             restored_revision = adopted.restored.0,
             seen_revision = adopted.seen.0,
-            author = note.author,
+            author = note.caller.name,
             why = note.message,
             "the restored policies are in force as a new revision"
         );

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
+    caller::Caller,
     fleet::{Fleet, Identity, Outbox, SessionId, Told},
     hub::Hub,
     policies::Policies,
@@ -69,7 +70,7 @@ impl Plane {
     }
 
     async fn change(&self, change: Change) {
-        self.policies.apply(vec![change], String::new(), String::new(), false, None).await.unwrap();
+        self.policies.apply(vec![change], Caller::unauthenticated("tester"), String::new(), false, None).await.unwrap();
         // The owner hears of it before it answers this.
         settled(self).await;
     }

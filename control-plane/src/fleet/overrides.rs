@@ -20,7 +20,10 @@ use super::{
     forced_state,
     owner::{Owner, Session},
 };
-use crate::store::{NewOverride, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp};
+use crate::{
+    caller::Caller,
+    store::{Ending, NewOverride, Note, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp},
+};
 
 /// Longest override; a longer need is a policy.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -34,7 +37,7 @@ pub struct ForceRequest {
     state: Forced,
     reason: String,
     duration: Duration,
-    author: String,
+    caller: Caller,
     validate_only: bool,
     key: Option<RequestKey>,
 }
@@ -46,6 +49,8 @@ pub struct ReleaseRequest {
     pub pattern: KeyPattern,
     /// Why.
     pub reason: String,
+    /// Who.
+    pub caller: Caller,
     /// Only tell what it would end.
     pub validate_only: bool,
     /// For a request that may come again.
@@ -65,7 +70,7 @@ impl ForceRequest {
     ///
     /// # Errors
     /// Every bad field.
-    pub fn try_new(wire: v1::ForceBreakerRequest, author: String, key: Option<RequestKey>) -> Result<Self, Invalid> {
+    pub fn try_new(wire: v1::ForceBreakerRequest, caller: Caller, key: Option<RequestKey>) -> Result<Self, Invalid> {
         let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only, request_id: _ } = wire;
         let mut faults = Faults::new();
         let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
@@ -104,7 +109,7 @@ impl ForceRequest {
             state,
             reason,
             duration,
-            author,
+            caller,
             validate_only,
             key,
         });
@@ -183,13 +188,13 @@ impl Overrides {
 
 impl Owner {
     pub(super) async fn force(&mut self, request: ForceRequest) -> Result<v1::Override, ForceError> {
-        let ForceRequest { pattern, state, reason, duration, author, validate_only, key } = request;
+        let ForceRequest { pattern, state, reason, duration, caller, validate_only, key } = request;
         let created = SystemTime::now();
         let until = self.now().plus(duration);
-        let new = NewOverride { pattern, state, reason, author, created, expires: created + duration };
+        let new = NewOverride { pattern, state, reason, caller: caller.clone(), created, expires: created + duration };
         if validate_only {
-            let NewOverride { pattern, state, reason, author, created, expires } = new;
-            let stored = StoredOverride { id: 0, pattern, state, reason, author, created, expires };
+            let NewOverride { pattern, state, reason, caller, created, expires } = new;
+            let stored = StoredOverride { id: 0, pattern, state, reason, author: caller.name, created, expires };
             return Ok(self.override_view(&InForce { stored, until }));
         }
         // The same breakers again: the new word replaces the old one.
@@ -198,7 +203,8 @@ impl Owner {
         let once = key.map(|key| Once::new(key, |stored| settled(stored).encode_to_vec()));
         let stored = self.store.put_override_once(new, once).await?;
         if !older.is_empty() {
-            self.store.end_overrides(older.clone(), format!("replaced by {}", stored.id), created).await?;
+            let note = Note { caller, message: format!("replaced by {}", stored.id), at: created };
+            self.store.end_overrides(older.clone(), Ending::Replaced, note).await?;
         }
         tracing::warn!(
             event.name = "override.set",
@@ -221,7 +227,7 @@ impl Owner {
     }
 
     pub(super) async fn release(&mut self, request: ReleaseRequest) -> Result<Vec<v1::Override>, StoreError> {
-        let ReleaseRequest { pattern, reason, validate_only, key } = request;
+        let ReleaseRequest { pattern, reason, caller, validate_only, key } = request;
         let ended: Vec<InForce> =
             self.overrides.list.iter().filter(|own| own.stored.pattern == pattern).cloned().collect();
         let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
@@ -236,8 +242,9 @@ impl Owner {
             let answer = v1::ReleaseBreakerResponse { released: views.clone() };
             Once::new(key, move |&()| answer.encode_to_vec())
         });
-        self.store.end_overrides_once(ids.clone(), reason.clone(), SystemTime::now(), once).await?;
-        tracing::warn!(event.name = "override.ended", called = %pattern.target, reason = reason.as_str(), "an operator has released breakers");
+        let note = Note { caller, message: reason.clone(), at: SystemTime::now() };
+        self.store.end_overrides_once(ids.clone(), Ending::Released, note.clone(), once).await?;
+        tracing::warn!(event.name = "override.ended", called = %pattern.target, reason = reason.as_str(), author = note.caller.name, "an operator has released breakers");
         self.change_overrides(|list| list.retain(|own| !ids.contains(&own.stored.id)), &pattern, &reason);
         Ok(views)
     }
@@ -249,7 +256,8 @@ impl Owner {
         }
         let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
         let reason = "its time is over";
-        if let Err(error) = self.store.end_overrides(ids.clone(), reason.to_owned(), SystemTime::now()).await {
+        let note = Note { caller: Caller::server("server"), message: reason.to_owned(), at: SystemTime::now() };
+        if let Err(error) = self.store.end_overrides(ids.clone(), Ending::Expired, note).await {
             // It is over all the same: whoever reads it sees that it has expired.
             tracing::error!(error = %error, "cannot write the end of an override");
         }

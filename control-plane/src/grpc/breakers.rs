@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    author, requests, status,
+    caller, requests, status,
     watch::{Event, Events, follow},
 };
 use crate::{
@@ -132,10 +132,11 @@ impl BreakerService for BreakerApi {
     }
 
     async fn force_breaker(&self, request: Request<v1::ForceBreakerRequest>) -> Result<Response<v1::Override>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("ForceBreaker", &request.request_id, &request)?.filter(|_| !request.validate_only);
-        let force = ForceRequest::try_new(request, author, key).map_err(|invalid| status::invalid(&invalid))?;
+        let force = ForceRequest::try_new(request, caller.asking(key.as_ref()), key)
+            .map_err(|invalid| status::invalid(&invalid))?;
         let forced = match self.fleet.force(force).await {
             Ok(forced) => forced.map_err(|ForceError::Store(error)| error),
             Err(ended) => return Err(status::unavailable(&ended.to_string())),
@@ -151,6 +152,7 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ReleaseBreakerRequest>,
     ) -> Result<Response<v1::ReleaseBreakerResponse>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("ReleaseBreaker", &request.request_id, &request)?;
         let v1::ReleaseBreakerRequest { selector, reason, request_id: _, validate_only } = request;
@@ -163,7 +165,7 @@ impl BreakerService for BreakerApi {
         check_reason(&reason, &mut faults);
         let pattern = faults.into_result(pattern).map_err(|invalid| status::invalid(&invalid))?;
         let target = pattern.target.clone();
-        let release = ReleaseRequest { pattern, reason, validate_only, key };
+        let release = ReleaseRequest { pattern, reason, caller: caller.asking(key.as_ref()), validate_only, key };
         let released = match self.fleet.release(release).await {
             Ok(Ok(released)) if released.is_empty() => {
                 return Err(status::not_found("override", &format!("on {target} with this selector")));

@@ -194,7 +194,10 @@ mod tests {
     use fusebox_policy::Policy;
 
     use super::*;
-    use crate::store::{Change as Write, Expect, Note, memory::MemoryStore};
+    use crate::{
+        caller::Caller,
+        store::{Change as Write, Expect, Note, memory::MemoryStore},
+    };
 
     fn put(name: &str) -> Vec<Write> {
         let text = format!(
@@ -206,7 +209,7 @@ mod tests {
     }
 
     fn note() -> Note {
-        Note { author: String::new(), message: String::new(), at: SystemTime::UNIX_EPOCH }
+        Note { caller: Caller::unauthenticated("tester"), message: String::new(), at: SystemTime::UNIX_EPOCH }
     }
 
     fn names(changes: &[Change]) -> Vec<String> {

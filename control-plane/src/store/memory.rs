@@ -7,8 +7,9 @@ use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, Store, StoreError, StoredOverride,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoreError, StoredOverride,
     StoredRevision, StoredTransition, TransitionFilter,
+    audit::{AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
     request::{self, Kept, REQUESTS_KEPT},
 };
@@ -24,15 +25,22 @@ pub struct MemoryStore {
 struct Inner {
     state: State,
     revisions: Vec<StoredRevision>,
-    recoveries: Vec<Note>,
     term: u64,
     overrides: Vec<StoredOverride>,
     last_override: u64,
     transitions: Vec<StoredTransition>,
     requests: BTreeMap<String, Kept>,
+    audit: Vec<AuditRecord>,
+    chain: AuditChain,
 }
 
 impl Inner {
+    fn record(&mut self, audit: impl IntoIterator<Item = NewAudit>) {
+        for new in audit {
+            self.audit.push(self.chain.append(new));
+        }
+    }
+
     fn refuse_repeated<T>(&self, once: Option<&Once<T>>) -> Result<(), StoreError> {
         once.map_or(Ok(()), |once| request::refuse_repeated(self.requests.get(&once.key.id).cloned(), &once.key))
     }
@@ -81,6 +89,7 @@ impl Store for MemoryStore {
             if !validate_only {
                 inner.state = plan.after;
                 inner.revisions.extend(plan.revisions);
+                inner.record(plan.audit);
             }
             inner.keep(once, &plan.applied);
             Ok(plan.applied)
@@ -93,7 +102,12 @@ impl Store for MemoryStore {
 
     fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
         self.with(|inner| {
-            inner.state.seen = inner.state.seen.max(revision);
+            let before = inner.state.seen;
+            inner.state.seen = before.max(revision);
+            if inner.state.is_regressed() && inner.state.seen > before {
+                let regress = NewAudit::regress(inner.state.revision, (before, inner.state.seen));
+                inner.record([regress]);
+            }
             Ok(inner.state.loaded())
         })
     }
@@ -103,10 +117,11 @@ impl Store for MemoryStore {
             if !inner.state.is_regressed() {
                 return Ok((None, inner.state.loaded()));
             }
-            let before = inner.state.loaded();
-            inner.state = inner.state.adopted();
-            inner.recoveries.push(note);
-            Ok((Some(before), inner.state.loaded()))
+            let before = std::mem::take(&mut inner.state);
+            inner.state = before.adopted();
+            let adopt = NewAudit::adopt(&before, &inner.state, note);
+            inner.record([adopt]);
+            Ok((Some(before.loaded()), inner.state.loaded()))
         })
     }
 
@@ -129,7 +144,10 @@ impl Store for MemoryStore {
 
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         self.with(|inner| {
-            inner.term = plan::check_term(at_least.max(inner.term + 1))?;
+            let before = inner.term;
+            inner.term = plan::check_term(at_least.max(before + 1))?;
+            let raise = NewAudit::term(before, inner.term);
+            inner.record([raise]);
             Ok(inner.term)
         })
     }
@@ -138,24 +156,21 @@ impl Store for MemoryStore {
         self.with(|inner| {
             inner.refuse_repeated(once.as_ref())?;
             inner.last_override += 1;
-            let NewOverride { pattern, state, reason, author, created, expires } = new;
-            let stored = StoredOverride { id: inner.last_override, pattern, state, reason, author, created, expires };
+            let (stored, audit) = new.numbered(inner.last_override);
             inner.overrides.push(stored.clone());
+            inner.record([audit]);
             inner.keep(once, &stored);
             Ok(stored)
         })
     }
 
-    fn end_overrides_once(
-        &self,
-        ids: Vec<u64>,
-        _reason: String,
-        _at: SystemTime,
-        once: Option<Once<()>>,
-    ) -> Answer<'_, ()> {
+    fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
         self.with(|inner| {
             inner.refuse_repeated(once.as_ref())?;
-            inner.overrides.retain(|stored| !ids.contains(&stored.id));
+            let (ended, kept) = std::mem::take(&mut inner.overrides).into_iter().partition(|own| ids.contains(&own.id));
+            inner.overrides = kept;
+            let ended: Vec<StoredOverride> = ended;
+            inner.record(ended.iter().map(|own| NewAudit::of_override(ending.action(), own, note.clone())));
             inner.keep(once, &());
             Ok(())
         })
@@ -171,6 +186,7 @@ impl Store for MemoryStore {
             for mut transition in transitions {
                 transition.id = inner.transitions.len() as u64 + 1;
                 ids.push(transition.id);
+                inner.record(NewAudit::verdict(&transition));
                 inner.transitions.push(transition);
             }
             Ok(ids)
@@ -186,6 +202,32 @@ impl Store for MemoryStore {
                     && before.is_none_or(|before| stored.id < before)
             };
             Ok(inner.transitions.iter().rev().filter(fits).take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
+        self.with(|inner| {
+            let mut page = Page::new(filter.limit);
+            let found = inner.audit.iter().filter(|record| filter.admits(record)).cloned();
+            match filter.order {
+                AuditOrder::NewestFirst(_) => found.rev().all(|record| page.push(record)),
+                AuditOrder::OldestFirst(_) => {
+                    let mut found = found;
+                    found.all(|record| page.push(record))
+                }
+            };
+            Ok(page.done(inner.chain))
+        })
+    }
+
+    fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
+        self.with(|inner| {
+            let old = inner.audit.iter().take_while(|record| record.at < before).take(most as usize).count();
+            let Some(last) = inner.audit.drain(..old).next_back() else { return Ok(0) };
+            inner.chain.dropped = Link { id: last.id, hash: last.hash };
+            let truncate = NewAudit::truncate(&inner.chain.dropped, note);
+            inner.record([truncate]);
+            Ok(old as u64)
         })
     }
 }

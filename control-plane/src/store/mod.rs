@@ -3,6 +3,7 @@
 //! [`Store`] is the contract; [`memory`] and [`sqlite`] keep it, and one suite holds both to it. One method is one transaction and
 //! one use case. What may be written is decided in `plan`, once for all stores.
 
+pub mod audit;
 pub mod memory;
 mod plan;
 mod request;
@@ -20,6 +21,9 @@ use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
+
+use self::audit::{AuditAction, AuditFilter, AuditPage, NewAudit};
+use crate::caller::Caller;
 
 /// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
 pub const MAX_TERM: u64 = 1 << 53;
@@ -91,27 +95,28 @@ pub trait Store: Send + Sync + 'static {
     fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride>;
 
     /// Ends overrides. Unknown and ended ones are left alone.
-    fn end_overrides(&self, ids: Vec<u64>, reason: String, at: SystemTime) -> Answer<'_, ()> {
-        self.end_overrides_once(ids, reason, at, None)
+    fn end_overrides(&self, ids: Vec<u64>, ending: Ending, note: Note) -> Answer<'_, ()> {
+        self.end_overrides_once(ids, ending, note, None)
     }
 
     /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
-    fn end_overrides_once(
-        &self,
-        ids: Vec<u64>,
-        reason: String,
-        at: SystemTime,
-        once: Option<Once<()>>,
-    ) -> Answer<'_, ()>;
+    fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()>;
 
     /// The overrides that have not been ended. Whether one has expired is for the reader to see.
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>>;
 
-    /// Adds to the log of transitions; answers with the ids given, in the same order.
+    /// Adds to the log of transitions; answers with the ids given, in the same order. Decisions of the fleet enter the audit log too.
     fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>>;
 
     /// Reads the log, newest first.
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>>;
+
+    /// Reads the audit log. Every method here that changes something writes there too, in the same transaction.
+    fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage>;
+
+    /// Drops the oldest records of the audit log, at most `most` of them: those before the first that is not older than `before`. Answers
+    /// with how many; if there are any, a new record says so.
+    fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64>;
 }
 
 /// Why a store could not do what it was asked.
@@ -258,8 +263,8 @@ pub enum Expect {
 /// Who changes something, why, and when.
 #[derive(Clone, Debug)]
 pub struct Note {
-    /// Who, as far as the server knows.
-    pub author: String,
+    /// Who, and from where.
+    pub caller: Caller,
     /// Why, as given.
     pub message: String,
     /// When.
@@ -348,12 +353,44 @@ pub struct NewOverride {
     pub state: Forced,
     /// Why.
     pub reason: String,
-    /// Who, as far as the server knows.
-    pub author: String,
+    /// Who.
+    pub caller: Caller,
     /// When it was set.
     pub created: SystemTime,
     /// When it ends by itself.
     pub expires: SystemTime,
+}
+
+impl NewOverride {
+    /// As it will be stored, and what the audit log says of it.
+    fn numbered(self, id: u64) -> (StoredOverride, NewAudit) {
+        let Self { pattern, state, reason, caller, created, expires } = self;
+        let note = Note { caller: caller.clone(), message: reason.clone(), at: created };
+        let stored = StoredOverride { id, pattern, state, reason, author: caller.name, created, expires };
+        let audit = NewAudit::of_override(AuditAction::OverrideSet, &stored, note);
+        (stored, audit)
+    }
+}
+
+/// How an override ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An operator ends it.
+    Released,
+    /// Another one takes its place.
+    Replaced,
+    /// Its time is over.
+    Expired,
+}
+
+impl Ending {
+    const fn action(self) -> AuditAction {
+        match self {
+            Self::Released => AuditAction::OverrideRelease,
+            Self::Replaced => AuditAction::OverrideReplace,
+            Self::Expired => AuditAction::OverrideExpire,
+        }
+    }
 }
 
 /// An override.

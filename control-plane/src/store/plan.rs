@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, RevisionAction, StoreError, StoredPolicy,
-    StoredRevision,
+    StoredRevision, audit::NewAudit,
 };
 
 /// Name of a policy in the whole store.
@@ -33,6 +33,7 @@ pub(super) struct State {
 pub(super) struct Plan {
     pub(super) applied: Applied,
     pub(super) revisions: Vec<StoredRevision>,
+    pub(super) audit: Vec<NewAudit>,
     pub(super) after: State,
 }
 
@@ -62,6 +63,13 @@ impl State {
         for change in changes {
             results.push(after.change(change, note, &mut revisions)?);
         }
+        let changed = results.iter().filter(|result| result.action != Action::Unchanged);
+        let audit = changed.zip(&revisions).map(|(result, revision)| {
+            let before = result.before.as_ref().map(|stored| &stored.policy);
+            let after = result.after.as_ref().map(|stored| &stored.policy);
+            NewAudit::policy(revision.action, revision.revision, before, after, note)
+        });
+        let audit = audit.collect();
         // Ties are judged on what would be in force, so that two policies can swap their selectors in one go.
         let set = PolicySet::new(after.policies.values().map(|stored| Arc::new(stored.policy.clone())));
         for (index, result) in results.iter().enumerate() {
@@ -70,7 +78,7 @@ impl State {
             }
         }
         let applied = Applied { results, revision: after.revision, state: after.loaded() };
-        Ok(Plan { applied, revisions, after })
+        Ok(Plan { applied, revisions, audit, after })
     }
 
     fn change(
@@ -141,7 +149,8 @@ impl State {
 }
 
 fn revision(revision: Revision, action: RevisionAction, policy: Policy, note: &Note) -> StoredRevision {
-    let Note { author, message, at } = note.clone();
+    let Note { caller, message, at } = note.clone();
+    let author = caller.name;
     StoredRevision { revision, action, policy, author, message, at }
 }
 

@@ -10,8 +10,10 @@ use std::{
 };
 
 use fusebox_control_plane::store::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredOverride, StoredRevision,
-    StoredTransition, TransitionFilter, memory::MemoryStore,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredOverride,
+    StoredRevision, StoredTransition, TransitionFilter,
+    audit::{AuditFilter, AuditPage},
+    memory::MemoryStore,
 };
 use fusebox_policy::{Namespace, PolicyName, Revision};
 use futures_util::future::FutureExt as _;
@@ -96,14 +98,8 @@ impl Store for Disk {
         .boxed()
     }
 
-    fn end_overrides_once(
-        &self,
-        ids: Vec<u64>,
-        reason: String,
-        at: SystemTime,
-        once: Option<Once<()>>,
-    ) -> Answer<'_, ()> {
-        self.rows.end_overrides_once(ids, reason, at, once)
+    fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
+        self.rows.end_overrides_once(ids, ending, note, once)
     }
 
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
@@ -128,5 +124,13 @@ impl Store for Disk {
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
         self.rows.transitions(filter)
+    }
+
+    fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
+        self.rows.audit(filter)
+    }
+
+    fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
+        self.rows.truncate_audit(before, most, note)
     }
 }

@@ -12,8 +12,9 @@ use fusebox_proto::{
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{author, requests, status};
+use super::{caller, requests, status};
 use crate::{
+    caller::Caller,
     fleet::check_reason,
     policies::Policies,
     recovery::Adopted,
@@ -53,9 +54,9 @@ impl PolicyApi {
         render: fn(&Applied) -> R,
         refuse: fn(StoreError) -> Status,
     ) -> Result<Response<R>, Status> {
-        let Why { author, message, validate_only, key } = why;
+        let Why { caller, message, validate_only, key } = why;
         let once = key.map(|key| Once::new(key, move |applied| render(applied).encode_to_vec()));
-        let applied = self.policies.apply(changes, author, message, validate_only, once).await;
+        let applied = self.policies.apply(changes, caller, message, validate_only, once).await;
         requests::respond(applied, render, refuse)
     }
 
@@ -68,10 +69,16 @@ impl PolicyApi {
 
 /// Everything about a write but what is written.
 struct Why {
-    author: String,
+    caller: Caller,
     message: String,
     validate_only: bool,
     key: Option<RequestKey>,
+}
+
+impl Why {
+    fn new(caller: Caller, message: String, validate_only: bool, key: Option<RequestKey>) -> Self {
+        Self { caller: caller.asking(key.as_ref()), message, validate_only, key }
+    }
 }
 
 fn bad(invalid: Invalid) -> Status {
@@ -143,13 +150,13 @@ fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
 #[tonic::async_trait]
 impl PolicyService for PolicyApi {
     async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("CreatePolicy", &request.request_id, &request)?;
         let v1::CreatePolicyRequest { parent: namespace, policy_id, policy, validate_only, message, request_id: _ } =
             request;
         check_message(&message)?;
-        let why = Why { author, message, validate_only, key };
+        let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
@@ -203,13 +210,13 @@ impl PolicyService for PolicyApi {
     }
 
     async fn update_policy(&self, request: Request<v1::UpdatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("UpdatePolicy", &request.request_id, &request)?;
         let v1::UpdatePolicyRequest { policy, update_mask, allow_missing, validate_only, message, request_id: _ } =
             request;
         check_message(&message)?;
-        let why = Why { author, message, validate_only, key };
+        let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
@@ -235,12 +242,12 @@ impl PolicyService for PolicyApi {
     }
 
     async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Result<Response<()>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("DeletePolicy", &request.request_id, &request)?;
         let v1::DeletePolicyRequest { name, etag, allow_missing, validate_only, message, request_id: _ } = request;
         check_message(&message)?;
-        let why = Why { author, message, validate_only, key };
+        let why = Why::new(caller, message, validate_only, key);
         let (namespace, name) = policy_name(&name)?;
         let change = Change::Delete { namespace, name, etag: optional(etag), allow_missing };
         self.write(vec![change], why, |_| (), refuse).await
@@ -250,12 +257,12 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ApplyPoliciesRequest>,
     ) -> Result<Response<v1::ApplyPoliciesResponse>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("ApplyPolicies", &request.request_id, &request)?;
         let v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: _ } = request;
         check_message(&message)?;
-        let why = Why { author, message, validate_only, key };
+        let why = Why::new(caller, message, validate_only, key);
         if policies.is_empty() || policies.len() > MOST_APPLIED {
             let reason = format!("must be from 1 to {MOST_APPLIED}, are {}", policies.len());
             return Err(status::invalid_field("policies", &reason));
@@ -318,13 +325,13 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::Policy>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("RollbackPolicy", &request.request_id, &request)?;
         let v1::RollbackPolicyRequest { name, revision, etag, message, request_id: _, validate_only } = request;
         check_message(&message)?;
         let (namespace, name) = policy_name(&name)?;
-        let why = Why { author, message, validate_only, key };
+        let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
@@ -341,13 +348,13 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::AdoptPresentRequest>,
     ) -> Result<Response<v1::AdoptPresentResponse>, Status> {
-        let author = author(&request);
+        let caller = caller(&request);
         let v1::AdoptPresentRequest { reason } = request.into_inner();
         let mut faults = Faults::new();
         check_reason(&reason, &mut faults);
         faults.into_result(Some(())).map_err(bad)?;
         let Adopted { revision, restored, seen, policies } =
-            self.policies.adopt_present(author, reason).await.map_err(|error| status::adopt(&error))?;
+            self.policies.adopt_present(caller, reason).await.map_err(|error| status::adopt(&error))?;
         Ok(Response::new(v1::AdoptPresentResponse {
             revision: revision.0,
             restored_revision: restored.0,

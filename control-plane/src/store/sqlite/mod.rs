@@ -5,6 +5,7 @@
 //! in force is mirrored in memory, and brought up to the stored revision inside each transaction: after a commit whose outcome is
 //! unknown, whoever comes next learns what became of it.
 
+mod audit;
 mod requests;
 mod rows;
 #[cfg(test)]
@@ -28,8 +29,9 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{
-    Answer, Applied, Change, Loaded, NewOverride, Note, Once, RequestKey, RevisionAction, Store, StoreError,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, RevisionAction, Store, StoreError,
     StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
+    audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
     request,
 };
@@ -38,6 +40,7 @@ use super::{
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql")),
     (2, "recovery", include_str!("../../../../migrations/sqlite/0002_recovery.sql")),
+    (3, "audit", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
@@ -238,9 +241,10 @@ impl Store for SqliteStore {
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
                 requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
                 rows::refresh(&mut transaction, &mut state).await?;
-                let Plan { applied, revisions, after } = state.plan(changes, &note)?;
+                let Plan { applied, revisions, audit, after } = state.plan(changes, &note)?;
                 if !validate_only && (!revisions.is_empty() || once.is_some()) {
                     rows::write_revisions(&mut transaction, &revisions, &after).await?;
+                    audit::append(&mut transaction, audit).await?;
                     requests::keep(&mut transaction, once, &applied).await?;
                     transaction.commit().await.map_err(failed)?;
                     *state = after;
@@ -264,7 +268,12 @@ impl Store for SqliteStore {
         self.change(move |mut transaction, state| {
             async move {
                 rows::write_seen(&mut transaction, revision).await?;
+                let before = (state.seen, state.revision);
                 let after = State { seen: state.seen.max(revision), ..state };
+                if after.is_regressed() && after.seen > before.0 {
+                    let regress = NewAudit::regress(before.1, (before.0, after.seen));
+                    audit::append(&mut transaction, [regress]).await?;
+                }
                 let loaded = after.loaded();
                 Ok((transaction, after, loaded))
             }
@@ -282,6 +291,7 @@ impl Store for SqliteStore {
                 }
                 let after = state.adopted();
                 rows::write_recovery(&mut transaction, &state, &after, &note).await?;
+                audit::append(&mut transaction, [NewAudit::adopt(&state, &after, note)]).await?;
                 let answer = (Some(state.loaded()), after.loaded());
                 Ok((transaction, after, answer))
             }
@@ -317,13 +327,19 @@ impl Store for SqliteStore {
 
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         self.write(move |mut transaction| async move {
-            let row = sqlx::query("UPDATE server SET term = max(term + 1, $1) WHERE id = 1 RETURNING term")
-                .bind(rows::narrow(plan::check_term(at_least)?))
+            let row = sqlx::query("SELECT term FROM server WHERE id = 1")
                 .fetch_one(&mut *transaction)
                 .await
                 .map_err(failed)?;
-            let term: i64 = row.try_get("term").map_err(failed)?;
-            Ok((transaction, plan::check_term(rows::widen(term))?))
+            let before = rows::widen(rows::get(&row, "term")?);
+            let term = plan::check_term(at_least.max(before + 1))?;
+            sqlx::query("UPDATE server SET term = $1 WHERE id = 1")
+                .bind(rows::narrow(term))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            audit::append(&mut transaction, [NewAudit::term(before, term)]).await?;
+            Ok((transaction, term))
         })
         .boxed()
     }
@@ -338,23 +354,11 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn end_overrides_once(
-        &self,
-        ids: Vec<u64>,
-        reason: String,
-        at: SystemTime,
-        once: Option<Once<()>>,
-    ) -> Answer<'_, ()> {
+    fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
         self.write(move |mut transaction| async move {
             requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             for id in ids {
-                sqlx::query("UPDATE overrides SET ended_us = $1, end_reason = $2 WHERE id = $3 AND ended_us IS NULL")
-                    .bind(plan::to_micros(at))
-                    .bind(reason.as_str())
-                    .bind(rows::narrow(id))
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+                rows::end_override(&mut transaction, id, ending, &note).await?;
             }
             requests::keep(&mut transaction, once, &()).await?;
             Ok((transaction, ()))
@@ -379,6 +383,7 @@ impl Store for SqliteStore {
             for stored in &transitions {
                 ids.push(rows::insert_transition(&mut transaction, stored).await?);
             }
+            audit::append(&mut transaction, transitions.iter().filter_map(NewAudit::verdict)).await?;
             Ok((transaction, ids))
         })
         .boxed()
@@ -400,6 +405,22 @@ impl Store for SqliteStore {
             .map_err(failed)?;
             rows.iter().map(rows::transition).collect()
         }
+        .boxed()
+    }
+
+    fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
+        async move {
+            let mut transaction = self.reader.begin().await.map_err(failed)?;
+            audit::read(&mut transaction, &filter).await
+        }
+        .boxed()
+    }
+
+    fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
+        self.write(move |mut transaction| async move {
+            let dropped = audit::truncate(&mut transaction, plan::to_micros(before), most, note).await?;
+            Ok((transaction, dropped))
+        })
         .boxed()
     }
 }

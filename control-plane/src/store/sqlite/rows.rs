@@ -10,9 +10,10 @@ use fusebox_proto::v1;
 use prost::Message;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use super::failed;
+use super::{audit, failed};
 use crate::store::{
-    NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
+    Ending, NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
+    audit::NewAudit,
     plan::{self, State},
 };
 
@@ -24,14 +25,14 @@ pub(super) fn widen(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
+pub(super) fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
     row: &'r SqliteRow,
     column: &str,
 ) -> Result<T, StoreError> {
     row.try_get(column).map_err(failed)
 }
 
-fn corrupt(table: &'static str, key: impl ToString, reason: impl ToString) -> StoreError {
+pub(super) fn corrupt(table: &'static str, key: impl ToString, reason: impl ToString) -> StoreError {
     StoreError::Corrupt { table, key: key.to_string(), reason: reason.to_string() }
 }
 
@@ -164,7 +165,7 @@ pub(super) async fn write_recovery(
     after: &State,
     note: &Note,
 ) -> Result<(), StoreError> {
-    let Note { author, message, at } = note;
+    let Note { caller, message, at } = note;
     sqlx::query(
         "INSERT INTO recoveries (revision, restored_revision, seen_revision, author, reason, at_us) \
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -172,7 +173,7 @@ pub(super) async fn write_recovery(
     .bind(narrow(after.revision.0))
     .bind(narrow(before.revision.0))
     .bind(narrow(before.seen.0))
-    .bind(author.as_str())
+    .bind(caller.name.as_str())
     .bind(message.as_str())
     .bind(plan::to_micros(*at))
     .execute(&mut **transaction)
@@ -222,7 +223,7 @@ pub(super) async fn insert_override(
     transaction: &mut Transaction<'static, Sqlite>,
     new: NewOverride,
 ) -> Result<StoredOverride, StoreError> {
-    let NewOverride { pattern, state, reason, author, created, expires } = new;
+    let NewOverride { pattern, state, reason, caller, created, expires } = &new;
     let effect = match state {
         Forced::Open => "open",
         Forced::Closed => "closed",
@@ -239,14 +240,36 @@ pub(super) async fn insert_override(
     .bind(text(pattern.zone.as_ref()))
     .bind(effect)
     .bind(reason.as_str())
-    .bind(author.as_str())
-    .bind(plan::to_micros(created))
-    .bind(plan::to_micros(expires))
+    .bind(caller.name.as_str())
+    .bind(plan::to_micros(*created))
+    .bind(plan::to_micros(*expires))
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed)?;
-    let id = widen(get(&row, "id")?);
-    Ok(StoredOverride { id, pattern, state, reason, author, created, expires })
+    let (stored, audit) = new.numbered(widen(get(&row, "id")?));
+    audit::append(transaction, [audit]).await?;
+    Ok(stored)
+}
+
+/// Ends one override; an unknown one, and one that has ended, is left alone.
+pub(super) async fn end_override(
+    transaction: &mut Transaction<'static, Sqlite>,
+    id: u64,
+    ending: Ending,
+    note: &Note,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "UPDATE overrides SET ended_us = $1, end_reason = $2 WHERE id = $3 AND ended_us IS NULL RETURNING *",
+    )
+    .bind(plan::to_micros(note.at))
+    .bind(note.message.as_str())
+    .bind(narrow(id))
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed)?;
+    let Some(row) = row else { return Ok(()) };
+    let ended = NewAudit::of_override(ending.action(), &stored_override(&row)?, note.clone());
+    audit::append(transaction, [ended]).await
 }
 
 pub(super) fn stored_override(row: &SqliteRow) -> Result<StoredOverride, StoreError> {

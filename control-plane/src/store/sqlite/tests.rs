@@ -6,7 +6,13 @@ use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{Action, Expect};
+use crate::{
+    caller::Caller,
+    store::{
+        Action, Expect,
+        audit::{AuditOrder, Broken, Walk},
+    },
+};
 
 fn policy(name: &str, payload: usize) -> Policy {
     let body = "x".repeat(payload);
@@ -22,7 +28,7 @@ fn put(name: &str, payload: usize) -> Vec<Change> {
 }
 
 fn note() -> Note {
-    Note { author: "tester".to_owned(), message: String::new(), at: SystemTime::UNIX_EPOCH }
+    Note { caller: Caller::unauthenticated("tester"), message: String::new(), at: SystemTime::UNIX_EPOCH }
 }
 
 async fn open(folder: &TempDir) -> SqliteStore {
@@ -130,4 +136,51 @@ async fn a_term_that_can_not_be_counted_on_from_is_refused() {
     let store = open(&folder).await;
     assert!(matches!(store.next_term(u64::MAX).await, Err(StoreError::TermTooHigh(u64::MAX))));
     assert_eq!(store.next_term(0).await.unwrap(), 1);
+}
+
+async fn walk(store: &SqliteStore) -> Result<(), Broken> {
+    let filter = AuditFilter { order: AuditOrder::OldestFirst(0), limit: 1000, ..AuditFilter::default() };
+    let page = store.audit(filter).await.unwrap();
+    let mut walk = Walk::from(page.chain.dropped);
+    page.records.iter().try_for_each(|record| walk.step(record))?;
+    walk.end(page.chain.last)
+}
+
+#[tokio::test]
+async fn a_hand_that_changes_the_audit_log_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    for round in 1..=5 {
+        store.apply(put("a", round), note(), false).await.unwrap();
+    }
+    assert_eq!(walk(&store).await, Ok(()));
+    for (tamper, undo, found) in [
+        (
+            "UPDATE audit SET actor = 'x' WHERE id = 3",
+            "UPDATE audit SET actor = 'tester' WHERE id = 3",
+            Broken::Changed(3),
+        ),
+        (
+            "UPDATE audit SET id = 9 WHERE id = 2",
+            "UPDATE audit SET id = 2 WHERE id = 9",
+            Broken::Missing { expected: 2, found: 3 },
+        ),
+        ("DELETE FROM audit WHERE id = 5", "", Broken::Ends { expected: 5, found: 4 }),
+    ] {
+        outside(&folder, tamper).await;
+        assert_eq!(walk(&store).await, Err(found), "{tamper}");
+        if !undo.is_empty() {
+            outside(&folder, undo).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_can_not_be_recorded_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    store.apply(put("a", 1), note(), false).await.unwrap();
+    outside(&folder, "CREATE TRIGGER no BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END").await;
+    assert!(store.apply(put("a", 2), note(), false).await.is_err());
+    assert_eq!(store.load().await.unwrap().revision, Revision(1));
 }
