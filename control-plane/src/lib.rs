@@ -6,9 +6,11 @@
 pub mod caller;
 pub mod cli;
 pub mod config;
+mod filter;
 pub mod fleet;
 pub mod grpc;
 pub mod hub;
+mod nearest;
 mod opening;
 pub mod policies;
 pub mod recovery;

@@ -124,7 +124,7 @@ pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failur
         return Ok(());
     }
     if !args.quiet {
-        let instances = fetch::instances(&server, None).await?;
+        let instances = fetch::instances(&server, None, "").await?;
         for (policy, _) in &different {
             output::say(&impact(policy, &instances));
         }

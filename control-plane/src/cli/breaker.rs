@@ -119,7 +119,7 @@ pub(super) async fn breaker(session: &Session, command: BreakerCommand) -> Resul
     match command {
         BreakerCommand::List(args) => {
             let server = session.server().await?;
-            let all = fetch::breakers(&server, session.given_namespace()).await?;
+            let all = fetch::breakers(&server, session.given_namespace(), "").await?;
             let found = match &args.target {
                 Some(target) => fetch::breakers_named(&all, target)?,
                 None => all,
@@ -128,9 +128,7 @@ pub(super) async fn breaker(session: &Session, command: BreakerCommand) -> Resul
         }
         BreakerCommand::Overrides(output) => {
             let server = session.server().await?;
-            let answer = server.breakers().list_overrides(v1::ListOverridesRequest {}).await;
-            let overrides = answer.map_err(Failure::to("list the overrides"))?.into_inner().overrides;
-            get::show(&overrides, output, "overrides")
+            get::show(&fetch::overrides(&server, "").await?, output, "overrides")
         }
         BreakerCommand::ForceOpen(args) => force(session, args, FleetState::ForcedOpen).await,
         BreakerCommand::ForceClosed(args) => force(session, args, FleetState::ForcedClosed).await,

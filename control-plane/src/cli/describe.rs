@@ -31,7 +31,7 @@ const EVENTS: usize = 10;
 
 /// Runs `describe`.
 pub(super) async fn describe(session: &Session, args: DescribeArgs) -> Result<(), Failure> {
-    let (kind, name) = Wanted::one(&args.what, &[Kind::Policies, Kind::Breakers, Kind::Instances])?;
+    let (kind, name) = Wanted::one(&args.what, &[Kind::Policies, Kind::Breakers, Kind::Instances, Kind::Services])?;
     let server = session.server().await?;
     let is_prose = !args.output.quiet && matches!(args.output.format, Format::Table | Format::Wide);
     match kind {
@@ -41,7 +41,7 @@ pub(super) async fn describe(session: &Session, args: DescribeArgs) -> Result<()
             output::print(&text)
         }
         Kind::Breakers => {
-            let all = fetch::breakers(&server, session.given_namespace()).await?;
+            let all = fetch::breakers(&server, session.given_namespace(), "").await?;
             let found = fetch::breakers_named(&all, &name)?;
             if !is_prose {
                 return output::print(&render::many(&found, args.output)?);
@@ -53,16 +53,47 @@ pub(super) async fn describe(session: &Session, args: DescribeArgs) -> Result<()
             output::print(&texts.join("\n\n"))
         }
         Kind::Instances => {
-            let all = fetch::instances(&server, session.given_namespace()).await?;
+            let all = fetch::instances(&server, session.given_namespace(), "").await?;
             let found = fetch::instances_named(&all, &name)?;
             if !is_prose {
                 return output::print(&render::many(&found, args.output)?);
             }
-            let breakers = fetch::breakers(&server, session.given_namespace()).await?;
+            let breakers = fetch::breakers(&server, session.given_namespace(), "").await?;
             let texts: Vec<_> = found.iter().map(|one| instance(one, &breakers)).collect();
             output::print(&texts.join("\n\n"))
         }
+        Kind::Services => {
+            let found = fetch::services_named(&fetch::services(&server, "").await?, &name)?;
+            if !is_prose {
+                return output::print(&render::many(&found, args.output)?);
+            }
+            let mut texts = Vec::new();
+            for one in &found {
+                texts.push(service(&server, one).await?);
+            }
+            output::print(&texts.join("\n\n"))
+        }
     }
+}
+
+async fn service(server: &Server, service: &v1::Service) -> Result<String, Failure> {
+    let own = format!("service = \"{}\"", service.service);
+    let instances = fetch::instances(server, None, &own).await?;
+    let breakers = fetch::breakers(server, None, &own).await?;
+    let mut text = facts(&[
+        ("Service", service.service.clone()),
+        ("Namespaces", render::or_dash(&service.namespaces.join(", "))),
+        ("Replicas", format!("{}, {} behind, {} rejecting", service.instances, service.behind, service.rejecting)),
+        ("Revisions", render::counts(&service.revisions)),
+        ("Zones", render::counts(&service.zones)),
+        ("SDK", render::counts(&service.sdk_versions)),
+        ("Sources", render::counts(&service.policy_sources)),
+        ("Calls", render::or_dash(&service.targets.join(", "))),
+        ("Called by", render::or_dash(&service.callers.join(", "))),
+    ]);
+    section(&mut text, "Replicas", &table(&instances));
+    section(&mut text, "Breakers", &table(&breakers));
+    Ok(text)
 }
 
 async fn policy(server: &Server, policy: &v1::Policy) -> Result<String, Failure> {
@@ -71,9 +102,9 @@ async fn policy(server: &Server, policy: &v1::Policy) -> Result<String, Failure>
     let id = render::id(&policy.name);
     // What the text shows beside the policy itself; all of it is of this moment, nothing is of one revision.
     let revisions = fetch::revisions(server, namespace, id).await?;
-    let mut instances = fetch::instances(server, Some(namespace)).await?;
+    let mut instances = fetch::instances(server, Some(namespace), "").await?;
     instances.retain(|one| selector.caller.is_empty() || selector.caller == one.service);
-    let mut breakers = fetch::breakers(server, Some(namespace)).await?;
+    let mut breakers = fetch::breakers(server, Some(namespace), "").await?;
     breakers.retain(|one| one.key.as_ref().is_some_and(|key| key.policy == id));
     let wanted = Transitions {
         target: selector.target,

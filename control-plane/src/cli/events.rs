@@ -33,6 +33,9 @@ pub struct EventsArgs {
     /// At most this many past events, the newest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000), value_name = "N")]
     limit: u32,
+    /// Only those that this filter admits, like 'fleet = true AND to = open'; an unknown field is answered with the known ones
+    #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
+    filter: String,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -48,6 +51,7 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Fa
         namespace: session.given_namespace().map(str::to_owned),
         policy: None,
         since: args.since.map(|since| SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH)),
+        filter: args.filter,
         limit: args.limit as usize,
     };
     let server = session.server().await?;
@@ -59,8 +63,12 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Fa
 }
 
 async fn follow(server: &Server, wanted: &Transitions, past: u32, output: OutputArgs) -> Result<(), Failure> {
-    let request =
-        v1::WatchBreakerTransitionsRequest { target: wanted.target.clone(), caller: wanted.caller.clone(), past };
+    let request = v1::WatchBreakerTransitionsRequest {
+        target: wanted.target.clone(),
+        caller: wanted.caller.clone(),
+        past,
+        filter: wanted.filter.clone(),
+    };
     let mut stream = server
         .breakers()
         .watch_breaker_transitions(request)

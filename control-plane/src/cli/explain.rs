@@ -31,7 +31,7 @@ pub struct ExplainArgs {
 pub(super) async fn explain(session: &Session, args: ExplainArgs) -> Result<(), Failure> {
     let (_, name) = Wanted::one(&args.what, &[Kind::Breakers])?;
     let server = session.server().await?;
-    let mut all = fetch::breakers(&server, session.given_namespace()).await?;
+    let mut all = fetch::breakers(&server, session.given_namespace(), "").await?;
     let caller = |breaker: &v1::Breaker| breaker.key.as_ref().map(|key| key.caller.clone()).unwrap_or_default();
     all.retain(|one| args.service.as_ref().is_none_or(|wanted| *wanted == caller(one)));
     let mut found = Vec::new();

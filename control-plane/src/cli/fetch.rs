@@ -2,31 +2,45 @@
 
 use std::time::SystemTime;
 
-use fusebox_proto::v1::{self, Breaker, BreakerTransition, Instance, PolicyRevision};
+use fusebox_proto::v1::{self, Breaker, BreakerTransition, Instance, PolicyRevision, Service};
+use tonic::Status;
 
 use super::{
     connect::Server,
     failure::{Class, Failure},
     render::{self, Row as _},
-    span, suggest,
+    span,
 };
+use crate::nearest::nearest;
 
 /// Few round trips, and far below the largest message.
 const PAGE: i32 = 500;
 
-/// All policies of a namespace; `-` is every namespace.
-pub(crate) async fn policies(server: &Server, namespace: &str) -> Result<Vec<v1::Policy>, Failure> {
+/// All things of a list, page by page.
+async fn all<T>(
+    page: impl AsyncFn(String) -> Result<(Vec<T>, String), Status>,
+    doing: &str,
+) -> Result<Vec<T>, Failure> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request =
-            v1::ListPoliciesRequest { parent: format!("namespaces/{namespace}"), page_size: PAGE, page_token };
-        let answer = server.policies().list_policies(request).await.map_err(Failure::to("list policies"))?.into_inner();
-        all.extend(answer.policies);
-        page_token = answer.next_page_token;
-        if page_token.is_empty() {
+        let (things, next) = page(page_token).await.map_err(Failure::to(doing))?;
+        all.extend(things);
+        if next.is_empty() {
             return Ok(all);
         }
+        page_token = next;
     }
+}
+
+/// The policies of a namespace that a filter admits; `-` is every namespace, the empty filter admits all.
+pub(crate) async fn policies(server: &Server, namespace: &str, filter: &str) -> Result<Vec<v1::Policy>, Failure> {
+    let page = async |page_token| {
+        let (parent, filter) = (format!("namespaces/{namespace}"), filter.to_owned());
+        let request = v1::ListPoliciesRequest { parent, page_size: PAGE, page_token, filter };
+        let answer = server.policies().list_policies(request).await?.into_inner();
+        Ok((answer.policies, answer.next_page_token))
+    };
+    all(page, "list policies").await
 }
 
 /// The resource name for what was typed: a policy's id, or the whole name.
@@ -51,7 +65,7 @@ pub(crate) async fn no_policy(server: &Server, namespace: &str, typed: &str) -> 
     let name = policy_name(namespace, typed);
     let namespace = render::namespace_of(&name);
     // The look-up is a courtesy: if it fails, the answer is still "not found".
-    let known = policies(server, namespace).await.unwrap_or_default();
+    let known = policies(server, namespace, "").await.unwrap_or_default();
     let known: Vec<_> = known.iter().map(|policy| render::id(&policy.name)).collect();
     let what = format!("there is no policy \"{}\" in namespace \"{namespace}\"", render::id(&name));
     not_found(what, render::id(&name), &known, "`fusebox get policies -A` lists all")
@@ -59,17 +73,60 @@ pub(crate) async fn no_policy(server: &Server, namespace: &str, typed: &str) -> 
 
 fn not_found(what: String, typed: &str, known: &[&str], otherwise: &str) -> Failure {
     let failure = Failure::new(Class::NotFound, what);
-    match suggest::nearest(typed, known.iter().copied()) {
+    match nearest(typed, known.iter().copied()) {
         Some(near) => failure.fix(format!("did you mean \"{near}\"?")),
         None => failure.fix(otherwise),
     }
 }
 
-/// All breakers, of one namespace if one is given.
-pub(crate) async fn breakers(server: &Server, namespace: Option<&str>) -> Result<Vec<Breaker>, Failure> {
-    let request = v1::ListBreakersRequest { namespace: namespace.unwrap_or_default().to_owned(), ..Default::default() };
-    let answer = server.breakers().list_breakers(request).await.map_err(Failure::to("list breakers"))?;
-    Ok(answer.into_inner().breakers)
+/// The breakers that a filter admits, of one namespace if one is given.
+pub(crate) async fn breakers(server: &Server, namespace: Option<&str>, filter: &str) -> Result<Vec<Breaker>, Failure> {
+    let page = async |page_token| {
+        let request = v1::ListBreakersRequest {
+            namespace: namespace.unwrap_or_default().to_owned(),
+            page_size: PAGE,
+            page_token,
+            filter: filter.to_owned(),
+            ..Default::default()
+        };
+        let answer = server.breakers().list_breakers(request).await?.into_inner();
+        Ok((answer.breakers, answer.next_page_token))
+    };
+    all(page, "list breakers").await
+}
+
+/// The overrides in force that a filter admits.
+pub(crate) async fn overrides(server: &Server, filter: &str) -> Result<Vec<v1::Override>, Failure> {
+    let page = async |page_token| {
+        let request = v1::ListOverridesRequest { page_size: PAGE, page_token, filter: filter.to_owned() };
+        let answer = server.breakers().list_overrides(request).await?.into_inner();
+        Ok((answer.overrides, answer.next_page_token))
+    };
+    all(page, "list the overrides").await
+}
+
+/// The services that a filter admits.
+pub(crate) async fn services(server: &Server, filter: &str) -> Result<Vec<Service>, Failure> {
+    let page = async |page_token| {
+        let request = v1::ListServicesRequest { page_size: PAGE, page_token, filter: filter.to_owned() };
+        let answer = server.fleet().list_services(request).await?.into_inner();
+        Ok((answer.services, answer.next_page_token))
+    };
+    all(page, "list services").await
+}
+
+/// The services that a name means.
+///
+/// # Errors
+/// If it means none.
+pub(crate) fn services_named(all: &[Service], typed: &str) -> Result<Vec<Service>, Failure> {
+    let found: Vec<_> = all.iter().filter(|one| one.service == typed || one.name == typed).cloned().collect();
+    if found.is_empty() {
+        let known: Vec<_> = all.iter().map(|one| one.service.as_str()).collect();
+        let what = format!("no replica connects as service \"{typed}\" or calls it");
+        return Err(not_found(what, typed, &known, "`fusebox get services` lists those that do"));
+    }
+    Ok(found)
 }
 
 /// Whether a typed name means this breaker: its target, or its whole name.
@@ -96,16 +153,21 @@ pub(crate) fn breakers_named(all: &[Breaker], typed: &str) -> Result<Vec<Breaker
     Ok(found)
 }
 
-/// All connected replicas, of one namespace if one is given.
-pub(crate) async fn instances(server: &Server, namespace: Option<&str>) -> Result<Vec<Instance>, Failure> {
-    let answer = server
-        .fleet()
-        .list_instances(v1::ListInstancesRequest::default())
-        .await
-        .map_err(Failure::to("list instances"))?;
-    let mut all = answer.into_inner().instances;
-    all.retain(|one| namespace.is_none_or(|wanted| one.namespace == wanted));
-    Ok(all)
+/// The connected replicas that a filter admits, of one namespace if one is given.
+pub(crate) async fn instances(
+    server: &Server,
+    namespace: Option<&str>,
+    filter: &str,
+) -> Result<Vec<Instance>, Failure> {
+    let page = async |page_token| {
+        let filter = filter.to_owned();
+        let request = v1::ListInstancesRequest { page_size: PAGE, page_token, filter, ..Default::default() };
+        let answer = server.fleet().list_instances(request).await?.into_inner();
+        Ok((answer.instances, answer.next_page_token))
+    };
+    let mut found = all(page, "list instances").await?;
+    found.retain(|one| namespace.is_none_or(|wanted| one.namespace == wanted));
+    Ok(found)
 }
 
 /// Whether a typed name means this replica: its id, `service/id`, or the whole name.
@@ -131,8 +193,12 @@ pub(crate) fn instances_named(all: &[Instance], typed: &str) -> Result<Vec<Insta
 pub(crate) async fn revisions(server: &Server, namespace: &str, typed: &str) -> Result<Vec<PolicyRevision>, Failure> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request =
-            v1::ListPolicyRevisionsRequest { name: policy_name(namespace, typed), page_size: PAGE, page_token };
+        let request = v1::ListPolicyRevisionsRequest {
+            name: policy_name(namespace, typed),
+            page_size: PAGE,
+            page_token,
+            ..Default::default()
+        };
         let answer = match server.policies().list_policy_revisions(request).await {
             Ok(answer) => answer.into_inner(),
             Err(status) => {
@@ -163,6 +229,8 @@ pub(crate) struct Transitions {
     pub(crate) policy: Option<String>,
     /// Only those since then.
     pub(crate) since: Option<SystemTime>,
+    /// Only those that this filter admits.
+    pub(crate) filter: String,
     /// At most this many, the newest.
     pub(crate) limit: usize,
 }
@@ -186,6 +254,7 @@ pub(crate) async fn transitions(server: &Server, wanted: &Transitions) -> Result
             caller: wanted.caller.clone(),
             page_size: PAGE,
             page_token,
+            filter: wanted.filter.clone(),
         };
         let answer = server
             .breakers()

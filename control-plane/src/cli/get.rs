@@ -16,12 +16,13 @@ use super::{
     recover,
     render::{self, Row},
     resource::{Kind, Wanted},
+    selection::SelectionArgs,
 };
 
 /// Options of `get`.
 #[derive(Clone, Debug, Args)]
 pub struct GetArgs {
-    /// policies, breakers or instances, then names if not all are wanted; or TYPE/NAME
+    /// policies, breakers, instances or services, then names if not all are wanted; or TYPE/NAME
     #[arg(required = true, value_name = "TYPE [NAME]")]
     what: Vec<String>,
     /// Policies of every namespace
@@ -30,6 +31,8 @@ pub struct GetArgs {
     /// Go on and print each change
     #[arg(short, long)]
     watch: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -40,13 +43,18 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
     if args.watch && args.output.format == Format::Yaml {
         return Err(Failure::new(Class::Usage, "changes cannot be printed as YAML").fix("use -o json"));
     }
+    if !args.selection.is_empty() && !wanted.names.is_empty() {
+        return Err(Failure::new(Class::Usage, "either names or a selection: both were given"));
+    }
+    let filter = args.selection.filter(wanted.kind)?;
     let server = session.server().await?;
     let output = args.output;
     match wanted.kind {
         Kind::Policies => {
             let namespace = if args.all_namespaces { "-" } else { session.namespace() };
             if args.watch {
-                let request = v1::WatchPoliciesRequest { parent: format!("namespaces/{namespace}") };
+                let parent = format!("namespaces/{namespace}");
+                let request = v1::WatchPoliciesRequest { parent, filter, ..Default::default() };
                 let stream = server.policies().watch_policies(request).await.map_err(Failure::to("watch policies"))?;
                 let stream = stream.into_inner().map(|item| item.map(policy_change));
                 let admits = |policy: &v1::Policy| {
@@ -56,7 +64,7 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 return follow(stream, admits, |one| &one.name, output).await;
             }
             match wanted.names.as_slice() {
-                [] => show(&fetch::policies(&server, namespace).await?, output, "policies"),
+                [] => show(&fetch::policies(&server, namespace, &filter).await?, output, "policies"),
                 [name] => output::print(&render::one(&fetch::policy(&server, namespace, name).await?, output)?),
                 names => {
                     let mut found = Vec::new();
@@ -72,6 +80,7 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
             if args.watch {
                 let request = v1::WatchBreakersRequest {
                     namespace: namespace.unwrap_or_default().to_owned(),
+                    filter,
                     ..Default::default()
                 };
                 let stream = server.breakers().watch_breakers(request).await.map_err(Failure::to("watch breakers"))?;
@@ -81,13 +90,13 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 };
                 return follow(stream, admits, |one| &one.name, output).await;
             }
-            let all = fetch::breakers(&server, namespace).await?;
+            let all = fetch::breakers(&server, namespace, &filter).await?;
             show(&pick(all, &wanted.names, fetch::breakers_named)?, output, "breakers")
         }
         Kind::Instances => {
             let namespace = if args.all_namespaces { None } else { session.given_namespace() };
             if args.watch {
-                let request = v1::WatchFleetRequest::default();
+                let request = v1::WatchFleetRequest { filter, ..Default::default() };
                 let stream = server.fleet().watch_fleet(request).await.map_err(Failure::to("watch instances"))?;
                 let stream = stream.into_inner().map(|item| item.map(instance_change));
                 let admits = |one: &v1::Instance| {
@@ -97,11 +106,23 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 return follow(stream, admits, |one| &one.name, output).await;
             }
             recover::warn_of_regression(&server).await?;
-            let all = fetch::instances(&server, namespace).await?;
+            let all = fetch::instances(&server, namespace, &filter).await?;
             let found = pick(all, &wanted.names, fetch::instances_named)?;
             match (wanted.names.len(), found.as_slice()) {
                 (1, [only]) => output::print(&render::one(only, output)?),
                 _ => show(&found, output, "instances"),
+            }
+        }
+        Kind::Services => {
+            if args.watch {
+                return Err(Failure::new(Class::Usage, "services are sums over replicas: they cannot be watched")
+                    .fix("watch the replicas: fusebox get instances -w"));
+            }
+            let all = fetch::services(&server, &filter).await?;
+            let found = pick(all, &wanted.names, fetch::services_named)?;
+            match (wanted.names.len(), found.as_slice()) {
+                (1, [only]) => output::print(&render::one(only, output)?),
+                _ => show(&found, output, "services"),
             }
         }
     }

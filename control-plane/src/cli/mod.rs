@@ -22,8 +22,8 @@ mod output;
 mod recover;
 mod render;
 mod resource;
+mod selection;
 mod span;
-mod suggest;
 mod wait;
 
 use std::process::ExitCode;
@@ -43,6 +43,7 @@ pub use self::{
     manifests::FileArgs,
     output::{Format, OutputArgs},
     recover::RecoverArgs,
+    selection::SelectionArgs,
     wait::WaitArgs,
 };
 use self::{
@@ -104,11 +105,12 @@ pub enum Command {
     /// Check manifests and change nothing
     #[command(after_help = "Example:\n  fusebox validate -f policies/ --offline")]
     Validate(ValidateArgs),
-    /// List policies, breakers or instances
+    /// List policies, breakers, instances or services
     #[command(after_help = "Example:\n  fusebox get policies\n  fusebox get policy service-b -o yaml\n  \
-                            fusebox get breakers -o json\n  fusebox get instances -w")]
+                            fusebox get breakers -o json\n  fusebox get instances -w\n  fusebox get policies -l team=payments\n  \
+                            fusebox get breakers --filter 'state = OPEN AND since > 5m'")]
     Get(GetArgs),
-    /// Show everything about one policy, breaker or instance
+    /// Show everything about one policy, breaker, instance or service
     #[command(after_help = "Example:\n  fusebox describe policy service-b\n  fusebox describe breaker/service-b")]
     Describe(DescribeArgs),
     /// Tell why the fleet decided what it did about a breaker, and what a guard held back

@@ -1,9 +1,7 @@
 //! What a command is about: `TYPE NAME...` or `TYPE/NAME`.
 
-use super::{
-    failure::{Class, Failure},
-    suggest,
-};
+use super::failure::{Class, Failure};
+use crate::nearest::nearest;
 
 /// Kinds of thing that can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +12,16 @@ pub(crate) enum Kind {
     Breakers,
     /// Connected replicas.
     Instances,
+    /// Services that replicas connect as or call.
+    Services,
 }
 
 /// Spellings, the canonical one first.
-const SPELLINGS: [(Kind, &[&str]); 3] = [
+const SPELLINGS: [(Kind, &[&str]); 4] = [
     (Kind::Policies, &["policies", "policy", "pol"]),
     (Kind::Breakers, &["breakers", "breaker", "br"]),
     (Kind::Instances, &["instances", "instance", "inst"]),
+    (Kind::Services, &["services", "service", "svc"]),
 ];
 
 impl Kind {
@@ -34,7 +35,13 @@ impl Kind {
             Self::Policies => "policies",
             Self::Breakers => "breakers",
             Self::Instances => "instances",
+            Self::Services => "services",
         }
+    }
+
+    /// Whether they carry labels.
+    pub(crate) const fn has_labels(self) -> bool {
+        matches!(self, Self::Policies | Self::Instances)
     }
 
     /// The word for one of them.
@@ -43,6 +50,7 @@ impl Kind {
             Self::Policies => "policy",
             Self::Breakers => "breaker",
             Self::Instances => "instance",
+            Self::Services => "service",
         }
     }
 }
@@ -63,7 +71,7 @@ impl Wanted {
     /// An unknown type, or several types at once.
     pub(crate) fn parse(words: &[String]) -> Result<Self, Failure> {
         let Some((first, rest)) = words.split_first() else {
-            return Err(usage("nothing was named").fix("give policies, breakers or instances"));
+            return Err(usage("nothing was named").fix("give policies, breakers, instances or services"));
         };
         if let Some(kind) = Kind::parse(first) {
             let names = rest.iter().map(|word| Self::strip(kind, word)).collect();
@@ -114,11 +122,12 @@ impl Wanted {
             (Some(kind), _) => Err(usage(format!("\"{word}\" lacks a name: {}/NAME", kind.singular()))),
             (None, _) => {
                 let known = SPELLINGS.iter().flat_map(|(_, words)| words.iter().copied());
-                let near = suggest::nearest(head, known);
+                let near = nearest(head, known);
                 let failure = usage(format!("\"{head}\" is not a type of resource"));
                 Err(match near {
                     Some(near) => failure.fix(format!("did you mean \"{near}\"?")),
-                    None => failure.fix("the types are policies, breakers and instances, as TYPE NAME or TYPE/NAME"),
+                    None => failure
+                        .fix("the types are policies, breakers, instances and services, as TYPE NAME or TYPE/NAME"),
                 })
             }
         }

@@ -75,7 +75,7 @@ pub(super) async fn wait(session: &Session, args: WaitArgs) -> Result<(), Failur
             let server = session.server().await?;
             let namespace = session.given_namespace();
             let look = || async {
-                let mut all = fetch::breakers(&server, namespace).await?;
+                let mut all = fetch::breakers(&server, namespace, "").await?;
                 all.retain(|breaker| fetch::is_breaker(breaker, &name));
                 Ok(breaker_progress(&all, condition, &name))
             };
@@ -92,7 +92,7 @@ pub(super) async fn applied(
     at_least: usize,
 ) -> Result<(), Failure> {
     let look = || async {
-        let instances = fetch::instances(server, Some(render::namespace_of(&policy.name))).await?;
+        let instances = fetch::instances(server, Some(render::namespace_of(&policy.name)), "").await?;
         let concerned: Vec<_> = instances.into_iter().filter(|one| concerns(policy, one)).collect();
         applied_progress(policy, &concerned, at_least)
     };

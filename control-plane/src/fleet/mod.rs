@@ -9,6 +9,7 @@ mod explain;
 mod outbox;
 mod overrides;
 mod owner;
+mod services;
 mod shares;
 mod transitions;
 mod view;

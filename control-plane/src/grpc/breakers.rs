@@ -8,17 +8,20 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller, requests, status,
+    caller,
+    pages::{self, Named},
+    requests, status,
     watch::{Event, Events, follow},
 };
 use crate::{
+    filter::{Fields, Filter},
     fleet::{Fleet, ForceError, ForceRequest, ReleaseRequest, View, check_reason, transition_wire},
     shutdown::Shutdown,
     store::{StoreHandle, TransitionFilter},
 };
 
-/// Pages are of this size when nothing is said, and never larger than the other.
-const PAGE: (i32, i32) = (100, 1000);
+/// Transitions that one page looks through for those that its filter admits.
+const LOOKED_THROUGH: usize = 10_000;
 
 /// The service.
 pub struct BreakerApi {
@@ -51,14 +54,15 @@ struct Wanted {
     target: String,
     caller: String,
     namespace: String,
+    filter: Filter,
 }
 
 impl Wanted {
-    fn fits(&self, key: Option<&v1::BreakerKey>) -> bool {
+    fn fits<T: Fields>(&self, key: Option<&v1::BreakerKey>, thing: &T) -> bool {
         let fits = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         key.is_some_and(|key| {
             fits(&self.target, &key.target) && fits(&self.caller, &key.caller) && fits(&self.namespace, &key.namespace)
-        })
+        }) && self.filter.admits(thing)
     }
 }
 
@@ -72,11 +76,12 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ListBreakersRequest>,
     ) -> Result<Response<v1::ListBreakersResponse>, Status> {
-        let v1::ListBreakersRequest { target, caller, namespace } = request.into_inner();
-        let wanted = Wanted { target, caller, namespace };
+        let v1::ListBreakersRequest { target, caller, namespace, page_size, page_token, filter } = request.into_inner();
+        let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
+        let page = Named::new(page_size, page_token, "breakers/")?;
         let view = self.view().await?;
-        let breakers = view.breakers.values().filter(|breaker| wanted.fits(breaker.key.as_ref())).cloned().collect();
-        Ok(Response::new(v1::ListBreakersResponse { breakers }))
+        let (breakers, next_page_token) = page.of(&view.breakers, |breaker| wanted.fits(breaker.key.as_ref(), breaker));
+        Ok(Response::new(v1::ListBreakersResponse { breakers, next_page_token }))
     }
 
     async fn get_breaker(&self, request: Request<v1::GetBreakerRequest>) -> Result<Response<v1::Breaker>, Status> {
@@ -102,13 +107,13 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::WatchBreakersRequest>,
     ) -> Result<Response<Self::WatchBreakersStream>, Status> {
-        let v1::WatchBreakersRequest { target, caller, namespace } = request.into_inner();
-        let wanted = Wanted { target, caller, namespace };
+        let v1::WatchBreakersRequest { target, caller, namespace, filter } = request.into_inner();
+        let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
         self.view().await?;
         let pick = move |view: &View| {
             view.breakers
                 .iter()
-                .filter(|(_, breaker)| wanted.fits(breaker.key.as_ref()))
+                .filter(|(_, breaker)| wanted.fits(breaker.key.as_ref(), *breaker))
                 .map(|(name, breaker)| {
                     // Ages change by themselves.
                     let mut breaker = v1::Breaker { since: None, half_open_in: None, ..breaker.clone() };
@@ -179,36 +184,61 @@ impl BreakerService for BreakerApi {
 
     async fn list_overrides(
         &self,
-        _request: Request<v1::ListOverridesRequest>,
+        request: Request<v1::ListOverridesRequest>,
     ) -> Result<Response<v1::ListOverridesResponse>, Status> {
+        let v1::ListOverridesRequest { page_size, page_token, filter } = request.into_inner();
+        let size = pages::size(page_size)?;
+        let after = pages::number(&page_token)?.unwrap_or(0);
+        let filter = pages::filter::<v1::Override>(&filter)?;
         let view = self.view().await?;
-        Ok(Response::new(v1::ListOverridesResponse { overrides: view.overrides.clone() }))
+        let mut overrides: Vec<_> =
+            view.overrides.iter().filter(|own| own.id > after && filter.admits(*own)).take(size + 1).cloned().collect();
+        let more = overrides.len() > size;
+        overrides.truncate(size);
+        let last = overrides.last().filter(|_| more);
+        let next_page_token = last.map(|own| own.id.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ListOverridesResponse { overrides, next_page_token }))
     }
 
     async fn list_breaker_transitions(
         &self,
         request: Request<v1::ListBreakerTransitionsRequest>,
     ) -> Result<Response<v1::ListBreakerTransitionsResponse>, Status> {
-        let v1::ListBreakerTransitionsRequest { target, caller, page_size, page_token } = request.into_inner();
-        let size = match page_size {
-            0 => PAGE.0,
-            1.. => page_size.min(PAGE.1),
-            _ => return Err(status::invalid_field("page_size", "must not be negative")),
-        };
-        let before = optional(page_token)
-            .map(|token| token.parse().map_err(|_| status::invalid_field("page_token", "is not one of this method")))
-            .transpose()?;
-        let limit = u32::try_from(size).unwrap_or(1);
-        let filter = TransitionFilter { target: optional(target), caller: optional(caller), before, limit: limit + 1 };
-        let mut stored = self.store.transitions(filter).await.map_err(|error| status::store(&error))?;
-        let more = stored.len() > limit as usize;
-        stored.truncate(limit as usize);
-        let next_page_token = match stored.last() {
-            Some(last) if more => last.id.to_string(),
-            Some(_) | None => String::new(),
-        };
-        let transitions = stored.iter().map(transition_wire).collect();
-        Ok(Response::new(v1::ListBreakerTransitionsResponse { transitions, next_page_token }))
+        let v1::ListBreakerTransitionsRequest { target, caller, page_size, page_token, filter } = request.into_inner();
+        let size = pages::size(page_size)?;
+        let mut before = pages::number(&page_token)?;
+        let filter = pages::filter::<v1::BreakerTransition>(&filter)?;
+        // Without a filter every row is wanted, and one more says whether there is another page.
+        let limit = if filter.is_empty() { size + 1 } else { pages::MOST.unsigned_abs() as usize };
+        let (target, caller) = (optional(target), optional(caller));
+        let mut transitions = Vec::new();
+        let mut looked_through = 0;
+        loop {
+            let step = TransitionFilter {
+                target: target.clone(),
+                caller: caller.clone(),
+                before,
+                limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            };
+            let stored = self.store.transitions(step).await.map_err(|error| status::store(&error))?;
+            looked_through += stored.len();
+            let is_last = stored.len() < limit;
+            for transition in stored.iter().map(transition_wire) {
+                if transitions.len() == size {
+                    let next_page_token = before.unwrap_or_default().to_string();
+                    return Ok(Response::new(v1::ListBreakerTransitionsResponse { transitions, next_page_token }));
+                }
+                before = Some(transition.id);
+                if filter.admits(&transition) {
+                    transitions.push(transition);
+                }
+            }
+            if is_last || looked_through >= LOOKED_THROUGH {
+                let more = before.filter(|_| !is_last);
+                let next_page_token = more.map(|id| id.to_string()).unwrap_or_default();
+                return Ok(Response::new(v1::ListBreakerTransitionsResponse { transitions, next_page_token }));
+            }
+        }
     }
 
     type WatchBreakerTransitionsStream = Pin<Box<dyn Stream<Item = Result<v1::BreakerTransition, Status>> + Send>>;
@@ -217,10 +247,11 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::WatchBreakerTransitionsRequest>,
     ) -> Result<Response<Self::WatchBreakerTransitionsStream>, Status> {
-        let v1::WatchBreakerTransitionsRequest { target, caller, past } = request.into_inner();
-        if past > PAGE.1.unsigned_abs() {
-            return Err(status::invalid_field("past", &format!("must be at most {}", PAGE.1)));
+        let v1::WatchBreakerTransitionsRequest { target, caller, past, filter } = request.into_inner();
+        if past > pages::MOST.unsigned_abs() {
+            return Err(status::invalid_field("past", &format!("must be at most {}", pages::MOST)));
         }
+        let wanted = pages::filter::<v1::BreakerTransition>(&filter)?;
         // Followed before the past is read: what comes in between is told twice by the sources and once here.
         let live = self.fleet.live();
         let filter = TransitionFilter {
@@ -232,8 +263,9 @@ impl BreakerService for BreakerApi {
         let mut old = self.store.transitions(filter).await.map_err(|error| status::store(&error))?;
         old.reverse();
         let last = old.last().map_or(0, |stored| stored.id);
-        let wanted = Wanted { target, caller, namespace: String::new() };
-        let past = stream::iter(old.iter().map(transition_wire).map(Ok).collect::<Vec<_>>());
+        let wanted = Wanted { target, caller, namespace: String::new(), filter: wanted };
+        let old = old.iter().map(transition_wire).filter(|transition| wanted.filter.admits(transition));
+        let past = stream::iter(old.map(Ok).collect::<Vec<_>>());
         let shutdown = self.shutdown.clone();
         let state = Some((live, shutdown, wanted));
         let live = stream::unfold(state, move |state| async move {
@@ -242,7 +274,7 @@ impl BreakerService for BreakerApi {
                 let begun = shutdown.begun();
                 tokio::select! {
                     next = live.recv() => match next {
-                        Ok(transition) if wanted.fits(transition.key.as_ref()) && (transition.id == 0 || transition.id > last) => {
+                        Ok(transition) if wanted.fits(transition.key.as_ref(), transition.as_ref()) && (transition.id == 0 || transition.id > last) => {
                             let event = Ok(v1::BreakerTransition::clone(&transition));
                             return Some((event, Some((live, shutdown, wanted))));
                         }

@@ -4,6 +4,7 @@ use fusebox_proto::v1::{self, fleet_service_server::FleetService};
 use tonic::{Request, Response, Status};
 
 use super::{
+    pages::{self, Named},
     status,
     watch::{Event, Events, follow},
 };
@@ -42,15 +43,36 @@ impl FleetApi {
 
 #[tonic::async_trait]
 impl FleetService for FleetApi {
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        let v1::ListServicesRequest { page_size, page_token, filter } = request.into_inner();
+        let filter = pages::filter::<v1::Service>(&filter)?;
+        let page = Named::new(page_size, page_token, "services/")?;
+        let all = self.view().await?.services();
+        let (services, next_page_token) = page.of(&all, |service| filter.admits(service));
+        Ok(Response::new(v1::ListServicesResponse { services, next_page_token }))
+    }
+
+    async fn get_service(&self, request: Request<v1::GetServiceRequest>) -> Result<Response<v1::Service>, Status> {
+        let v1::GetServiceRequest { name } = request.into_inner();
+        let found = self.view().await?.services().remove(&name);
+        found.map(Response::new).ok_or_else(|| status::not_found("service", &name))
+    }
+
     async fn list_instances(
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
-        let v1::ListInstancesRequest { service } = request.into_inner();
+        let v1::ListInstancesRequest { service, page_size, page_token, filter } = request.into_inner();
+        let filter = pages::filter::<v1::Instance>(&filter)?;
+        let page = Named::new(page_size, page_token, "services/")?;
         let view = self.view().await?;
-        let fits = |instance: &&v1::Instance| service.is_empty() || instance.service == service;
-        let instances = view.instances.values().filter(fits).cloned().collect();
-        Ok(Response::new(v1::ListInstancesResponse { instances }))
+        let fits = |instance: &v1::Instance| service.is_empty() || instance.service == service;
+        let (instances, next_page_token) =
+            page.of(&view.instances, |instance| fits(instance) && filter.admits(instance));
+        Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token }))
     }
 
     async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
@@ -65,7 +87,8 @@ impl FleetService for FleetApi {
         &self,
         request: Request<v1::WatchFleetRequest>,
     ) -> Result<Response<Self::WatchFleetStream>, Status> {
-        let v1::WatchFleetRequest { service } = request.into_inner();
+        let v1::WatchFleetRequest { service, filter } = request.into_inner();
+        let filter = pages::filter::<v1::Instance>(&filter)?;
         self.view().await?;
         let pick = move |view: &View| {
             view.instances
@@ -77,6 +100,7 @@ impl FleetService for FleetApi {
                     shown.limits.iter_mut().for_each(|limit| limit.wanted_per_second = None);
                     (name.clone(), shown)
                 })
+                .filter(|(_, shown)| filter.admits(shown))
                 .collect()
         };
         let render = |event| {

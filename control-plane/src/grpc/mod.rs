@@ -3,6 +3,7 @@
 pub mod breakers;
 mod caller;
 pub mod fleet;
+mod pages;
 pub mod policies;
 mod requests;
 pub mod status;

@@ -8,7 +8,9 @@ use fusebox_policy::Invalid;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{policies::RollbackError, recovery::AdoptError, sessions::admission::Busy, store::StoreError};
+use crate::{
+    filter::FilterError, policies::RollbackError, recovery::AdoptError, sessions::admission::Busy, store::StoreError,
+};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "fusebox";
@@ -64,6 +66,31 @@ pub fn invalid_field(field: &str, reason: &str) -> Status {
     details.set_error_info("FIELD_INVALID", DOMAIN, HashMap::new());
     details.add_bad_request_violation(field, short(reason));
     Status::with_error_details(Code::InvalidArgument, short(&format!("{field}: {reason}")), details)
+}
+
+/// A filter that can't be read.
+#[must_use]
+pub(crate) fn filter(error: &FilterError) -> Status {
+    let mut details = ErrorDetails::new();
+    let metadata = HashMap::from([("position".to_owned(), error.position.to_string())]);
+    details.set_error_info("FILTER_INVALID", DOMAIN, metadata);
+    details.add_bad_request_violation("filter", short(&error.to_string()));
+    Status::with_error_details(Code::InvalidArgument, short(&format!("filter: {error}")), details)
+}
+
+/// A watch begins further back than is remembered.
+#[must_use]
+pub(crate) fn compacted(from: u64, oldest: u64) -> Status {
+    let message =
+        format!("{from} is too far back: the oldest that can be begun from is {oldest}; read everything anew");
+    with(Code::OutOfRange, message, "REVISION_COMPACTED", &[("oldest", &oldest.to_string())])
+}
+
+/// A watch begins where the server has not been.
+#[must_use]
+pub(crate) fn revision_unknown(from: u64, newest: u64) -> Status {
+    let message = format!("{from} has not been reached: the newest is {newest}; read everything anew");
+    with(Code::OutOfRange, message, "REVISION_UNKNOWN", &[("newest", &newest.to_string())])
 }
 
 /// Something is not there.

@@ -19,8 +19,8 @@ pub use reconcile::reconcile;
 
 use crate::store::{Applied, Loaded, StoreError, StoreHandle, StoredPolicy};
 
-/// Changes that are remembered for differences. Whoever is further behind gets everything.
-const LOG: usize = 1024;
+/// Changes that are remembered for differences when nothing else is said. Whoever is further behind gets everything.
+pub const REMEMBERED: usize = 1024;
 /// Earlier snapshots that are kept for readers that are between two pages.
 const RECENT: usize = 16;
 
@@ -39,6 +39,8 @@ pub struct Snapshot {
     log: VecDeque<(Revision, Arc<StoredPolicy>)>,
     /// The log holds every change after this revision.
     log_from: Revision,
+    /// Changes that the log holds at most.
+    remembered: usize,
 }
 
 /// What became of one policy since some revision.
@@ -86,15 +88,22 @@ impl Snapshot {
         Some(changes)
     }
 
+    /// The earliest revision that [`Self::delta_from`] can begin at.
+    #[must_use]
+    pub const fn oldest(&self) -> Revision {
+        self.log_from
+    }
+
     /// What changed since an earlier snapshot, however much earlier.
     #[must_use]
     pub fn delta_since(&self, earlier: &Self) -> Vec<Change> {
         self.delta_from(earlier.revision).unwrap_or_else(|| diff::diff(&earlier.policies, &self.policies))
     }
 
-    fn load(store_id: &str, loaded: Loaded) -> Self {
+    fn load(store_id: &str, remembered: usize, loaded: Loaded) -> Self {
         let Loaded { revision, seen, policies } = loaded;
-        Self { store_id: store_id.to_owned(), revision, seen, policies, log: VecDeque::new(), log_from: revision }
+        let (store_id, log) = (store_id.to_owned(), VecDeque::new());
+        Self { store_id, revision, seen, policies, log, log_from: revision, remembered }
     }
 
     /// The snapshot after this one.
@@ -102,7 +111,7 @@ impl Snapshot {
         let Loaded { revision, seen, policies } = loaded;
         if revision > self.revision && self.regressed().is_some() {
             // Whoever runs something of before the recovery runs what this log knows nothing of: everybody gets everything.
-            return Self::load(&self.store_id, Loaded { revision, seen, policies });
+            return Self::load(&self.store_id, self.remembered, Loaded { revision, seen, policies });
         }
         let mut log = self.log.clone();
         let mut log_from = self.log_from;
@@ -116,12 +125,13 @@ impl Snapshot {
             .collect();
         changes.sort_by_key(|(revision, _)| *revision);
         log.extend(changes);
-        while log.len() > LOG {
+        while log.len() > self.remembered {
             if let Some((forgotten, _)) = log.pop_front() {
                 log_from = forgotten;
             }
         }
-        Self { store_id: self.store_id.clone(), revision, seen, policies, log, log_from }
+        let (store_id, remembered) = (self.store_id.clone(), self.remembered);
+        Self { store_id, revision, seen, policies, log, log_from, remembered }
     }
 }
 
@@ -139,7 +149,15 @@ impl Hub {
     /// # Errors
     /// What the store says.
     pub async fn start(store: &StoreHandle) -> Result<Self, StoreError> {
-        let snapshot = Arc::new(Snapshot::load(store.store_id(), store.load().await?));
+        Self::start_remembering(store, REMEMBERED).await
+    }
+
+    /// The same with another number of changes that are remembered.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn start_remembering(store: &StoreHandle, changes: usize) -> Result<Self, StoreError> {
+        let snapshot = Arc::new(Snapshot::load(store.store_id(), changes, store.load().await?));
         Ok(Self {
             cell: Arc::new(watch::Sender::new(Arc::clone(&snapshot))),
             recent: Arc::new(Mutex::new(VecDeque::from([snapshot]))),

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
 mod levers;
+mod lists;
 mod server;

@@ -8,9 +8,12 @@ use fusebox_control_plane::{
     shutdown::Shutdown,
     store::{StoreHandle, memory::MemoryStore},
 };
-use fusebox_proto::v1::breaker_service_client::BreakerServiceClient;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use fusebox_proto::{
+    sync::v1::{self as sync, sync_request::Message as Up, sync_service_client::SyncServiceClient},
+    v1::{breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -35,6 +38,31 @@ impl Server {
 
     pub(crate) fn breakers(&self) -> BreakerServiceClient<Channel> {
         BreakerServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel.clone())
+    }
+
+    /// A replica of a service that stays connected as long as what is returned lives.
+    pub(crate) async fn replica(&self, service: &str, instance: &str, zone: &str) -> mpsc::Sender<sync::SyncRequest> {
+        let hello = sync::Hello {
+            protocol: 1,
+            namespace: "default".to_owned(),
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            incarnation: 1,
+            zone: zone.to_owned(),
+            ..sync::Hello::default()
+        };
+        let (up, messages) = mpsc::channel(64);
+        up.send(sync::SyncRequest { message: Some(Up::Hello(hello)) }).await.unwrap();
+        let mut client = SyncServiceClient::new(self.channel.clone());
+        let mut down = client.sync(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        // Welcomed: it is counted from here on.
+        down.message().await.unwrap().unwrap();
+        tokio::spawn(async move { while let Ok(Some(_)) = down.message().await {} });
+        up
     }
 }
 

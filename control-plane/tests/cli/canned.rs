@@ -108,7 +108,7 @@ impl breakers::BreakerService for Canned {
     type WatchBreakerTransitionsStream = Events<v1::BreakerTransition>;
 
     async fn list_breakers(&self, _: Request<v1::ListBreakersRequest>) -> Answer<v1::ListBreakersResponse> {
-        Ok(Response::new(v1::ListBreakersResponse { breakers: vec![self.now()] }))
+        Ok(Response::new(v1::ListBreakersResponse { breakers: vec![self.now()], ..Default::default() }))
     }
 
     async fn get_breaker(&self, _: Request<v1::GetBreakerRequest>) -> Answer<v1::Breaker> {
@@ -181,7 +181,10 @@ impl breakers::BreakerService for Canned {
     }
 
     async fn list_overrides(&self, _: Request<v1::ListOverridesRequest>) -> Answer<v1::ListOverridesResponse> {
-        Ok(Response::new(v1::ListOverridesResponse { overrides: self.now().r#override.into_iter().collect() }))
+        Ok(Response::new(v1::ListOverridesResponse {
+            overrides: self.now().r#override.into_iter().collect(),
+            ..Default::default()
+        }))
     }
 
     async fn list_breaker_transitions(
@@ -219,7 +222,24 @@ impl fleet::FleetService for Canned {
             sdk_version: "0.1.0".to_owned(),
             ..v1::Instance::default()
         };
-        Ok(Response::new(v1::ListInstancesResponse { instances: (1..=3).map(replica).collect() }))
+        Ok(Response::new(v1::ListInstancesResponse { instances: (1..=3).map(replica).collect(), ..Default::default() }))
+    }
+
+    async fn list_services(&self, _: Request<v1::ListServicesRequest>) -> Answer<v1::ListServicesResponse> {
+        let service = v1::Service {
+            name: "services/service-a".to_owned(),
+            service: "service-a".to_owned(),
+            instances: 3,
+            behind: 2,
+            revisions: [(41, 1), (42, 1), (43, 1)].into(),
+            targets: vec!["service-b".to_owned()],
+            ..v1::Service::default()
+        };
+        Ok(Response::new(v1::ListServicesResponse { services: vec![service], ..Default::default() }))
+    }
+
+    async fn get_service(&self, _: Request<v1::GetServiceRequest>) -> Answer<v1::Service> {
+        Err(Status::not_found("no such service"))
     }
 
     async fn get_instance(&self, _: Request<v1::GetInstanceRequest>) -> Answer<v1::Instance> {

@@ -186,3 +186,15 @@ async fn an_older_server_is_told_apart_from_a_missing_thing() {
     ask(&server, "get policies").await.exits(1).says("does not know this request");
     ask(&server, "version --server").await.exits(0).prints("server 9.9.9");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_summed_up_over_their_replicas() {
+    let server = Canned::start().await;
+    ask(&server, "get services").await.exits(0).prints("41:1, 42:1, 43:1").prints("service-b");
+    assert_eq!(ask(&server, "get svc -o name").await.out, "service/service-a\n");
+    let one = ask(&server, "get service service-a -o json").await.exits(0).json();
+    assert_eq!((&one["behind"], &one["targets"]), (&json!(2), &json!(["service-b"])));
+    ask(&server, "get service servce-a").await.exits(3).says("did you mean \"service-a\"?");
+    ask(&server, "describe service service-a").await.exits(0).prints("3, 2 behind").prints("a-2");
+    ask(&server, "get services -w").await.exits(2);
+}

@@ -238,3 +238,25 @@ async fn an_override_for_a_target_that_nobody_calls_yet_is_kept() {
     server.run("breaker release service-b --reason done").await.exits(3);
     server.run("breaker force-open service-b --for 8d --reason long").await.exits(5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_narrowed_by_labels_and_filters() {
+    let server = Served::start().await;
+    let labelled =
+        |name: &str, labels: &str| manifest(name, name, "1s").replace("spec:", &format!("  labels: {labels}\nspec:"));
+    let text = format!("{}---\n{}", labelled("a", "{ team: payments }"), labelled("b", "{ team: search, old: 'yes' }"));
+    server.read(&text, "apply").await.exits(0);
+    assert_eq!(server.run("get policies -l team=payments -q").await.exits(0).out, "a\n");
+    assert_eq!(server.run("get policies -l team,!old -q").await.exits(0).out, "a\n");
+    assert_eq!(server.run("get policies -l team!=payments -q").await.exits(0).out, "b\n");
+    let filter = |text: &str| {
+        let args = ["get", "policies", "-q", "--address", &server.address, "--filter", text].map(str::to_owned);
+        async move { fusebox(&args.each_ref().map(String::as_str)).await }
+    };
+    assert_eq!(filter("target = b OR target = c").await.exits(0).out, "b\n");
+    filter("targt = b").await.exits(5).says("at 1: there is no field targt: did you mean target?");
+    server.run("get policies a -l team=x").await.exits(2).says("either names or a selection");
+    server.run("get breakers -l team=x").await.exits(2).says("breakers have no labels");
+    server.run("get instances -l team=x").await.exits(0).says("no instances found");
+    server.run("events --filter id>0").await.exits(0);
+}

@@ -29,7 +29,12 @@ async fn revisions_are_read_in_pages() {
     }
     let (mut read, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListPolicyRevisionsRequest { name: name("b"), page_size: 2, page_token };
+        let request = v1::ListPolicyRevisionsRequest {
+            name: name("b"),
+            page_size: 2,
+            page_token,
+            ..v1::ListPolicyRevisionsRequest::default()
+        };
         let page = server.client.list_policy_revisions(request).await.unwrap().into_inner();
         read.extend(page.revisions.iter().map(|own| own.revision));
         page_token = page.next_page_token;

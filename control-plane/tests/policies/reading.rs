@@ -42,6 +42,53 @@ async fn a_reader_that_is_too_slow_is_told_to_begin_again() {
 }
 
 #[tokio::test]
+async fn a_list_shows_what_its_filter_admits_in_full_pages() {
+    let mut server = with_policies(6).await;
+    let labels = [("team".to_owned(), "payments".to_owned())];
+    for id in ["p01", "p03", "p05"] {
+        server.update(v1::Policy { labels: labels.clone().into(), ..timeout(id, id, 1) }).await.unwrap();
+    }
+    let mut request = v1::ListPoliciesRequest {
+        parent: "namespaces/-".to_owned(),
+        page_size: 2,
+        filter: "labels.team = payments AND target = p*".to_owned(),
+        ..v1::ListPoliciesRequest::default()
+    };
+    let first = server.client.list_policies(request.clone()).await.unwrap().into_inner();
+    assert_eq!(ids(&first), ["p01", "p03"]);
+    request.page_token = first.next_page_token;
+    let second = server.client.list_policies(request.clone()).await.unwrap().into_inner();
+    assert_eq!((ids(&second), second.next_page_token.as_str()), (vec!["p05"], ""));
+
+    request.filter = "labels.team = payments AND targt = x".to_owned();
+    let (code, reason, details) = refusal(server.client.list_policies(request).await);
+    assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FILTER_INVALID"));
+    assert_eq!(details.error_info().unwrap().metadata["position"], "28");
+    assert_eq!(fields(&details), ["filter"]);
+}
+
+#[tokio::test]
+async fn a_history_is_filtered_across_pages() {
+    let mut server = with_policies(1).await;
+    for round in 2..=9 {
+        server.update(timeout("p00", "t0", round)).await.unwrap();
+    }
+    server.rollback("p00", 0).await.unwrap();
+    let request = |filter: &str, page_size| v1::ListPolicyRevisionsRequest {
+        name: crate::server::name("p00"),
+        filter: filter.to_owned(),
+        page_size,
+        ..v1::ListPolicyRevisionsRequest::default()
+    };
+    let found = server.client.list_policy_revisions(request("action = CREATE", 1)).await.unwrap().into_inner();
+    assert_eq!(found.revisions.iter().map(|own| own.revision).collect::<Vec<_>>(), [1]);
+    assert_eq!(found.next_page_token, "");
+    let found = server.client.list_policy_revisions(request("revision < 9", 2)).await.unwrap().into_inner();
+    assert_eq!(found.revisions.iter().map(|own| own.revision).collect::<Vec<_>>(), [8, 7]);
+    assert_eq!(found.next_page_token, "7");
+}
+
+#[tokio::test]
 async fn a_list_is_of_one_namespace_or_of_all_in_order() {
     let mut server = with_policies(1).await;
     // "a-b" comes before "a/" as text, and after "a" as a name.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
     grpc::policies::PolicyApi,
-    hub::Hub,
+    hub::{Hub, REMEMBERED},
     policies::Policies,
     shutdown::Shutdown,
     store::{StoreHandle, sqlite::SqliteStore},
@@ -31,12 +31,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::start_in(tempfile::tempdir().unwrap(), REMEMBERED).await
     }
 
-    async fn start_in(folder: TempDir) -> Self {
+    /// With another length of memory for watches that resume.
+    pub(crate) async fn start_remembering(changes: usize) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), changes).await
+    }
+
+    async fn start_in(folder: TempDir, changes: usize) -> Self {
         let store: StoreHandle = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
-        let hub = Hub::start(&store).await.unwrap();
+        let hub = Hub::start_remembering(&store, changes).await.unwrap();
         let shutdown = Shutdown::new();
         let api = PolicyApi::new(Policies::new(store, hub.clone()), shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -59,7 +64,7 @@ impl Server {
         drop((client, hub));
         shutdown.begin();
         tokio::time::timeout(LIMIT, task).await.unwrap().unwrap();
-        Self::start_in(folder).await
+        Self::start_in(folder, REMEMBERED).await
     }
 
     pub(crate) async fn create(&mut self, id: &str, policy: v1::Policy) -> Result<v1::Policy, Status> {
@@ -108,7 +113,7 @@ impl Server {
         page_token: &str,
     ) -> Result<v1::ListPoliciesResponse, Status> {
         let (parent, page_token) = (parent.to_owned(), page_token.to_owned());
-        let request = v1::ListPoliciesRequest { parent, page_size, page_token };
+        let request = v1::ListPoliciesRequest { parent, page_size, page_token, ..v1::ListPoliciesRequest::default() };
         self.client.list_policies(request).await.map(tonic::Response::into_inner)
     }
 

@@ -5,12 +5,23 @@ use tonic::{Code, Status, Streaming};
 
 use crate::server::{LIMIT, Server, name, refusal, timeout};
 
+#[derive(Debug)]
 struct Watch(Streaming<v1::WatchPoliciesResponse>);
 
 impl Watch {
     async fn start(server: &mut Server, parent: &str) -> Self {
-        let request = v1::WatchPoliciesRequest { parent: parent.to_owned() };
-        Self(server.client.watch_policies(request).await.unwrap().into_inner())
+        let parent = parent.to_owned();
+        Self::ask(server, v1::WatchPoliciesRequest { parent, ..v1::WatchPoliciesRequest::default() }).await.unwrap()
+    }
+
+    async fn ask(server: &mut Server, request: v1::WatchPoliciesRequest) -> Result<Self, Status> {
+        Ok(Self(server.client.watch_policies(request).await?.into_inner()))
+    }
+
+    async fn from(server: &mut Server, revision: u64) -> Result<Self, Status> {
+        let parent = "namespaces/-".to_owned();
+        let request = v1::WatchPoliciesRequest { parent, from_revision: revision, ..Default::default() };
+        Self::ask(server, request).await
     }
 
     async fn next(&mut self) -> Result<Option<Event>, Status> {
@@ -49,6 +60,62 @@ async fn a_watch_tells_what_is_there_then_what_changes() {
     assert_eq!(told(&watch.until(4).await), ["-b", "=4"]);
     server.rollback("b", 0).await.unwrap();
     assert_eq!(told(&watch.until(5).await), ["b@5", "=5"]);
+}
+
+#[tokio::test]
+async fn a_watch_that_was_cut_off_goes_on_from_its_last_mark() {
+    let mut server = Server::start().await;
+    server.apply(vec![timeout("a", "ta", 1), timeout("b", "tb", 1), timeout("c", "tc", 1)], false).await.unwrap();
+    server.update(timeout("a", "ta", 2)).await.unwrap();
+    server.delete("b").await.unwrap();
+    server.update(timeout("a", "ta", 3)).await.unwrap();
+    let mut watch = Watch::from(&mut server, 3).await.unwrap();
+    assert_eq!(told(&watch.until(6).await), ["-b", "a@6", "=6"], "each once, and nothing of what did not change");
+    server.update(timeout("c", "tc", 2)).await.unwrap();
+    assert_eq!(told(&watch.until(7).await), ["c@7", "=7"]);
+    let mut present = Watch::from(&mut server, 7).await.unwrap();
+    assert_eq!(told(&present.until(7).await), ["=7"]);
+}
+
+#[tokio::test]
+async fn a_watch_from_what_is_forgotten_or_not_yet_there_is_refused() {
+    let mut server = Server::start_remembering(2).await;
+    for round in 1..=4 {
+        server.apply(vec![timeout("a", "ta", round)], false).await.unwrap();
+    }
+    let (code, reason, details) = refusal(Watch::from(&mut server, 1).await);
+    assert_eq!((code, reason.as_str()), (Code::OutOfRange, "REVISION_COMPACTED"));
+    assert_eq!(details.error_info().unwrap().metadata["oldest"], "2");
+    assert_eq!(told(&Watch::from(&mut server, 2).await.unwrap().until(4).await), ["a@4", "=4"]);
+    let (code, reason, _) = refusal(Watch::from(&mut server, 5).await);
+    assert_eq!((code, reason.as_str()), (Code::OutOfRange, "REVISION_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn a_watch_with_a_filter_tells_what_comes_into_it_and_what_leaves_it() {
+    let mut server = Server::start().await;
+    let labelled = |id: &str, team: &str, seconds: i64| v1::Policy {
+        labels: [("team".to_owned(), team.to_owned())].into(),
+        ..timeout(id, &format!("t{id}"), seconds)
+    };
+    server.apply(vec![labelled("a", "x", 1), labelled("b", "y", 1)], false).await.unwrap();
+    let request = v1::WatchPoliciesRequest {
+        parent: "namespaces/-".to_owned(),
+        filter: "labels.team = x".to_owned(),
+        ..v1::WatchPoliciesRequest::default()
+    };
+    let mut watch = Watch::ask(&mut server, request.clone()).await.unwrap();
+    assert_eq!(told(&watch.until(2).await), ["a@1", "=2"]);
+    server.update(labelled("b", "y", 2)).await.unwrap();
+    assert_eq!(told(&watch.until(3).await), ["=3"]);
+    server.update(labelled("b", "x", 2)).await.unwrap();
+    assert_eq!(told(&watch.until(4).await), ["b@4", "=4"]);
+    server.update(labelled("a", "y", 1)).await.unwrap();
+    assert_eq!(told(&watch.until(5).await), ["-a", "=5"]);
+    // Who resumes is told of all that is out by now: it may hold it.
+    let resumed = v1::WatchPoliciesRequest { from_revision: 2, ..request };
+    let mut watch = Watch::ask(&mut server, resumed).await.unwrap();
+    assert_eq!(told(&watch.until(5).await), ["b@4", "-a", "=5"]);
 }
 
 #[tokio::test]

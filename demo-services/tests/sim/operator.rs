@@ -102,8 +102,10 @@ async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
                 .list_instances(v1::ListInstancesRequest::default())
                 .await?
                 .into_inner();
-            let listed =
-                BreakerServiceClient::new(channel()).list_overrides(v1::ListOverridesRequest {}).await?.into_inner();
+            let listed = BreakerServiceClient::new(channel())
+                .list_overrides(v1::ListOverridesRequest::default())
+                .await?
+                .into_inner();
             let newest = listed.overrides.into_iter().next_back().unwrap_or_default();
             Ok(Taken::Overrides {
                 acknowledged: newest.acknowledged,

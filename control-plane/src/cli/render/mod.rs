@@ -7,6 +7,7 @@ mod instance;
 mod over;
 mod policy;
 mod revision;
+mod service;
 mod transition;
 
 pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, local_word};
@@ -14,6 +15,7 @@ pub(crate) use instance::{share, state as instance_state, wanted};
 pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;
 use serde_json::Value;
+pub(crate) use service::counts;
 
 use super::{
     failure::Failure,

@@ -3,7 +3,7 @@
 mod follow;
 mod mask;
 
-use follow::{Events, follow};
+use follow::{Events, Wanted, follow};
 use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults};
 use fusebox_proto::{
     parse_policy_name,
@@ -12,9 +12,10 @@ use fusebox_proto::{
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{caller, requests, status};
+use super::{caller, pages, requests, status};
 use crate::{
     caller::Caller,
+    filter::Filter,
     fleet::check_reason,
     policies::Policies,
     recovery::Adopted,
@@ -25,8 +26,6 @@ use crate::{
     },
 };
 
-/// Pages are of this size when nothing is said, and never larger than the other.
-const PAGE: (i32, i32) = (100, 1000);
 /// Policies in one ApplyPolicies.
 const MOST_APPLIED: usize = 1000;
 /// Longest message of a change.
@@ -104,14 +103,6 @@ fn policy_name(text: &str) -> Result<(Namespace, PolicyName), Status> {
     parse_policy_name(text).map_err(|invalid| bad(invalid.under("name")))
 }
 
-fn page_size(asked: i32) -> Result<usize, Status> {
-    match asked {
-        0 => Ok(PAGE.0 as usize),
-        1.. => Ok(asked.min(PAGE.1) as usize),
-        _ => Err(status::invalid_field("page_size", "must not be negative")),
-    }
-}
-
 fn optional(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -143,8 +134,8 @@ fn each(applied: &Applied) -> v1::ApplyPoliciesResponse {
     v1::ApplyPoliciesResponse { results: applied.results.iter().map(result).collect(), revision: applied.revision.0 }
 }
 
-fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>) -> bool {
-    namespace.is_none_or(|namespace| stored.policy.namespace == *namespace)
+fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>, filter: &Filter) -> bool {
+    namespace.is_none_or(|namespace| stored.policy.namespace == *namespace) && filter.admits(&stored.wire)
 }
 
 #[tonic::async_trait]
@@ -184,16 +175,17 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let v1::ListPoliciesRequest { parent: namespace, page_size: size, page_token } = request.into_inner();
+        let v1::ListPoliciesRequest { parent: namespace, page_size, page_token, filter } = request.into_inner();
         let namespace = parent(&namespace)?;
-        let size = page_size(size)?;
+        let size = pages::size(page_size)?;
+        let filter = pages::filter::<v1::Policy>(&filter)?;
         let (snapshot, skip) = match optional(page_token) {
             None => (self.policies.hub().current(), 0),
             Some(token) => {
                 let (revision, place) = token
                     .split_once('.')
                     .and_then(|(revision, place)| Some((revision.parse().ok()?, place.parse::<usize>().ok()?)))
-                    .ok_or_else(|| status::invalid_field("page_token", "is not one of this method"))?;
+                    .ok_or_else(pages::foreign)?;
                 let snapshot =
                     self.policies.hub().at(Revision(revision)).ok_or_else(|| {
                         status::aborted("policies have changed too often between two pages: begin again")
@@ -201,8 +193,8 @@ impl PolicyService for PolicyApi {
                 (snapshot, place)
             }
         };
-        let mut rest =
-            snapshot.policies.iter().enumerate().skip(skip).filter(|(_, stored)| shows(stored, namespace.as_ref()));
+        let shows = |stored: &StoredPolicy| shows(stored, namespace.as_ref(), &filter);
+        let mut rest = snapshot.policies.iter().enumerate().skip(skip).filter(|(_, stored)| shows(stored));
         let policies = rest.by_ref().take(size).map(|(_, stored)| stored.wire.clone()).collect();
         let next_page_token =
             rest.next().map_or_else(String::new, |(place, _)| format!("{}.{place}", snapshot.revision));
@@ -296,29 +288,35 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ListPolicyRevisionsRequest>,
     ) -> Result<Response<v1::ListPolicyRevisionsResponse>, Status> {
-        let v1::ListPolicyRevisionsRequest { name: full_name, page_size: size, page_token } = request.into_inner();
+        let v1::ListPolicyRevisionsRequest { name: full_name, page_size, page_token, filter } = request.into_inner();
         let (namespace, name) = policy_name(&full_name)?;
-        let size = page_size(size)?;
-        let before = match optional(page_token) {
-            None => None,
-            Some(token) => Some(Revision(
-                token.parse().map_err(|_| status::invalid_field("page_token", "is not one of this method"))?,
-            )),
-        };
+        let size = pages::size(page_size)?;
+        let filter = pages::filter::<v1::PolicyRevision>(&filter)?;
+        let mut before = pages::number(&page_token)?.map(Revision);
         let limit = u32::try_from(size + 1).unwrap_or(u32::MAX);
-        let mut stored =
-            self.policies.revisions(namespace, name, before, limit).await.map_err(|error| status::store(&error))?;
-        if stored.is_empty() && before.is_none() {
-            return Err(status::not_found("policy", &full_name));
+        let mut revisions = Vec::new();
+        loop {
+            let stored = self.policies.revisions(namespace.clone(), name.clone(), before, limit).await;
+            let stored = stored.map_err(|error| status::store(&error))?;
+            if stored.is_empty() && before.is_none() {
+                return Err(status::not_found("policy", &full_name));
+            }
+            let is_last = stored.len() <= size;
+            for own in stored.into_iter().map(revision) {
+                if revisions.len() == size {
+                    let next_page_token = before.map(|last| last.to_string()).unwrap_or_default();
+                    return Ok(Response::new(v1::ListPolicyRevisionsResponse { revisions, next_page_token }));
+                }
+                before = Some(Revision(own.revision));
+                if filter.admits(&own) {
+                    revisions.push(own);
+                }
+            }
+            if is_last {
+                let next_page_token = String::new();
+                return Ok(Response::new(v1::ListPolicyRevisionsResponse { revisions, next_page_token }));
+            }
         }
-        let more = stored.len() > size;
-        stored.truncate(size);
-        let next_page_token = match stored.last() {
-            Some(last) if more => last.revision.to_string(),
-            Some(_) | None => String::new(),
-        };
-        let revisions = stored.into_iter().map(revision).collect();
-        Ok(Response::new(v1::ListPolicyRevisionsResponse { revisions, next_page_token }))
     }
 
     async fn rollback_policy(
@@ -369,9 +367,13 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::WatchPoliciesRequest>,
     ) -> Result<Response<Self::WatchPoliciesStream>, Status> {
-        let v1::WatchPoliciesRequest { parent: namespace } = request.into_inner();
-        let namespace = parent(&namespace)?;
-        Ok(Response::new(follow(self.policies.hub().subscribe(), namespace, self.shutdown.clone())))
+        let v1::WatchPoliciesRequest { parent: namespace, filter, from_revision } = request.into_inner();
+        let wanted = Wanted {
+            namespace: parent(&namespace)?,
+            filter: pages::filter::<v1::Policy>(&filter)?,
+            from: (from_revision > 0).then_some(Revision(from_revision)),
+        };
+        follow(self.policies.hub().subscribe(), wanted, self.shutdown.clone()).map(Response::new)
     }
 }
 
