@@ -63,6 +63,8 @@ pub enum ServeError {
 
 /// How long open streams may take to end. A connection that never speaks would take for ever.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the record of the last decisions may take to be written.
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// PINGs find peers that have vanished without a word.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// An SDK needs one stream and a command line a few.
@@ -169,6 +171,7 @@ where
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));
+    let decided = fleet.clone();
     let context = Context { fleet, policies: policies.clone(), admission, shutdown: shutdown.clone(), version };
     let sync_api = SyncServiceServer::new(SyncApi::new(context))
         .max_decoding_message_size(SDK_MESSAGE)
@@ -227,5 +230,8 @@ where
     // A transport that ends by itself takes everything else with it.
     shutdown.begin();
     reconciler.abort();
+    if tokio::time::timeout(WRITE_WITHIN, decided.written()).await.is_err() {
+        tracing::warn!("what was decided last could not be written in time");
+    }
     Ok(())
 }

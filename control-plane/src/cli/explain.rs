@@ -31,7 +31,7 @@ pub struct ExplainArgs {
 pub(super) async fn explain(session: &Session, args: ExplainArgs) -> Result<(), Failure> {
     let (_, name) = Wanted::one(&args.what, &[Kind::Breakers])?;
     let server = session.server().await?;
-    let mut all = fetch::breakers(&server, session.given_namespace(), "").await?;
+    let mut all = fetch::breakers_and_gone(&server, session.given_namespace()).await?;
     let caller = |breaker: &v1::Breaker| breaker.key.as_ref().map(|key| key.caller.clone()).unwrap_or_default();
     all.retain(|one| args.service.as_ref().is_none_or(|wanted| *wanted == caller(one)));
     let mut found = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn explain(session: &Session, args: ExplainArgs) -> Result<(), 
             Ok(answer) => found.push(answer.into_inner()),
             Err(status) => {
                 let failure = Failure::to(format!("explain \"{}\"", one.id()))(status);
-                // Its last replica has gone since the list was made.
+                // Its last replica has gone since the list was made, and nothing was ever decided about it.
                 if failure.class != Class::NotFound {
                     return Err(failure);
                 }
@@ -77,6 +77,8 @@ fn decision(one: &BreakerDecision) -> Value {
         "from": render::fleet_word(one.from),
         "to": render::fleet_word(one.to),
         "cause": one.cause,
+        "term": one.term,
+        "rev": one.rev,
         "guard": one.guard,
         "detail": one.detail,
         "evidence": one.evidence.as_ref().map(render::evidence),
@@ -94,7 +96,7 @@ fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
         text.push_str(&format!("\nThe control plane is {}{why} for another {left}: it opens nothing", answer.mode));
     }
     if answer.decisions.is_empty() {
-        text.push_str("\nNothing has been decided about it since its replicas connected.");
+        text.push_str("\nNothing that was decided about it is remembered.");
         return text;
     }
     let rows: Vec<_> = answer
@@ -114,6 +116,7 @@ fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
             vec![
                 span::cell(one.since.as_ref()),
                 what,
+                if one.rev > 0 { format!("{}/{}", one.term, one.rev) } else { "-".to_owned() },
                 one.cause.clone(),
                 render::or_dash(&held),
                 render::or_dash(&one.detail),
@@ -121,7 +124,7 @@ fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
             ]
         })
         .collect();
-    let header = ["AGO", "DECISION", "CAUSE", "HELD BACK BY", "NUMBERS", "WITNESSES (FAILURES/CALLS)"];
+    let header = ["AGO", "DECISION", "TERM/REV", "CAUSE", "HELD BACK BY", "NUMBERS", "WITNESSES (FAILURES/CALLS)"];
     text.push('\n');
     text.push_str(&output::columns((!args.no_headers).then_some(&header), &rows, &[]).0);
     text

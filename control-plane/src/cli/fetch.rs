@@ -81,12 +81,27 @@ fn not_found(what: String, typed: &str, known: &[&str], otherwise: &str) -> Fail
 
 /// The breakers that a filter admits, of one namespace if one is given.
 pub(crate) async fn breakers(server: &Server, namespace: Option<&str>, filter: &str) -> Result<Vec<Breaker>, Failure> {
+    list_breakers(server, namespace, filter, false).await
+}
+
+/// All breakers, of one namespace if one is given, and those that nobody holds any more and of which the server can tell.
+pub(crate) async fn breakers_and_gone(server: &Server, namespace: Option<&str>) -> Result<Vec<Breaker>, Failure> {
+    list_breakers(server, namespace, "", true).await
+}
+
+async fn list_breakers(
+    server: &Server,
+    namespace: Option<&str>,
+    filter: &str,
+    include_gone: bool,
+) -> Result<Vec<Breaker>, Failure> {
     let page = async |page_token| {
         let request = v1::ListBreakersRequest {
             namespace: namespace.unwrap_or_default().to_owned(),
             page_size: PAGE,
             page_token,
             filter: filter.to_owned(),
+            include_gone,
             ..Default::default()
         };
         let answer = server.breakers().list_breakers(request).await?.into_inner();

@@ -4,6 +4,7 @@
 //! which decides. Commands come in through one bounded channel; verdicts leave through each session's [`Outbox`], a cell of the
 //! newest state; what operators see leaves through a `watch` cell.
 
+mod decisions;
 mod effects;
 mod explain;
 mod outbox;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use fusebox_policy::{
     CallerName, InstanceId, Namespace, Revision, Zone,
     fleet::{
+        BreakerKey,
         evidence::MemberId,
         gate::{Forced, ProbeId},
         key::CallerId,
@@ -30,6 +32,9 @@ use fusebox_policy::{
 use fusebox_proto::{sync::v1 as sync, v1};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use decisions::Remembered;
+pub use explain::Unexplained;
+use explain::{Explained, Which};
 pub use outbox::Outbox;
 pub(crate) use overrides::check_reason;
 pub use overrides::{ForceError, ForceRequest, ReleaseRequest};
@@ -136,7 +141,8 @@ pub(crate) enum Command {
     Told(SessionId, Told),
     Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
     Release { request: ReleaseRequest, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
-    Explain { name: String, reply: oneshot::Sender<Option<v1::ExplainBreakerResponse>> },
+    Explain { which: Which, reply: oneshot::Sender<Option<Explained>> },
+    Gone { keys: Vec<BreakerKey>, reply: oneshot::Sender<Vec<v1::Breaker>> },
     Refresh(oneshot::Sender<()>),
 }
 
@@ -157,6 +163,7 @@ pub struct Fleet {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<Arc<View>>,
     live: broadcast::Sender<Arc<v1::BreakerTransition>>,
+    remembered: Remembered,
 }
 
 /// The owner has ended: the server is shutting down.
@@ -173,8 +180,9 @@ impl Fleet {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (live, _) = broadcast::channel(LIVE);
         let (log, unwritten) = transitions::start(Arc::clone(&store), live.clone());
-        let view = owner::start(store, hub, shutdown, inbox, (log, unwritten)).await?;
-        Ok(Self { commands, view, live })
+        let (decisions, remembered) = decisions::start(Arc::clone(&store));
+        let view = owner::start(store, hub, shutdown, inbox, (log, unwritten, decisions)).await?;
+        Ok(Self { commands, view, live, remembered })
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Ended> {
@@ -219,14 +227,6 @@ impl Fleet {
     /// The server ends, or the store failed.
     pub async fn release(&self, request: ReleaseRequest) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
         self.ask(|reply| Command::Release { request, reply }).await
-    }
-
-    /// Why things were decided about a breaker; `None` if nobody holds it.
-    ///
-    /// # Errors
-    /// The server ends.
-    pub async fn explain(&self, name: String) -> Result<Option<v1::ExplainBreakerResponse>, Ended> {
-        self.ask(|reply| Command::Explain { name, reply }).await
     }
 
     /// What operators see, as of now.

@@ -1,6 +1,10 @@
 //! The one task that owns the fleet's state: it drives the [`Coordinator`], and holds sessions and overrides.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fusebox_policy::{
     Draw, Revision, Timestamp,
@@ -21,8 +25,8 @@ use tokio::{
 };
 
 use super::{
-    Command, Identity, Joined, Outbox, SessionId, Told, overrides::Overrides, shares::Sharing, transitions::Log,
-    view::View,
+    Command, Identity, Joined, Outbox, SessionId, Told, decisions::Decisions, explain, overrides::Overrides,
+    shares::Sharing, transitions::Log, view::View,
 };
 use crate::{
     hub::{Hub, Snapshot},
@@ -67,6 +71,7 @@ pub(super) struct Owner {
     pub(super) store: StoreHandle,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) log: Log,
+    decisions: Decisions,
     pub(super) epoch: Instant,
     pub(super) coordinator: Coordinator,
     pub(super) sessions: BTreeMap<SessionId, Session>,
@@ -83,7 +88,7 @@ pub(super) async fn start(
     hub: Hub,
     shutdown: Shutdown,
     inbox: mpsc::Receiver<Command>,
-    (log, unwritten): (Log, watch::Receiver<u64>),
+    (log, unwritten, decisions): (Log, watch::Receiver<u64>, Decisions),
 ) -> Result<watch::Receiver<Arc<View>>, StoreError> {
     let term = store.next_term(0).await?;
     let run = new_run();
@@ -96,6 +101,7 @@ pub(super) async fn start(
         store,
         snapshot,
         log,
+        decisions,
         epoch,
         coordinator: Coordinator::new(term, run, Timestamp::ZERO, Limits::default()),
         sessions: BTreeMap::new(),
@@ -189,7 +195,8 @@ impl Owner {
                     | Command::Told(..)
                     | Command::Force { .. }
                     | Command::Release { .. }
-                    | Command::Explain { .. }) => {
+                    | Command::Explain { .. }
+                    | Command::Gone { .. }) => {
                         self.handle(command).await;
                         changed = true;
                     }
@@ -216,6 +223,16 @@ impl Owner {
                 }
                 Woken::Look => {}
             }
+            self.keep_decisions();
+        }
+    }
+
+    /// Passes on what was decided or held back.
+    fn keep_decisions(&mut self) {
+        let (now, today, run) = (self.now(), SystemTime::now(), self.coordinator.run());
+        let mut taken = self.coordinator.take_records().peekable();
+        if taken.peek().is_some() {
+            self.decisions.put(taken.map(|(key, record)| explain::stored(run, key, &record, now, today)));
         }
     }
 
@@ -251,8 +268,11 @@ impl Owner {
                 let answer = self.release(request).await;
                 let _ = reply.send(answer);
             }
-            Command::Explain { name, reply } => {
-                let _ = reply.send(self.explain(&name));
+            Command::Explain { which, reply } => {
+                let _ = reply.send(self.explain(&which));
+            }
+            Command::Gone { keys, reply } => {
+                let _ = reply.send(keys.iter().map(|key| self.breaker_view(key)).collect());
             }
             Command::Refresh(reply) => {
                 let _ = reply.send(());

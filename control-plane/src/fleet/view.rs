@@ -48,7 +48,7 @@ impl Owner {
     pub(super) fn breaker_view(&self, key: &BreakerKey) -> v1::Breaker {
         let now = self.now();
         let (Some(breaker), Some(view)) = (self.coordinator.breaker(key), self.coordinator.view(key, now)) else {
-            return v1::Breaker::default();
+            return self.gone_view(key);
         };
         let forced = self.overrides.on(key);
         let newest = self.coordinator.newest(key);
@@ -87,6 +87,19 @@ impl Owner {
             probes_issued: view.probes_issued,
             probes_succeeded: view.probes_succeeded,
             mode: breaker.settings().coordination.mode().name().to_owned(),
+        }
+    }
+
+    /// A breaker that no connected replica holds.
+    fn gone_view(&self, key: &BreakerKey) -> v1::Breaker {
+        let forced = self.overrides.on(key);
+        v1::Breaker {
+            name: name(key),
+            key: Some(key.into()),
+            fleet_state: v1::FleetState::from(self.effective_state(key)).into(),
+            reason: forced.map_or("no connected replica holds it", |own| &own.stored.reason).to_owned(),
+            r#override: forced.map(|own| self.override_view(own)),
+            ..v1::Breaker::default()
         }
     }
 

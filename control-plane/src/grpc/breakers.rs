@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     filter::{Fields, Filter},
-    fleet::{Fleet, ForceError, ForceRequest, ReleaseRequest, View, check_reason, transition_wire},
+    fleet::{Fleet, ForceError, ForceRequest, ReleaseRequest, Unexplained, View, check_reason, transition_wire},
     shutdown::Shutdown,
     store::{StoreHandle, TransitionFilter},
 };
@@ -66,6 +66,13 @@ impl Wanted {
     }
 }
 
+fn unexplained(error: &Unexplained) -> Status {
+    match error {
+        Unexplained::Ended(ended) => status::unavailable(&ended.to_string()),
+        Unexplained::Store(error) => status::store(error),
+    }
+}
+
 fn optional(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -76,11 +83,20 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ListBreakersRequest>,
     ) -> Result<Response<v1::ListBreakersResponse>, Status> {
-        let v1::ListBreakersRequest { target, caller, namespace, page_size, page_token, filter } = request.into_inner();
+        let v1::ListBreakersRequest { target, caller, namespace, page_size, page_token, filter, include_gone } =
+            request.into_inner();
         let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
         let page = Named::new(page_size, page_token, "breakers/")?;
         let view = self.view().await?;
-        let (breakers, next_page_token) = page.of(&view.breakers, |breaker| wanted.fits(breaker.key.as_ref(), breaker));
+        let fits = |breaker: &v1::Breaker| wanted.fits(breaker.key.as_ref(), breaker);
+        let (breakers, next_page_token) = if include_gone {
+            let gone = self.fleet.gone_breakers().await.map_err(|error| unexplained(&error))?;
+            let mut all = view.breakers.clone();
+            all.extend(gone.into_iter().map(|breaker| (breaker.name.clone(), breaker)));
+            page.of(&all, fits)
+        } else {
+            page.of(&view.breakers, fits)
+        };
         Ok(Response::new(v1::ListBreakersResponse { breakers, next_page_token }))
     }
 
@@ -97,7 +113,7 @@ impl BreakerService for BreakerApi {
         let v1::ExplainBreakerRequest { name } = request.into_inner();
         match self.fleet.explain(name.clone()).await {
             Ok(found) => found.map(Response::new).ok_or_else(|| status::not_found("breaker", &name)),
-            Err(ended) => Err(status::unavailable(&ended.to_string())),
+            Err(error) => Err(unexplained(&error)),
         }
     }
 

@@ -1,14 +1,18 @@
 //! A store in memory: for simulations, where no other thread may hold up the virtual clock, and for tests. It keeps the same promises
 //! as long as the process lives.
 
-use std::{collections::BTreeMap, sync::Mutex, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+    time::SystemTime,
+};
 
-use fusebox_policy::{Namespace, PolicyName, Revision};
+use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoreError, StoredOverride,
-    StoredRevision, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, Note, Once, RequestKey,
+    Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
     audit::{AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
     request::{self, Kept, REQUESTS_KEPT},
@@ -29,6 +33,8 @@ struct Inner {
     overrides: Vec<StoredOverride>,
     last_override: u64,
     transitions: Vec<StoredTransition>,
+    /// Oldest first.
+    decisions: Vec<StoredDecision>,
     requests: BTreeMap<String, Kept>,
     audit: Vec<AuditRecord>,
     chain: AuditChain,
@@ -228,6 +234,40 @@ impl Store for MemoryStore {
             let truncate = NewAudit::truncate(&inner.chain.dropped, note);
             inner.record([truncate]);
             Ok(old as u64)
+        })
+    }
+
+    fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
+        self.with(|inner| {
+            let kept = &mut inner.decisions;
+            for decision in decisions {
+                if let Some(place) = kept.iter_mut().find(|own| own.id == decision.id) {
+                    *place = decision;
+                    continue;
+                }
+                let own = |other: &&StoredDecision| other.key == decision.key;
+                if kept.iter().filter(own).count() >= DECISIONS_OF_BREAKER
+                    && let Some(oldest) = kept.iter().position(|other| own(&other))
+                {
+                    kept.remove(oldest);
+                }
+                if kept.len() >= DECISIONS_KEPT {
+                    kept.remove(0);
+                }
+                kept.push(decision);
+            }
+            Ok(())
+        })
+    }
+
+    fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {
+        self.with(|inner| Ok(inner.decisions.iter().filter(|own| own.key == key).cloned().collect()))
+    }
+
+    fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
+        self.with(|inner| {
+            let keys: BTreeSet<&BreakerKey> = inner.decisions.iter().map(|own| &own.key).collect();
+            Ok(keys.into_iter().cloned().collect())
         })
     }
 }

@@ -4,6 +4,7 @@
 //! one use case. What may be written is decided in `plan`, once for all stores.
 
 pub mod audit;
+mod decision;
 pub mod memory;
 mod plan;
 mod request;
@@ -13,6 +14,7 @@ mod suite;
 
 use std::{sync::Arc, time::SystemTime};
 
+pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, StoredDecision};
 use fusebox_policy::{
     InstanceId, Invalid, Namespace, Policy, PolicyName, Revision,
     fleet::{BreakerKey, gate::Forced, key::KeyPattern},
@@ -117,6 +119,16 @@ pub trait Store: Send + Sync + 'static {
     /// Drops the oldest records of the audit log, at most `most` of them: those before the first that is not older than `before`. Answers
     /// with how many; if there are any, a new record says so.
     fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64>;
+
+    /// Keeps decisions, each in place of what was kept under its id. Of each breaker the newest [`DECISIONS_OF_BREAKER`] stay, and of all
+    /// the newest [`DECISIONS_KEPT`].
+    fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()>;
+
+    /// The decisions that are kept of one breaker, oldest first.
+    fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>>;
+
+    /// The breakers of which decisions are kept.
+    fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>>;
 }
 
 /// Why a store could not do what it was asked.

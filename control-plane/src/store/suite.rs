@@ -6,14 +6,14 @@ use std::{
 };
 
 use fusebox_policy::{
-    CallerName, InstanceId, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName,
-    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
+    CallerName, InstanceId, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName, Zone,
+    fleet::{BreakerKey, gate::Forced, key::KeyPattern, term::RunId},
 };
-use fusebox_proto::manifest;
+use fusebox_proto::{manifest, v1};
 
 use super::{
-    Action, Applied, Change, Ending, Expect, NewOverride, Note, Once, REQUESTS_KEPT, RequestKey, RevisionAction, Store,
-    StoreError, StoredOverride, StoredTransition, TransitionFilter,
+    Action, Applied, Change, DECISIONS_OF_BREAKER, DecisionId, Ending, Expect, NewOverride, Note, Once, REQUESTS_KEPT,
+    RequestKey, RevisionAction, Store, StoreError, StoredDecision, StoredOverride, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditOrder, AuditRecord, Walk},
     memory::MemoryStore,
     sqlite::SqliteStore,
@@ -371,10 +371,55 @@ async fn all(store: Arc<dyn Store>) {
     terms_only_grow(store).await;
     overrides_stay_until_they_are_ended(store).await;
     transitions_are_read_newest_first_and_filtered(store).await;
+    decisions_are_kept_by_breaker_and_the_newest_stay(store).await;
     a_request_that_comes_again_writes_nothing_and_is_answered_as_before(store).await;
     a_repeated_override_is_set_and_ended_once(store).await;
     every_change_is_recorded_as_it_was_made(store).await;
     the_audit_log_tells_of_everything_and_is_whole_without_its_oldest(store).await;
+}
+
+async fn decisions_are_kept_by_breaker_and_the_newest_stay(store: &dyn Store) {
+    let key = |target: &str, zone: Option<&str>| BreakerKey {
+        namespace: Namespace::default_namespace(),
+        caller: CallerName::try_new("x").unwrap(),
+        policy: PolicyName::try_new("b").unwrap(),
+        strategy: StrategyName::try_new("circuit-breaker").unwrap(),
+        target: TargetName::try_new(target).unwrap(),
+        zone: zone.map(|zone| Zone::try_new(zone).unwrap()),
+    };
+    let decided = |run: u64, number: u64, target: &str, zone: Option<&str>| StoredDecision {
+        id: DecisionId { run: RunId::new(run).unwrap(), number },
+        key: key(target, zone),
+        since: moment(number),
+        until: moment(number),
+        decision: v1::BreakerDecision {
+            times: 1,
+            cause: "quorum".to_owned(),
+            term: 1,
+            rev: number,
+            ..Default::default()
+        },
+    };
+    let (a, b) = (u64::MAX, 1);
+    let own = [decided(a, 1, "tb", None), decided(a, 3, "tb", None)];
+    let zoned = [decided(a, 2, "tb", Some("z1"))];
+    store.put_decisions(vec![own[0].clone(), zoned[0].clone(), own[1].clone()]).await.unwrap();
+    assert_eq!(store.decisions(key("tb", None)).await.unwrap(), own);
+    assert_eq!(store.decisions(key("tb", Some("z1"))).await.unwrap(), zoned);
+    assert!(store.decisions(key("tb", Some("z2"))).await.unwrap().is_empty());
+    assert_eq!(store.decided_breakers().await.unwrap(), [key("tb", None), key("tb", Some("z1"))]);
+
+    // The same one again, from another run one with the same number.
+    let later = StoredDecision { until: moment(60), ..own[0].clone() };
+    let other = decided(b, 1, "tb", None);
+    store.put_decisions(vec![later.clone(), other.clone()]).await.unwrap();
+    assert_eq!(store.decisions(key("tb", None)).await.unwrap(), [later, own[1].clone(), other]);
+
+    let most = DECISIONS_OF_BREAKER as u64;
+    store.put_decisions((2..most + 10).map(|number| decided(b, number, "tb", None)).collect()).await.unwrap();
+    let kept: Vec<u64> = store.decisions(key("tb", None)).await.unwrap().iter().map(|own| own.id.number).collect();
+    assert_eq!(kept, (10..most + 10).collect::<Vec<_>>());
+    assert_eq!(store.decisions(key("tb", Some("z1"))).await.unwrap(), zoned, "each breaker for itself");
 }
 
 #[tokio::test]

@@ -128,6 +128,8 @@ impl breakers::BreakerService for Canned {
             detail: "2 of 3 eligible replicas are open, 2 needed".to_owned(),
             evidence: breaker().evidence,
             witnesses: breaker().instances.into_iter().take(2).collect(),
+            term: 3,
+            rev: if guard.is_empty() { 17 } else { 0 },
         };
         Ok(Response::new(v1::ExplainBreakerResponse {
             breaker: Some(self.now()),

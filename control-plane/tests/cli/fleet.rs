@@ -88,6 +88,7 @@ async fn explain_tells_decisions_witnesses_and_what_was_held_back() {
         .exits(0)
         .prints("frozen (stall) for another 9s")
         .prints("released -> open")
+        .prints("3/17")
         .prints("startup_grace x5")
         .prints("a-1 12/20 open, a-2 12/20 open");
     let item =

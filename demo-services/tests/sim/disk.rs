@@ -10,12 +10,12 @@ use std::{
 };
 
 use fusebox_control_plane::store::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredOverride,
-    StoredRevision, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredDecision,
+    StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditPage},
     memory::MemoryStore,
 };
-use fusebox_policy::{Namespace, PolicyName, Revision};
+use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::FutureExt as _;
 
 use crate::history::{History, What};
@@ -132,5 +132,17 @@ impl Store for Disk {
 
     fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
         self.rows.truncate_audit(before, most, note)
+    }
+
+    fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
+        self.rows.put_decisions(decisions)
+    }
+
+    fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {
+        self.rows.decisions(key)
+    }
+
+    fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
+        self.rows.decided_breakers()
     }
 }

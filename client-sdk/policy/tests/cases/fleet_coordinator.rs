@@ -183,6 +183,28 @@ fn it_explains_what_it_decided_and_what_was_held_back() {
 }
 
 #[test]
+fn records_are_passed_on_once_and_again_when_they_change_and_when_the_breaker_has_gone() {
+    let mut fleet = fleet();
+    let taken = |fleet: &mut Fleet| {
+        let all = fleet.coordinator.take_records();
+        all.map(|(_, record)| (record.number, record.times, record.fence)).collect::<Vec<_>>()
+    };
+    fleet.report(2, saw(20, 0), 0);
+    fleet.report(0, tripped(5), 60_000);
+    fleet.report(1, tripped(5), 60_000);
+    fleet.report(1, tripped(6), 60_001);
+    assert_eq!(taken(&mut fleet), [(1, 2, None)], "held back twice");
+    assert_eq!(taken(&mut fleet), []);
+    fleet.report(1, tripped(7), 60_002);
+    assert_eq!(taken(&mut fleet), [(1, 3, None)], "a third time");
+    fleet.report(0, tripped(6), 65_000);
+    let key = fleet.key.clone();
+    fleet.coordinator.forget(&key);
+    assert_eq!(taken(&mut fleet), [(2, 1, Some(Fence { term: 1, rev: 1 }))]);
+    assert_eq!(fleet.coordinator.explain(&fleet.key).count(), 0);
+}
+
+#[test]
 fn it_remembers_a_bounded_number_of_records() {
     let mut fleet = fleet();
     fleet.report(0, tripped(5), 0);

@@ -6,6 +6,7 @@
 //! unknown, whoever comes next learns what became of it.
 
 mod audit;
+mod decisions;
 mod requests;
 mod rows;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fusebox_policy::{Namespace, PolicyName, Revision};
+use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{
     Connection, Row, Sqlite, SqlitePool, Transaction,
@@ -30,7 +31,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, RevisionAction, Store, StoreError,
-    StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
+    StoredDecision, StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
     request,
@@ -41,6 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "policies", include_str!("../../../../migrations/sqlite/0001_policies.sql")),
     (2, "recovery", include_str!("../../../../migrations/sqlite/0002_recovery.sql")),
     (3, "audit", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
+    (4, "decisions", include_str!("../../../../migrations/sqlite/0004_decisions.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
@@ -422,6 +424,25 @@ impl Store for SqliteStore {
             Ok((transaction, dropped))
         })
         .boxed()
+    }
+
+    fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
+        self.write(move |mut transaction| async move {
+            for stored in &decisions {
+                decisions::put(&mut transaction, stored).await?;
+            }
+            decisions::prune(&mut transaction).await?;
+            Ok((transaction, ()))
+        })
+        .boxed()
+    }
+
+    fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {
+        async move { decisions::of(&self.reader, &key).await }.boxed()
+    }
+
+    fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
+        async move { decisions::breakers(&self.reader).await }.boxed()
     }
 }
 

@@ -215,7 +215,7 @@ fn part<T>(
     parse(&text).map(Some).map_err(|invalid| corrupt(table, id, format!("{column}: {invalid}")))
 }
 
-fn text<T: ToString>(part: Option<&T>) -> String {
+pub(super) fn text<T: ToString>(part: Option<&T>) -> String {
     part.map(ToString::to_string).unwrap_or_default()
 }
 
@@ -331,20 +331,26 @@ pub(super) async fn insert_transition(
     Ok(widen(get(&row, "id")?))
 }
 
+/// The breaker that a row is about.
+pub(super) fn key(row: &SqliteRow, table: &'static str) -> Result<BreakerKey, StoreError> {
+    let id: i64 = get(row, "id")?;
+    let missing = |column: &str| corrupt(table, id, format!("no {column}"));
+    Ok(BreakerKey {
+        namespace: part(row, table, id, "namespace", Namespace::try_new)?.ok_or_else(|| missing("namespace"))?,
+        caller: part(row, table, id, "caller", CallerName::try_new)?.ok_or_else(|| missing("caller"))?,
+        policy: part(row, table, id, "policy", PolicyName::try_new)?.ok_or_else(|| missing("policy"))?,
+        strategy: part(row, table, id, "strategy", StrategyName::try_new)?.ok_or_else(|| missing("strategy"))?,
+        target: part(row, table, id, "target", TargetName::try_new)?.ok_or_else(|| missing("target"))?,
+        zone: part(row, table, id, "zone", Zone::try_new)?,
+    })
+}
+
 pub(super) fn transition(row: &SqliteRow) -> Result<StoredTransition, StoreError> {
     const TABLE: &str = "transitions";
     let id: i64 = get(row, "id")?;
-    let missing = |column: &str| corrupt(TABLE, id, format!("no {column}"));
     Ok(StoredTransition {
         id: widen(id),
-        key: BreakerKey {
-            namespace: part(row, TABLE, id, "namespace", Namespace::try_new)?.ok_or_else(|| missing("namespace"))?,
-            caller: part(row, TABLE, id, "caller", CallerName::try_new)?.ok_or_else(|| missing("caller"))?,
-            policy: part(row, TABLE, id, "policy", PolicyName::try_new)?.ok_or_else(|| missing("policy"))?,
-            strategy: part(row, TABLE, id, "strategy", StrategyName::try_new)?.ok_or_else(|| missing("strategy"))?,
-            target: part(row, TABLE, id, "target", TargetName::try_new)?.ok_or_else(|| missing("target"))?,
-            zone: part(row, TABLE, id, "zone", Zone::try_new)?,
-        },
+        key: key(row, TABLE)?,
         instance: part(row, TABLE, id, "instance", InstanceId::try_new)?,
         from: get(row, "from_state")?,
         to: get(row, "to_state")?,

@@ -58,6 +58,9 @@ pub struct Coordinator {
     told: BTreeSet<CallerId>,
     rev: u64,
     next_permit: u64,
+    next_record: u64,
+    /// Records that were not taken yet.
+    unwritten: BTreeMap<(BreakerKey, u64), Record>,
     callers: Callers,
     entries: BTreeMap<BreakerKey, Entry>,
     /// The newest transition of each run of a replica. It outlives sessions, since a replica tells again what it is not sure of.
@@ -80,6 +83,8 @@ impl Coordinator {
             told: BTreeSet::new(),
             rev: 0,
             next_permit: 1,
+            next_record: 1,
+            unwritten: BTreeMap::new(),
             callers: Callers::new(),
             entries: BTreeMap::new(),
             transitions: BTreeMap::new(),
@@ -189,7 +194,7 @@ impl Coordinator {
             entry.newest = None;
         }
         match entry.breaker.configure(settings, now) {
-            Some(change) => vec![self.log(key, change, now)],
+            Some(change) => vec![self.log(key, change, None, now)],
             None => Vec::new(),
         }
     }

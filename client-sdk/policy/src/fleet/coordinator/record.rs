@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
+use super::Coordinator;
 use crate::{
     Timestamp, Zone,
     breaker::LocalState,
     fleet::{
+        BreakerKey,
         coordinator::Guard,
         evidence::{Evidence, MemberId},
+        held::Fence,
         shared::FleetState,
     },
 };
@@ -30,6 +33,8 @@ pub struct Witness {
 /// One automatic decision about a breaker, or one that a guard has held back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
+    /// Number within the run.
+    pub number: u64,
     /// When it was first so.
     pub since: Timestamp,
     /// When it was last so: the same guard holds the same opening back many times.
@@ -40,6 +45,8 @@ pub struct Record {
     pub from: FleetState,
     /// The state after; where a guard held it back, the state that it would have been.
     pub to: FleetState,
+    /// The verdict that it became, if it did.
+    pub fence: Option<Fence>,
     /// The rule, in one word.
     pub cause: &'static str,
     /// What held it back.
@@ -61,15 +68,15 @@ impl Records {
         self.0.iter()
     }
 
-    /// Adds one. Answers whether it is news, and not what the last one says already.
-    pub(super) fn add(&mut self, record: Record, most: usize) -> bool {
+    /// Adds one. Answers whether it is news, and not what the last one says already, and how it is kept.
+    fn add(&mut self, record: Record, most: usize) -> (bool, Option<&Record>) {
         if let Some(last) = self.0.back_mut()
             && record.guard.is_some()
             && (last.guard, last.cause) == (record.guard, record.cause)
         {
-            let (since, times) = (last.since, last.times + 1);
-            *last = Record { since, times, ..record };
-            return false;
+            let (number, since, times) = (last.number, last.since, last.times + 1);
+            *last = Record { number, since, times, ..record };
+            return (false, self.0.back());
         }
         while self.0.len() >= most.max(1) {
             self.0.pop_front();
@@ -77,6 +84,27 @@ impl Records {
         if most > 0 {
             self.0.push_back(record);
         }
-        true
+        (true, self.0.back())
+    }
+}
+
+impl Coordinator {
+    /// Remembers a record. Answers whether it is news.
+    pub(super) fn remember(&mut self, key: &BreakerKey, record: Record) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        let record = Record { number: self.next_record, ..record };
+        let (news, kept) = entry.records.add(record, self.limits.most_records);
+        if let Some(kept) = kept {
+            self.next_record = self.next_record.max(kept.number + 1);
+            self.unwritten.insert((key.clone(), kept.number), kept.clone());
+        }
+        news
+    }
+
+    /// The records that are new or have changed since they were last taken, of breakers that are gone too: for whoever keeps them longer.
+    pub fn take_records(&mut self) -> impl Iterator<Item = (BreakerKey, Record)> + use<> {
+        std::mem::take(&mut self.unwritten).into_iter().map(|((key, _), record)| (key, record))
     }
 }

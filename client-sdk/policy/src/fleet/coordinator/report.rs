@@ -6,6 +6,7 @@ use crate::{
     fleet::{
         BreakerKey,
         evidence::{Evidence, MemberId, Report},
+        held::Fence,
         shared::{Change, FleetState, SharedBreaker},
     },
 };
@@ -132,27 +133,24 @@ impl Coordinator {
         evidence: Evidence,
         now: Timestamp,
     ) -> Vec<Effect> {
-        let most = self.limits.most_records;
-        let Some(entry) = self.entries.get_mut(key) else {
+        let Some(entry) = self.entries.get(key) else {
             return Vec::new();
         };
         let record = Record {
+            number: 0,
             since: now,
             until: now,
             times: 1,
             from: FleetState::Released,
             to: FleetState::Open,
+            fence: None,
             cause,
             guard: Some(guard),
             detail: detail.clone(),
             evidence,
             witnesses: witnesses(&entry.breaker, now),
         };
-        if entry.records.add(record, most) {
-            vec![Effect::Held { key: key.clone(), guard, detail }]
-        } else {
-            Vec::new()
-        }
+        if self.remember(key, record) { vec![Effect::Held { key: key.clone(), guard, detail }] } else { Vec::new() }
     }
 
     /// Numbers a change, tells and logs it.
@@ -170,26 +168,31 @@ impl Coordinator {
             reason: change.reason.clone(),
         };
         entry.newest = Some(decision.clone());
-        vec![self.log(key, change, now), Effect::Verdict { key: key.clone(), to: Recipients::Holders, decision }]
+        vec![
+            self.log(key, change, Some(fence), now),
+            Effect::Verdict { key: key.clone(), to: Recipients::Holders, decision },
+        ]
     }
 
     /// Records a change, for the log and for people who ask.
-    pub(super) fn log(&mut self, key: &BreakerKey, change: Change, now: Timestamp) -> Effect {
+    pub(super) fn log(&mut self, key: &BreakerKey, change: Change, fence: Option<Fence>, now: Timestamp) -> Effect {
         let Change { from, to, cause, reason, evidence } = change;
-        if let Some(entry) = self.entries.get_mut(key) {
+        if let Some(entry) = self.entries.get(key) {
             let record = Record {
+                number: 0,
                 since: now,
                 until: now,
                 times: 1,
                 from,
                 to,
+                fence,
                 cause,
                 guard: None,
                 detail: reason.clone(),
                 evidence: evidence.clone(),
                 witnesses: witnesses(&entry.breaker, now),
             };
-            entry.records.add(record, self.limits.most_records);
+            self.remember(key, record);
         }
         Effect::Transition { key: key.clone(), from, to, cause, detail: reason, evidence }
     }
