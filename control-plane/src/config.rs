@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
-use crate::sessions::admission::DEFAULT_RATE;
+use crate::{retention::Retention, sessions::admission::DEFAULT_RATE};
 
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
@@ -24,6 +24,9 @@ pub struct ServeArgs {
     /// Replicas that may connect in a second; others are told to come back
     #[arg(long, env = "FUSEBOX_STREAMS_PER_SECOND", default_value_t = DEFAULT_RATE, value_name = "NUMBER")]
     pub streams_per_second: NonZeroU32,
+    /// How long records of the audit log are kept: a time such as 400d, or "forever"
+    #[arg(long, env = "FUSEBOX_AUDIT_RETENTION", default_value_t, value_name = "TIME")]
+    pub audit_retention: Retention,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -50,17 +53,19 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// What the server takes.
+/// What the server takes, and how long it keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Replicas that may begin a stream in a second, and at once.
     pub streams_per_second: NonZeroU32,
+    /// How long records of the audit log are kept.
+    pub audit_retention: Retention,
 }
 
 impl Default for Limits {
     /// What is enough for thousands of replicas.
     fn default() -> Self {
-        Self { streams_per_second: DEFAULT_RATE }
+        Self { streams_per_second: DEFAULT_RATE, audit_retention: Retention::default() }
     }
 }
 
@@ -98,7 +103,7 @@ impl Config {
                 .ok_or(ConfigError::NoHome)?;
             Some(base.join("fusebox"))
         };
-        let limits = Limits { streams_per_second: args.streams_per_second };
+        let limits = Limits { streams_per_second: args.streams_per_second, audit_retention: args.audit_retention };
         Ok(Self { listen: args.listen, data_dir, limits })
     }
 }
@@ -114,6 +119,7 @@ mod tests {
             dev: false,
             insecure: false,
             streams_per_second: DEFAULT_RATE,
+            audit_retention: Retention::default(),
             log_format: LogFormat::Text,
         }
     }

@@ -14,6 +14,7 @@ mod nearest;
 mod opening;
 pub mod policies;
 pub mod recovery;
+pub mod retention;
 pub mod serve;
 pub mod sessions;
 pub mod shutdown;

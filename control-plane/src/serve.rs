@@ -6,8 +6,8 @@ use axum::{http::StatusCode, routing::get};
 use fusebox_proto::{
     sync::v1::sync_service_server::SyncServiceServer,
     v1::{
-        breaker_service_server::BreakerServiceServer, fleet_service_server::FleetServiceServer,
-        policy_service_server::PolicyServiceServer,
+        audit_service_server::AuditServiceServer, breaker_service_server::BreakerServiceServer,
+        fleet_service_server::FleetServiceServer, policy_service_server::PolicyServiceServer,
     },
 };
 use tokio::{
@@ -23,10 +23,11 @@ use tonic::{
 use crate::{
     config::{Config, ConfigError, Limits, ServeArgs},
     fleet::Fleet,
-    grpc::{breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi},
+    grpc::{audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi},
     hub::{self, Hub},
     opening::Opening,
     policies::Policies,
+    retention,
     sessions::{Context, admission::Admission},
     shutdown::Shutdown,
     store::{StoreError, StoreHandle, sqlite::SqliteStore},
@@ -162,12 +163,14 @@ where
     let hub = Hub::start(&store).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
+    tokio::spawn(retention::keep(limits.audit_retention, Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
     crate::recovery::alarm(&hub.current());
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let policy_api = PolicyServiceServer::new(PolicyApi::new(policies.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
+    let audit_api = AuditServiceServer::new(AuditApi::new(Arc::clone(&store)));
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));
@@ -179,6 +182,7 @@ where
     health_reporter.set_serving::<PolicyServiceServer<PolicyApi>>().await;
     health_reporter.set_serving::<BreakerServiceServer<BreakerApi>>().await;
     health_reporter.set_serving::<FleetServiceServer<FleetApi>>().await;
+    health_reporter.set_serving::<AuditServiceServer<AuditApi>>().await;
     health_reporter.set_serving::<SyncServiceServer<SyncApi>>().await;
     let describe = || {
         tonic_reflection::server::Builder::configure()
@@ -189,6 +193,7 @@ where
     let router = Routes::new(policy_api)
         .add_service(breaker_api)
         .add_service(fleet_api)
+        .add_service(audit_api)
         .add_service(sync_api)
         .add_service(health)
         .add_service(describe().build_v1().map_err(ServeError::Reflection)?)

@@ -76,7 +76,7 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
     let text = match (args.output.quiet, args.output.format) {
         (true, _) => names(&results, render::id),
         (false, Format::Name) => names(&results, |name| name),
-        (false, Format::Table | Format::Wide | Format::Json | Format::Yaml) => lines.join("\n"),
+        (false, Format::Table | Format::Wide | Format::Json | Format::Jsonl | Format::Yaml) => lines.join("\n"),
     };
     let value = output::list(results.iter().map(value).collect());
     let format = if args.output.quiet { Format::Name } else { args.output.format };

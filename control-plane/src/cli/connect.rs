@@ -3,8 +3,8 @@
 use std::{error::Error as _, time::Duration};
 
 use fusebox_proto::v1::{
-    breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient,
-    policy_service_client::PolicyServiceClient,
+    audit_service_client::AuditServiceClient, breaker_service_client::BreakerServiceClient,
+    fleet_service_client::FleetServiceClient, policy_service_client::PolicyServiceClient,
 };
 use tonic::{
     Code, Response, Status,
@@ -57,6 +57,11 @@ impl Server {
     /// The client for breakers.
     pub(crate) fn breakers(&self) -> BreakerServiceClient<Channel> {
         BreakerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The client for the audit log.
+    pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The client for instances.

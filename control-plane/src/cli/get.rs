@@ -235,7 +235,7 @@ impl<T: Row> Printer<T> {
             return output::print(&item.id());
         }
         match (self.output.format, &mut self.first) {
-            (Format::Json | Format::Yaml, _) => {
+            (Format::Json | Format::Jsonl | Format::Yaml, _) => {
                 output::print(&json!({ "event": "upserted", "item": item.value()? }).to_string())
             }
             (Format::Name, _) => output::print(&item.reference()),
@@ -253,7 +253,9 @@ impl<T: Row> Printer<T> {
 
     fn gone(&mut self, name: &str, reference: &str) -> Result<(), Failure> {
         match self.output.format {
-            Format::Json | Format::Yaml => output::print(&json!({ "event": "deleted", "name": name }).to_string()),
+            Format::Json | Format::Jsonl | Format::Yaml => {
+                output::print(&json!({ "event": "deleted", "name": name }).to_string())
+            }
             Format::Table | Format::Wide | Format::Name => {
                 output::say(&format!("{reference} is gone"));
                 Ok(())
@@ -264,7 +266,7 @@ impl<T: Row> Printer<T> {
     fn synced(&mut self) -> Result<(), Failure> {
         let Some(first) = self.first.take() else { return Ok(()) };
         match self.output.format {
-            Format::Json | Format::Yaml => output::print(&json!({ "event": "synced" }).to_string()),
+            Format::Json | Format::Jsonl | Format::Yaml => output::print(&json!({ "event": "synced" }).to_string()),
             Format::Table | Format::Wide if !self.output.quiet => {
                 let headers = render::headers::<T>(self.output.format);
                 let rows: Vec<_> = first.iter().map(|item| render::cells(item, self.output.format)).collect();

@@ -6,6 +6,8 @@
 //! 7 server unavailable, 8 `wait` timed out, 130 interrupted.
 
 mod apply;
+mod atomic;
+mod audit;
 mod breaker;
 mod connect;
 mod delete;
@@ -32,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     apply::{ApplyArgs, DiffArgs, ValidateArgs},
+    audit::{AuditArgs, AuditCommand, AuditExportArgs, AuditVerifyArgs},
     breaker::{BreakerCommand, ForceArgs, ListArgs, ReleaseArgs},
     delete::DeleteArgs,
     describe::DescribeArgs,
@@ -135,6 +138,12 @@ pub enum Command {
     /// Show transitions of breakers
     #[command(after_help = "Example:\n  fusebox events --since 1h\n  fusebox events -f --target service-b -o json")]
     Events(EventsArgs),
+    /// Show who changed what, when, from where and why
+    #[command(
+        after_help = "Example:\n  fusebox audit --since 24h\n  fusebox audit --object policy/service-b -o json\n  \
+                            fusebox audit verify"
+    )]
+    Audit(AuditArgs),
     /// Wait until a policy is applied or a breaker is in a state
     #[command(after_help = "Example:\n  fusebox wait policy/service-b --for applied --timeout 30s\n  \
                             fusebox wait breaker/service-b --for closed")]
@@ -190,6 +199,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Undo(args) => history::undo(session, args).await,
         Command::Breaker(command) => breaker::breaker(session, command).await,
         Command::Events(args) => events::events(session, args).await,
+        Command::Audit(args) => audit::audit(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
         Command::Recover(args) => recover::recover(session, args).await,
         Command::Schema => local::schema(),

@@ -18,6 +18,8 @@ pub enum Format {
     Wide,
     /// JSON; lists as {"items":[...],"nextPageToken":""}, streams as one object per line.
     Json,
+    /// One JSON object per line.
+    Jsonl,
     /// YAML; of policies it is what `apply` takes.
     Yaml,
     /// One TYPE/NAME per line.
@@ -29,7 +31,7 @@ pub enum Format {
 pub struct OutputArgs {
     /// Form of the output
     #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORM", hide_possible_values = true)]
-    #[arg(help = "Form of the output: table, wide, json, yaml or name")]
+    #[arg(help = "Form of the output: table, wide, json, jsonl, yaml or name")]
     pub format: Format,
     /// Print names only
     #[arg(short, long, conflicts_with = "format")]
@@ -109,6 +111,7 @@ pub(crate) fn yaml(value: &Value) -> Result<String, Failure> {
 pub(crate) fn print_value(format: Format, value: &Value, text: &str) -> Result<(), Failure> {
     match format {
         Format::Json => print(&pretty(value)),
+        Format::Jsonl => print(&value.to_string()),
         Format::Yaml => print(&yaml(value)?),
         Format::Table | Format::Wide | Format::Name => print(text),
     }

@@ -51,7 +51,7 @@ pub(super) async fn warn_of_regression(server: &Server) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn info(server: &Server) -> Result<v1::ServerInfo, Failure> {
+pub(super) async fn info(server: &Server) -> Result<v1::ServerInfo, Failure> {
     let answer = server.fleet().get_server_info(v1::GetServerInfoRequest {}).await;
     Ok(answer.map_err(Failure::to("ask for the server's state"))?.into_inner())
 }

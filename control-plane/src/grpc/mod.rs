@@ -1,5 +1,6 @@
 //! The services: parse, call a use case, render. Nothing is decided here.
 
+pub mod audit;
 pub mod breakers;
 mod caller;
 pub mod fleet;

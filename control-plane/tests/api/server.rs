@@ -24,13 +24,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let store: StoreHandle = Arc::new(MemoryStore::new("api"));
+        Self::start_on(Arc::new(MemoryStore::new("api")), Limits::default()).await
+    }
+
+    pub(crate) async fn start_on(store: StoreHandle, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
         let end = shutdown.clone();
         tokio::spawn(async move {
-            serve(TcpListenerStream::new(listener), store, Limits::default(), end).await.unwrap();
+            serve(TcpListenerStream::new(listener), store, limits, end).await.unwrap();
         });
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
         Self { channel, shutdown }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
+mod audit;
 mod canned;
 mod fleet;
+mod kept;
 mod local;
 mod program;
 mod served;

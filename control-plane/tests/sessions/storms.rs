@@ -17,7 +17,7 @@ use super::server::{LIMIT, Server, hello};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_replicas_is_let_in_at_a_rate_and_the_rest_is_told_when_to_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = Limits { streams_per_second: NonZeroU32::new(5).unwrap() };
+    let limits = Limits { streams_per_second: NonZeroU32::new(5).unwrap(), ..Limits::default() };
     let server = Server::start_with(folder.path(), limits).await;
     let mut first = server.replica(hello("a-0")).await.unwrap();
     first.welcome().await;

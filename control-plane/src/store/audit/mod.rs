@@ -5,6 +5,7 @@
 //! writes one about something secret leaves that out.
 
 pub mod chain;
+mod wire;
 
 use std::time::SystemTime;
 
