@@ -1,6 +1,9 @@
 //! Who makes a change, and from where: what the audit log keeps of it.
 
-use crate::store::RequestKey;
+use crate::{
+    access::{Method, Principal},
+    store::RequestKey,
+};
 
 /// How the server knows who somebody is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +12,10 @@ pub enum Authentication {
     None,
     /// It is the server itself.
     Server,
+    /// It is whoever works on the database of a server that does not run.
+    Local,
+    /// They have shown what the server knows them by.
+    Known(Method),
 }
 
 impl Authentication {
@@ -18,6 +25,8 @@ impl Authentication {
         match self {
             Self::None => "none",
             Self::Server => "server",
+            Self::Local => "local",
+            Self::Known(method) => method.name(),
         }
     }
 }
@@ -40,6 +49,18 @@ impl Caller {
     #[must_use]
     pub fn unauthenticated(name: impl Into<String>) -> Self {
         Self::new(name, Authentication::None)
+    }
+
+    /// Somebody whom the server knows.
+    #[must_use]
+    pub fn known(principal: &Principal) -> Self {
+        Self::new(&*principal.name, Authentication::Known(principal.method))
+    }
+
+    /// Somebody at the machine, with the database in their hands.
+    #[must_use]
+    pub fn local(name: impl Into<String>) -> Self {
+        Self::new(name, Authentication::Local)
     }
 
     /// A part of the server that acts by itself: `fleet`, `server`.

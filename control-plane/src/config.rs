@@ -1,9 +1,12 @@
 //! Settings of the server, from flags and the environment, checked before a port is bound.
 
+pub mod access;
+
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
+use self::access::{AccessArgs, AccessConfig};
 use crate::{retention::Retention, sessions::admission::DEFAULT_RATE};
 
 /// Options of `fusebox serve`.
@@ -18,7 +21,7 @@ pub struct ServeArgs {
     /// Keep the database in a temporary folder that is removed at the end, whatever --data-dir says
     #[arg(long, env = "FUSEBOX_DEV", value_parser = FalseyValueParser::new())]
     pub dev: bool,
-    /// Serve on an address that others can reach, although nobody is asked who they are
+    /// Serve on an address that others can reach, although nobody is asked who they are, or tokens come in plain text
     #[arg(long, env = "FUSEBOX_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
     /// Replicas that may connect in a second; others are told to come back
@@ -30,6 +33,9 @@ pub struct ServeArgs {
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
+    /// Who may call.
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 /// Form of log lines.
@@ -51,6 +57,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// What the server takes.
     pub limits: Limits,
+    /// Who may call.
+    pub access: AccessConfig,
 }
 
 /// What the server takes, and how long it keeps it.
@@ -74,10 +82,34 @@ impl Default for Limits {
 pub enum ConfigError {
     /// Everybody could change policies.
     #[error(
-        "--listen {0} can be reached by others, and this server does not ask anybody who they are: \
-         listen on a loopback address, or say --insecure"
+        "--listen {0} can be reached by others, and this server does not ask anybody who they are: listen on a loopback address, \
+         switch authentication on (--auth token with --tls-cert and --tls-key), or say --insecure"
     )]
     Exposed(SocketAddr),
+    /// Tokens could be read on their way.
+    #[error(
+        "--listen {0} can be reached by others, and tokens would come in plain text: give --tls-cert and --tls-key, or say --insecure if \
+         something in front of this server speaks TLS"
+    )]
+    PlainTokens(SocketAddr),
+    /// Nobody's certificate could be checked.
+    #[error("--auth mtls needs --tls-cert, --tls-key, and --client-ca to check clients' certificates against")]
+    NoClientCa,
+    /// Nobody could do anything.
+    #[error(
+        "--auth mtls needs at least one --grant that says what a certificate's name may do, like \
+         agent=spiffe://example.org/ns/{{namespace}}/sa/{{service}}"
+    )]
+    NoGrants,
+    /// They would have no effect.
+    #[error("--grant says what names of certificates may do, and no certificate is asked for: add --auth mtls")]
+    IdleGrants,
+    /// It would have no effect.
+    #[error(
+        "--client-ca alone asks nobody for a certificate: add --auth mtls to know clients by it, or --require-client-cert to take no \
+         connection without one"
+    )]
+    IdleClientCa,
     /// There is no home to put a folder in.
     #[error("there is no home folder to keep the data in: say --data-dir, or --dev for a temporary one")]
     NoHome,
@@ -89,9 +121,7 @@ impl Config {
     /// # Errors
     /// What can't be, and what to say instead.
     pub fn new(args: &ServeArgs, xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<Self, ConfigError> {
-        if !args.listen.ip().is_loopback() && !args.insecure {
-            return Err(ConfigError::Exposed(args.listen));
-        }
+        let access = AccessConfig::new(&args.access, args.listen, args.insecure)?;
         let data_dir = if args.dev {
             None
         } else if let Some(folder) = &args.data_dir {
@@ -104,7 +134,7 @@ impl Config {
             Some(base.join("fusebox"))
         };
         let limits = Limits { streams_per_second: args.streams_per_second, audit_retention: args.audit_retention };
-        Ok(Self { listen: args.listen, data_dir, limits })
+        Ok(Self { listen: args.listen, data_dir, limits, access })
     }
 }
 
@@ -121,6 +151,7 @@ mod tests {
             streams_per_second: DEFAULT_RATE,
             audit_retention: Retention::default(),
             log_format: LogFormat::Text,
+            access: AccessArgs::default(),
         }
     }
 

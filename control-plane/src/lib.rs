@@ -2,7 +2,9 @@
 //!
 //! [`serve`] wires a server together; [`cli`] is everything an operator types. The services in [`grpc`] call use cases
 //! ([`policies`], [`fleet`]), which keep their state in a [`store`] and show it through the [`hub`]; [`sessions`] talk to the SDKs.
+//! Connections come through [`tls`], and every request passes the gate of [`access`].
 
+pub mod access;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -20,6 +22,7 @@ pub mod sessions;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -2,28 +2,32 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use axum::{http::StatusCode, routing::get};
+use axum::{http::StatusCode, middleware, routing::get};
 use fusebox_proto::{
     sync::v1::sync_service_server::SyncServiceServer,
     v1::{
-        audit_service_server::AuditServiceServer, breaker_service_server::BreakerServiceServer,
-        fleet_service_server::FleetServiceServer, policy_service_server::PolicyServiceServer,
+        admin_service_server::AdminServiceServer, audit_service_server::AuditServiceServer,
+        breaker_service_server::BreakerServiceServer, fleet_service_server::FleetServiceServer,
+        policy_service_server::PolicyServiceServer,
     },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
-use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
 
 use crate::{
-    config::{Config, ConfigError, Limits, ServeArgs},
+    access::{self, Access, gate::gate, tokens::Tokens},
+    config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
-    grpc::{audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi},
+    grpc::{
+        admin::AdminApi, audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi,
+    },
     hub::{self, Hub},
     opening::Opening,
     policies::Policies,
@@ -32,6 +36,11 @@ use crate::{
     shutdown::Shutdown,
     store::{StoreError, StoreHandle, sqlite::SqliteStore},
     telemetry,
+    tls::{
+        TlsError,
+        accept::incoming,
+        reload::{self, BootstrapError, Tls},
+    },
 };
 
 /// Why a server can't start, or ended by itself.
@@ -43,6 +52,12 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The files of TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The file of the bootstrap token.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
     /// The port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -62,6 +77,8 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
+/// Connections that the kernel keeps until they are taken.
+const BACKLOG: u32 = 4096;
 /// How long open streams may take to end. A connection that never speaks would take for ever.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the record of the last decisions may take to be written.
@@ -96,7 +113,11 @@ pub async fn main(args: &ServeArgs) -> ExitCode {
                 cause = inner.source();
             }
             // Settings that can't be are a wrong use of the command; the rest is a failure.
-            ExitCode::from(if matches!(error, ServeError::Config(_)) { 2 } else { 1 })
+            ExitCode::from(if matches!(error, ServeError::Config(_) | ServeError::Tls(_) | ServeError::Bootstrap(_)) {
+                2
+            } else {
+                1
+            })
         }
     }
 }
@@ -113,19 +134,32 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
         (None, Some(folder)) => folder.path().to_owned(),
         (None, None) => return Err(ServeError::Config(ConfigError::NoHome)),
     };
+    let shutdown = Shutdown::new();
+    let AccessConfig { tls, bootstrap, access, room, in_words } = config.access;
+    let tls = tls.map(|files| Tls::start(files, &shutdown)).transpose()?;
+    let bootstrap = bootstrap.map(|file| reload::bootstrap(file, &shutdown)).transpose()?;
+    let access = access::Settings { bootstrap, ..access };
     let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?);
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
-    let address = listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    let unusable = |source| ServeError::Listen { address: config.listen, source };
+    let listener = listen(config.listen).map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
     anstream::eprintln!("fusebox {}", env!("CARGO_PKG_VERSION"));
     anstream::eprintln!("data in {}{}", data.display(), if temporary.is_some() { " (temporary)" } else { "" });
-    anstream::eprintln!("listening on http://{address}");
-    let shutdown = Shutdown::new();
+    anstream::eprintln!("access: {in_words}");
+    anstream::eprintln!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" });
     tokio::spawn(end_on_signal(shutdown.clone()));
-    serve(TcpListenerStream::new(listener), store, config.limits, shutdown).await?;
+    let connections = incoming(listener, tls, room, shutdown.clone());
+    serve_with(connections, store, Settings { limits: config.limits, access }, shutdown).await?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Listens with room for a whole fleet that connects at once.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The first signal begins the end, the second ends at once.
@@ -150,7 +184,16 @@ async fn end_on_signal(shutdown: Shutdown) {
     std::process::exit(1);
 }
 
-/// Serves connections until the end begins, then lets open streams end, within a bound.
+/// What a server is told beside its connections and its store.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What it takes.
+    pub limits: Limits,
+    /// Whom it knows. Nothing: an open server.
+    pub access: access::Settings,
+}
+
+/// Serves everybody who connects, as an open server: see [`serve_with`].
 ///
 /// # Errors
 /// The store can't be read, or the transport failed.
@@ -160,6 +203,26 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
+    serve_with(incoming, store, Settings { limits, ..Settings::default() }, shutdown).await
+}
+
+/// Serves connections until the end begins, then lets open streams end, within a bound.
+///
+/// # Errors
+/// The store can't be read, or the transport failed.
+pub async fn serve_with<S, IO>(
+    incoming: S,
+    store: StoreHandle,
+    settings: Settings,
+    shutdown: Shutdown,
+) -> Result<(), ServeError>
+where
+    S: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+{
+    let Settings { limits, access } = settings;
+    let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
     let hub = Hub::start(&store).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
@@ -172,6 +235,7 @@ where
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
     let audit_api = AuditServiceServer::new(AuditApi::new(Arc::clone(&store)));
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
+    let admin_api = AdminServiceServer::new(AdminApi::new(&access));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));
     let decided = fleet.clone();
@@ -183,6 +247,7 @@ where
     health_reporter.set_serving::<BreakerServiceServer<BreakerApi>>().await;
     health_reporter.set_serving::<FleetServiceServer<FleetApi>>().await;
     health_reporter.set_serving::<AuditServiceServer<AuditApi>>().await;
+    health_reporter.set_serving::<AdminServiceServer<AdminApi>>().await;
     health_reporter.set_serving::<SyncServiceServer<SyncApi>>().await;
     let describe = || {
         tonic_reflection::server::Builder::configure()
@@ -194,6 +259,7 @@ where
         .add_service(breaker_api)
         .add_service(fleet_api)
         .add_service(audit_api)
+        .add_service(admin_api)
         .add_service(sync_api)
         .add_service(health)
         .add_service(describe().build_v1().map_err(ServeError::Reflection)?)
@@ -209,7 +275,8 @@ where
                     (StatusCode::OK, "ok\n")
                 }
             }),
-        );
+        )
+        .layer(middleware::from_fn_with_state(access, gate));
     let begun = shutdown.begun();
     let opening = shutdown.clone();
     let server = Server::builder()

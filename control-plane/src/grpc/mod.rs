@@ -1,5 +1,6 @@
 //! The services: parse, call a use case, render. Nothing is decided here.
 
+pub mod admin;
 pub mod audit;
 pub mod breakers;
 mod caller;
@@ -12,3 +13,12 @@ pub mod sync;
 mod watch;
 
 pub(crate) use self::caller::caller;
+
+use tonic::{Request, Status};
+
+use crate::access::Principal;
+
+/// Who calls, as the gate found out.
+pub(crate) fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
+    request.extensions().get::<Principal>().cloned().ok_or_else(status::no_principal)
+}

@@ -9,7 +9,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    filter::FilterError, policies::RollbackError, recovery::AdoptError, sessions::admission::Busy, store::StoreError,
+    access::{Principal, Refusal, limits::TooMuch, rules::Rule, tokens::CreateError},
+    filter::FilterError,
+    policies::RollbackError,
+    recovery::AdoptError,
+    sessions::admission::Busy,
+    store::StoreError,
 };
 
 /// Whose reasons these are.
@@ -42,8 +47,18 @@ fn with(code: Code, message: impl Into<String>, reason: &str, metadata: &[(&str,
 /// Bad fields, with their paths.
 #[must_use]
 pub fn invalid(invalid: &Invalid) -> Status {
+    violations("POLICY_INVALID", invalid)
+}
+
+/// Bad fields of a request that holds no policy.
+#[must_use]
+pub fn invalid_request(invalid: &Invalid) -> Status {
+    violations("REQUEST_INVALID", invalid)
+}
+
+fn violations(reason: &str, invalid: &Invalid) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info("POLICY_INVALID", DOMAIN, HashMap::new());
+    details.set_error_info(reason, DOMAIN, HashMap::new());
     let violations = invalid.violations();
     for violation in violations.iter().take(MOST_VIOLATIONS) {
         details.add_bad_request_violation(short(&violation.field), short(&violation.reason));
@@ -130,6 +145,78 @@ pub fn busy(busy: Busy) -> Status {
     Status::with_error_details(Code::ResourceExhausted, busy.to_string(), details)
 }
 
+/// Somebody is not known.
+#[must_use]
+pub fn unauthenticated(refusal: &Refusal) -> Status {
+    let reason = match refusal {
+        Refusal::Nothing => "CREDENTIALS_MISSING",
+        Refusal::Malformed => "CREDENTIALS_MALFORMED",
+        Refusal::UnknownToken => "TOKEN_UNKNOWN",
+        Refusal::Expired => "CREDENTIALS_EXPIRED",
+        Refusal::Revoked => "CREDENTIALS_REVOKED",
+        Refusal::Nameless | Refusal::Unreadable(_) => "CERTIFICATE_UNUSABLE",
+        Refusal::NotGranted(_) => "ROLE_NOT_GRANTED",
+    };
+    with(Code::Unauthenticated, short(&refusal.to_string()), reason, &[])
+}
+
+/// Somebody may not do this.
+#[must_use]
+pub fn permission_denied(path: &str, principal: &Principal, rule: Rule) -> Status {
+    let message = format!("{} ({}) may not call {path}: it needs {}", principal.name, principal.role, rule.needs());
+    let metadata = [("principal", &*principal.name), ("role", principal.role.name()), ("method", path)];
+    with(Code::PermissionDenied, short(&message), "ROLE_INSUFFICIENT", &metadata)
+}
+
+/// Somebody may speak for another service only.
+#[must_use]
+pub fn not_own_service(principal: &Principal, namespace: &str, service: &str) -> Status {
+    let message = format!("{} ({}) may not speak for {namespace}/{service}", principal.name, principal.role);
+    let metadata = [("principal", &*principal.name), ("namespace", namespace), ("service", service)];
+    with(Code::PermissionDenied, short(&message), "NOT_OWN_SERVICE", &metadata)
+}
+
+/// One identity, or address, asks for too much.
+#[must_use]
+pub fn too_much(of_what: &str, too_much: TooMuch) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("IDENTITY_LIMIT", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(too_much.after));
+    Status::with_error_details(Code::ResourceExhausted, short(&format!("too many {of_what}")), details)
+}
+
+/// The server has as many connections as it takes.
+#[must_use]
+pub fn too_many_connections() -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("TOO_MANY_CONNECTIONS", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(TRY_AGAIN * 5));
+    Status::with_error_details(Code::ResourceExhausted, "the server has as many connections as it takes", details)
+}
+
+/// No service has this method, or the table of access does not know it.
+#[must_use]
+pub fn unlisted(path: &str) -> Status {
+    let path = short(path);
+    with(Code::Unimplemented, format!("there is no {path}"), "METHOD_UNKNOWN", &[("method", &path)])
+}
+
+/// A request came past the gate: a fault of this program.
+#[must_use]
+pub fn no_principal() -> Status {
+    tracing::error!("a request came to a service without passing the gate");
+    with(Code::Internal, "the server has lost who calls", "NO_PRINCIPAL", &[])
+}
+
+/// Why no token was made.
+#[must_use]
+pub fn create_token(error: &CreateError) -> Status {
+    match error {
+        CreateError::Store(error) => store(error),
+        CreateError::Random(_) => unavailable(&error.to_string()),
+    }
+}
+
 /// Given up in favour of somebody else.
 #[must_use]
 pub fn aborted(reason: &str) -> Status {
@@ -144,6 +231,11 @@ pub fn store(error: &StoreError) -> Status {
             let mut details = ErrorDetails::new();
             details.set_error_info("POLICY_EXISTS", DOMAIN, HashMap::from([("name".to_owned(), name.clone())]));
             details.set_resource_info("policy", name, "", "");
+            Status::with_error_details(Code::AlreadyExists, error.to_string(), details)
+        }
+        StoreError::TokenExists(name) => {
+            let mut details = ErrorDetails::new();
+            details.set_error_info("TOKEN_EXISTS", DOMAIN, HashMap::from([("name".to_owned(), name.clone())]));
             Status::with_error_details(Code::AlreadyExists, error.to_string(), details)
         }
         StoreError::NotFound(name) => not_found("policy", name),

@@ -10,8 +10,11 @@ use futures_util::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status;
-use crate::sessions::{self, Context, feed::concerns};
+use super::{principal, status};
+use crate::{
+    access::Role,
+    sessions::{self, Context, feed::concerns},
+};
 
 /// The service.
 #[derive(Debug)]
@@ -35,8 +38,9 @@ impl SyncService for SyncApi {
         if self.context.shutdown.has_begun() {
             return Err(status::unavailable("the server is shutting down"));
         }
+        let principal = principal(&request)?;
         let (out, messages) = tokio::sync::mpsc::channel(sessions::QUEUE);
-        tokio::spawn(sessions::run(self.context.clone(), request.into_inner(), out));
+        tokio::spawn(sessions::run(self.context.clone(), principal, request.into_inner(), out));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
@@ -44,12 +48,16 @@ impl SyncService for SyncApi {
         &self,
         request: Request<FetchSnapshotRequest>,
     ) -> Result<Response<FetchSnapshotResponse>, Status> {
+        let principal = principal(&request)?;
         let FetchSnapshotRequest { namespace, service } = request.into_inner();
         let mut faults = Faults::new();
         let namespace = faults.take("namespace", Namespace::try_new(&namespace));
         let caller = faults.take("service", CallerName::try_new(&service));
         let (namespace, caller) =
             faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid(&invalid))?;
+        if matches!(principal.role, Role::Agent { .. }) && !principal.speaks_for(&namespace, &caller) {
+            return Err(status::not_own_service(&principal, namespace.as_str(), caller.as_str()));
+        }
         let snapshot = self.context.policies.hub().current();
         Ok(Response::new(FetchSnapshotResponse {
             store_id: snapshot.store_id.clone(),

@@ -4,7 +4,10 @@ pub mod admission;
 pub(crate) mod feed;
 mod hello;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fusebox_policy::{
     Revision,
@@ -20,6 +23,7 @@ use tonic::{Status, Streaming};
 
 use self::{admission::Admission, feed::Feed};
 use crate::{
+    access::{Principal, limits::Telling},
     fleet::{Fleet, HEARTBEAT, Joined, Outbox, SessionId, Told},
     grpc::status,
     policies::Policies,
@@ -36,6 +40,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 /// Streams are renewed after about this long, so that replicas spread over servers again.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// A stream whose credential ends is renewed this long before, so that a replica that has a new one by then goes on without a gap.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(30);
 
 /// Messages that may wait in the transport. State waits in cells, so that few are enough.
 pub const QUEUE: usize = 16;
@@ -74,7 +80,7 @@ impl From<Status> for Over {
 }
 
 /// Runs a stream to its end.
-pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out) {
+pub async fn run(context: Context, principal: Principal, mut inbound: Streaming<SyncRequest>, out: Out) {
     let hello = match tokio::time::timeout(HELLO_WITHIN, inbound.message()).await {
         Ok(Ok(Some(SyncRequest { message: Some(sync_request::Message::Hello(hello)) }))) => hello,
         Ok(Ok(Some(_))) => return refuse(&out, status::failed_precondition("the first message must be Hello")).await,
@@ -85,6 +91,10 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
         Ok(identity) => identity,
         Err(refusal) => return refuse(&out, refusal).await,
     };
+    if !principal.speaks_for(&identity.namespace, &identity.caller) {
+        let (namespace, service) = (identity.namespace.as_str(), identity.caller.as_str());
+        return refuse(&out, status::not_own_service(&principal, namespace, service)).await;
+    }
     let admission = Arc::clone(&context.admission);
     let _admitted = match admission.admit().await {
         Ok(admitted) => admitted,
@@ -104,7 +114,8 @@ pub async fn run(context: Context, mut inbound: Streaming<SyncRequest>, out: Out
         Ok(Err(error)) => return refuse(&out, status::store(&error)).await,
         Err(ended) => return refuse(&out, status::unavailable(&ended.to_string())).await,
     };
-    let session = Session { context, out, outbox, id: joined.session };
+    let telling = Telling::default();
+    let session = Session { context, out, outbox, telling, id: joined.session, lifetime: lifetime(&principal) };
     let over = session.talk(&mut inbound, feed, joined).await;
     session.context.fleet.leave(session.id).await;
     match over {
@@ -124,11 +135,24 @@ async fn refuse(out: &Out, refusal: Status) {
     let _ = out.send_timeout(Err(refusal), SEND_WITHIN).await;
 }
 
+/// How long a stream goes on before it is renewed.
+fn lifetime(principal: &Principal) -> Duration {
+    let lifetime = LIFETIME.mul_f64(0.8 + 0.4 * fastrand::f64());
+    let left = principal.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+    match left {
+        // What is too near to its end is left to it: renewing would not help.
+        Some(left) if left > 2 * BEFORE_EXPIRY => lifetime.min(left - BEFORE_EXPIRY),
+        Some(_) | None => lifetime,
+    }
+}
+
 struct Session {
     context: Context,
     out: Out,
     outbox: Arc<Outbox>,
+    telling: Telling,
     id: SessionId,
+    lifetime: Duration,
 }
 
 impl Session {
@@ -172,7 +196,7 @@ impl Session {
         }))
         .await?;
         self.send_all(feed.next()).await?;
-        let lifetime = tokio::time::sleep(LIFETIME.mul_f64(0.8 + 0.4 * fastrand::f64()));
+        let lifetime = tokio::time::sleep(self.lifetime);
         tokio::pin!(lifetime);
         let begun = self.context.shutdown.begun();
         tokio::pin!(begun);
@@ -183,6 +207,7 @@ impl Session {
                     // An error here is the transport's: the replica is gone.
                     let Ok(Some(SyncRequest { message })) = message else { return Err(Over::Gone) };
                     heard = Instant::now();
+                    self.telling.message().map_err(|too_much| status::too_much("messages of one replica", too_much))?;
                     if let Some(message) = message
                         && let Some(revision) = self.hear(message).await?
                         && feed.start_over(revision)
@@ -203,6 +228,8 @@ impl Session {
                     }
                     self.send_all(feed.next()).await?;
                 }
+                // Whoever carries the answer has ended it: the replica has gone, or its credential counts no more.
+                () = self.out.closed() => return Err(Over::Gone),
                 () = &mut begun => return Err(Over::GoAway("the server is shutting down")),
                 () = &mut lifetime => return Err(Over::GoAway("streams are renewed from time to time")),
                 () = tokio::time::sleep_until(heard + SILENCE) => {

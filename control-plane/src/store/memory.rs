@@ -11,9 +11,10 @@ use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, Note, Once, RequestKey,
-    Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
-    audit::{AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
+    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewToken, Note, Once,
+    RequestKey, Revoked, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredToken,
+    StoredTransition, TransitionFilter,
+    audit::{AuditAction, AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
     request::{self, Kept, REQUESTS_KEPT},
 };
@@ -38,6 +39,7 @@ struct Inner {
     requests: BTreeMap<String, Kept>,
     audit: Vec<AuditRecord>,
     chain: AuditChain,
+    tokens: Vec<StoredToken>,
 }
 
 impl Inner {
@@ -269,5 +271,34 @@ impl Store for MemoryStore {
             let keys: BTreeSet<&BreakerKey> = inner.decisions.iter().map(|own| &own.key).collect();
             Ok(keys.into_iter().cloned().collect())
         })
+    }
+
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+        self.with(|inner| {
+            if inner.tokens.iter().any(|stored| stored.name == new.name && stored.in_force(note.at)) {
+                return Err(StoreError::TokenExists(new.name));
+            }
+            let (stored, audit) = new.stored(note);
+            inner.tokens.push(stored.clone());
+            inner.record([audit]);
+            Ok(stored)
+        })
+    }
+
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+        self.with(|inner| {
+            let Some(stored) = inner.tokens.iter_mut().find(|stored| stored.id == id) else { return Ok(None) };
+            if !stored.in_force(note.at) {
+                return Ok(Some(stored.clone()));
+            }
+            stored.revoked = Some(Revoked::by(&note));
+            let stored = stored.clone();
+            inner.record([NewAudit::of_token(AuditAction::TokenRevoke, &stored, note)]);
+            Ok(Some(stored))
+        })
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {
+        self.with(|inner| Ok(inner.tokens.iter().rev().cloned().collect()))
     }
 }

@@ -11,6 +11,7 @@ mod request;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
+mod tokens;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -23,6 +24,7 @@ use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
+pub use tokens::{NewToken, Revoked, StoredToken};
 
 use self::audit::{AuditAction, AuditFilter, AuditPage, NewAudit};
 use crate::caller::Caller;
@@ -129,6 +131,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// The breakers of which decisions are kept.
     fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>>;
+
+    /// Adds a token, whose name no other token in force at that time may have.
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken>;
+
+    /// Ends a token; `None` if there is none of this id. One that has ended already stays as it is.
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>>;
+
+    /// Every token that was ever made, the newest first.
+    fn tokens(&self) -> Answer<'_, Vec<StoredToken>>;
 }
 
 /// Why a store could not do what it was asked.
@@ -137,6 +148,9 @@ pub enum StoreError {
     /// A policy of this name is there already.
     #[error("policy {0} exists already")]
     AlreadyExists(String),
+    /// A token of this name is in force.
+    #[error("a token {0} is in force: choose another name, or revoke it first")]
+    TokenExists(String),
     /// There is no policy of this name.
     #[error("there is no policy {0}")]
     NotFound(String),

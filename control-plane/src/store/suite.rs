@@ -12,13 +12,17 @@ use fusebox_policy::{
 use fusebox_proto::{manifest, v1};
 
 use super::{
-    Action, Applied, Change, DECISIONS_OF_BREAKER, DecisionId, Ending, Expect, NewOverride, Note, Once, REQUESTS_KEPT,
-    RequestKey, RevisionAction, Store, StoreError, StoredDecision, StoredOverride, StoredTransition, TransitionFilter,
+    Action, Applied, Change, DECISIONS_OF_BREAKER, DecisionId, Ending, Expect, NewOverride, NewToken, Note, Once,
+    REQUESTS_KEPT, RequestKey, RevisionAction, Revoked, Store, StoreError, StoredDecision, StoredOverride, StoredToken,
+    StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditOrder, AuditRecord, Walk},
     memory::MemoryStore,
     sqlite::SqliteStore,
 };
-use crate::caller::Caller;
+use crate::{
+    access::{Role, secret::Secret},
+    caller::Caller,
+};
 
 fn policy(name: &str, target: &str, duration: &str) -> Policy {
     let text = format!(
@@ -195,6 +199,60 @@ async fn transitions_are_read_newest_first_and_filtered(store: &dyn Store) {
     assert_eq!(read(own).await.len(), 1);
     let other = TransitionFilter { target: Some("else".to_owned()), limit: 10, ..TransitionFilter::default() };
     assert!(read(other).await.is_empty());
+}
+
+fn token(name: &str, role: Role) -> NewToken {
+    let secret = Secret::generate().unwrap();
+    NewToken { id: secret.id().to_owned(), name: name.to_owned(), digest: secret.digest(), role, expires: moment(60) }
+}
+
+async fn a_token_is_kept_as_it_was_made_until_it_is_revoked(store: &dyn Store) {
+    let agent =
+        Role::Agent { namespace: Namespace::default_namespace(), service: CallerName::try_new("service-a").unwrap() };
+    let new = token("first", agent);
+    let made = store.put_token(new.clone(), note()).await.unwrap();
+    let NewToken { id, name, digest, role, expires } = new;
+    let wanted = StoredToken {
+        id,
+        name,
+        digest,
+        role,
+        expires,
+        creator: "tester".to_owned(),
+        created: moment(1),
+        revoked: None,
+    };
+    assert_eq!(made, wanted);
+    let second = store.put_token(token("second", Role::Viewer), note()).await.unwrap();
+    assert_eq!(store.tokens().await.unwrap(), [second, made.clone()]);
+
+    let ended = store.revoke_token(made.id.clone(), note()).await.unwrap().unwrap();
+    let revoked = Some(Revoked { at: moment(1), by: "tester".to_owned(), reason: "why".to_owned() });
+    assert_eq!(ended, StoredToken { revoked, ..made });
+    let later = Note { message: "again".to_owned(), ..note() };
+    assert_eq!(store.revoke_token(ended.id.clone(), later).await.unwrap().unwrap(), ended, "an end is an end");
+    assert_eq!(store.tokens().await.unwrap().pop().unwrap(), ended);
+    let of_it = AuditFilter { object: Some(format!("tokens/{}", ended.id)), ..AuditFilter::default() };
+    let told: Vec<_> = read(store, of_it).await.into_iter().map(|record| (record.action, record.after)).collect();
+    assert_eq!(told.iter().map(|(action, _)| action.as_str()).collect::<Vec<_>>(), ["token.revoke", "token.create"]);
+    let said = told[1].1.as_ref().unwrap();
+    assert!(said.contains("first") && said.contains("service-a") && !said.contains("digest"), "{said}");
+    assert!(store.revoke_token("nobody".to_owned(), note()).await.unwrap().is_none());
+}
+
+async fn a_name_is_one_token_in_force_at_a_time(store: &dyn Store) {
+    let at = |seconds| Note { at: moment(seconds), ..note() };
+    let made = store.put_token(token("again", Role::Admin), at(1)).await.unwrap();
+    let records =
+        || async { read(store, AuditFilter { action: Some("token".to_owned()), ..AuditFilter::default() }).await };
+    let before = records().await.len();
+    let refused = store.put_token(token("again", Role::Admin), at(59)).await;
+    assert!(matches!(refused, Err(StoreError::TokenExists(name)) if name == "again"));
+    assert_eq!(records().await.len(), before, "what was not done is not told");
+    store.put_token(token("again", Role::Admin), at(60)).await.expect("the first has expired");
+    let expired = store.revoke_token(made.id, at(61)).await.unwrap().unwrap();
+    assert_eq!(expired.revoked, None, "it had ended by itself");
+    assert_eq!(records().await.len(), before + 1);
 }
 
 fn request(id: &str, digest: u8, seconds: u64) -> RequestKey {
@@ -375,6 +433,8 @@ async fn all(store: Arc<dyn Store>) {
     a_request_that_comes_again_writes_nothing_and_is_answered_as_before(store).await;
     a_repeated_override_is_set_and_ended_once(store).await;
     every_change_is_recorded_as_it_was_made(store).await;
+    a_token_is_kept_as_it_was_made_until_it_is_revoked(store).await;
+    a_name_is_one_token_in_force_at_a_time(store).await;
     the_audit_log_tells_of_everything_and_is_whole_without_its_oldest(store).await;
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use fusebox_control_plane::store::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, Store, StoredDecision,
-    StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, NewToken, Note, Once, RequestKey, Store, StoredDecision,
+    StoredOverride, StoredRevision, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditPage},
     memory::MemoryStore,
 };
@@ -144,5 +144,17 @@ impl Store for Disk {
 
     fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
         self.rows.decided_breakers()
+    }
+
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+        self.rows.put_token(new, note)
+    }
+
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+        self.rows.revoke_token(id, note)
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {
+        self.rows.tokens()
     }
 }

@@ -14,7 +14,7 @@ use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
 
 pub use self::chain::{AuditChain, Broken, Hash, Link, Walk};
-use super::{Note, RevisionAction, StoredOverride, StoredTransition, plan};
+use super::{Note, RevisionAction, StoredOverride, StoredToken, StoredTransition, plan};
 use crate::caller::Caller;
 
 /// Bytes of before and after in one page: below the 4 MiB that gRPC clients read by default.
@@ -47,6 +47,10 @@ pub enum AuditAction {
     StoreRegress,
     /// A restored copy is put in force.
     StoreAdopt,
+    /// A token is made.
+    TokenCreate,
+    /// A token is ended.
+    TokenRevoke,
     /// The oldest records are dropped.
     AuditTruncate,
 }
@@ -68,6 +72,8 @@ impl AuditAction {
             Self::TermRaise => "term.raise",
             Self::StoreRegress => "store.regress",
             Self::StoreAdopt => "store.adopt",
+            Self::TokenCreate => "token.create",
+            Self::TokenRevoke => "token.revoke",
             Self::AuditTruncate => "audit.truncate",
         }
     }
@@ -270,6 +276,15 @@ impl NewAudit {
             before: Some(json!({ "state": from }).to_string()),
             after: Some(after.to_string()),
         })
+    }
+
+    /// Of a token, without what it is recognised by.
+    pub(super) fn of_token(action: AuditAction, stored: &StoredToken, note: Note) -> Self {
+        let StoredToken { id, name, digest: _, role, creator: _, created: _, expires, revoked: _ } = stored;
+        let expires = humantime::format_rfc3339_seconds(*expires).to_string();
+        let text = Some(json!({ "name": name, "role": role.to_string(), "expires": expires }).to_string());
+        let (before, after) = if action == AuditAction::TokenCreate { (None, text) } else { (text, None) };
+        Self { action, object: format!("tokens/{id}"), note, revision: Revision(0), before, after }
     }
 
     /// Of the store as a whole.

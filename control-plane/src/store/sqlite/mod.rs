@@ -11,6 +11,7 @@ mod requests;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::{
     fs::{File, OpenOptions},
@@ -30,8 +31,8 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, Note, Once, RequestKey, RevisionAction, Store, StoreError,
-    StoredDecision, StoredOverride, StoredRevision, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, NewToken, Note, Once, RequestKey, RevisionAction, Store,
+    StoreError, StoredDecision, StoredOverride, StoredRevision, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
     request,
@@ -43,6 +44,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "recovery", include_str!("../../../../migrations/sqlite/0002_recovery.sql")),
     (3, "audit", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
     (4, "decisions", include_str!("../../../../migrations/sqlite/0004_decisions.sql")),
+    (5, "tokens", include_str!("../../../../migrations/sqlite/0005_tokens.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
@@ -443,6 +445,33 @@ impl Store for SqliteStore {
 
     fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
         async move { decisions::breakers(&self.reader).await }.boxed()
+    }
+
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+        self.write(move |mut transaction| async move {
+            let stored = tokens::insert(&mut transaction, new, note).await?;
+            Ok((transaction, stored))
+        })
+        .boxed()
+    }
+
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+        self.write(move |mut transaction| async move {
+            let stored = tokens::revoke(&mut transaction, &id, note).await?;
+            Ok((transaction, stored))
+        })
+        .boxed()
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {
+        async move {
+            let rows = sqlx::query("SELECT * FROM tokens ORDER BY created_us DESC, rowid DESC")
+                .fetch_all(&self.reader)
+                .await
+                .map_err(failed)?;
+            rows.iter().map(tokens::stored).collect()
+        }
+        .boxed()
     }
 }
 

@@ -201,10 +201,10 @@ pub(super) fn revision(row: &SqliteRow) -> Result<StoredRevision, StoreError> {
     })
 }
 
-fn part<T>(
+pub(super) fn part<T>(
     row: &SqliteRow,
     table: &'static str,
-    id: i64,
+    id: impl ToString,
     column: &str,
     parse: fn(&str) -> Result<T, Invalid>,
 ) -> Result<Option<T>, StoreError> {

@@ -1,0 +1,272 @@
+//! The table of access: each RPC, and who may call it. What is not in it is not served.
+//!
+//! A test holds it to the descriptor of the services: an RPC without a row, a row without an RPC and a stream that is not marked as one
+//! fail it.
+
+use super::principal::{Kind, Principal, Role};
+
+/// Who may call an RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Everybody, known or not: what load balancers ask.
+    Everyone,
+    /// Everybody that the server knows.
+    Known,
+    /// Viewers, and whoever may do more.
+    Viewer,
+    /// Operators and admins.
+    Operator,
+    /// Admins.
+    Admin,
+    /// A service's replicas, for their own service: the handler compares.
+    Agent,
+    /// Those, and viewers and whoever may do more, for any service.
+    AgentOrViewer,
+}
+
+/// How an RPC weighs on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It reads, and answers once.
+    Read,
+    /// It changes something: metered by identity.
+    Write,
+    /// It goes on: counted by identity, and ended with the credential.
+    Stream,
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The service, with its package.
+    pub service: &'static str,
+    /// The method.
+    pub method: &'static str,
+    /// What it does, in one word, as `fusebox can-i` takes it.
+    pub verb: &'static str,
+    /// To what kind of thing.
+    pub kind: &'static str,
+    /// Who may call it.
+    pub rule: Rule,
+    /// How it weighs.
+    pub weight: Weight,
+}
+
+const POLICIES: &str = "fusebox.v1.PolicyService";
+const BREAKERS: &str = "fusebox.v1.BreakerService";
+const FLEET: &str = "fusebox.v1.FleetService";
+const AUDIT: &str = "fusebox.v1.AuditService";
+const ADMIN: &str = "fusebox.v1.AdminService";
+const SYNC: &str = "fusebox.sync.v1.SyncService";
+const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+const OLD_REFLECTION: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+const fn row(
+    service: &'static str,
+    method: &'static str,
+    what: (&'static str, &'static str),
+    rule: Rule,
+    weight: Weight,
+) -> Row {
+    Row { service, method, verb: what.0, kind: what.1, rule, weight }
+}
+
+/// Every RPC.
+pub const TABLE: &[Row] = &[
+    row(POLICIES, "GetPolicy", ("get", "policies"), Rule::Viewer, Weight::Read),
+    row(POLICIES, "ListPolicies", ("list", "policies"), Rule::Viewer, Weight::Read),
+    row(POLICIES, "WatchPolicies", ("watch", "policies"), Rule::Viewer, Weight::Stream),
+    row(POLICIES, "ListPolicyRevisions", ("history", "policies"), Rule::Viewer, Weight::Read),
+    row(POLICIES, "CreatePolicy", ("create", "policies"), Rule::Operator, Weight::Write),
+    row(POLICIES, "UpdatePolicy", ("update", "policies"), Rule::Operator, Weight::Write),
+    row(POLICIES, "DeletePolicy", ("delete", "policies"), Rule::Operator, Weight::Write),
+    row(POLICIES, "ApplyPolicies", ("apply", "policies"), Rule::Operator, Weight::Write),
+    row(POLICIES, "RollbackPolicy", ("rollback", "policies"), Rule::Operator, Weight::Write),
+    // It gives up what was written after a backup.
+    row(POLICIES, "AdoptPresent", ("recover", "store"), Rule::Admin, Weight::Write),
+    row(BREAKERS, "GetBreaker", ("get", "breakers"), Rule::Viewer, Weight::Read),
+    row(BREAKERS, "ListBreakers", ("list", "breakers"), Rule::Viewer, Weight::Read),
+    row(BREAKERS, "ExplainBreaker", ("explain", "breakers"), Rule::Viewer, Weight::Read),
+    row(BREAKERS, "WatchBreakers", ("watch", "breakers"), Rule::Viewer, Weight::Stream),
+    row(BREAKERS, "ForceBreaker", ("force", "breakers"), Rule::Operator, Weight::Write),
+    row(BREAKERS, "ReleaseBreaker", ("release", "breakers"), Rule::Operator, Weight::Write),
+    row(BREAKERS, "ListOverrides", ("list", "overrides"), Rule::Viewer, Weight::Read),
+    row(BREAKERS, "ListBreakerTransitions", ("list", "events"), Rule::Viewer, Weight::Read),
+    row(BREAKERS, "WatchBreakerTransitions", ("watch", "events"), Rule::Viewer, Weight::Stream),
+    row(FLEET, "GetInstance", ("get", "instances"), Rule::Viewer, Weight::Read),
+    row(FLEET, "ListInstances", ("list", "instances"), Rule::Viewer, Weight::Read),
+    row(FLEET, "WatchFleet", ("watch", "instances"), Rule::Viewer, Weight::Stream),
+    row(FLEET, "GetService", ("get", "services"), Rule::Viewer, Weight::Read),
+    row(FLEET, "ListServices", ("list", "services"), Rule::Viewer, Weight::Read),
+    row(FLEET, "GetServerInfo", ("get", "server"), Rule::Viewer, Weight::Read),
+    row(AUDIT, "ListAuditEvents", ("list", "audit"), Rule::Viewer, Weight::Read),
+    row(ADMIN, "CreateToken", ("create", "tokens"), Rule::Admin, Weight::Write),
+    row(ADMIN, "ListTokens", ("list", "tokens"), Rule::Admin, Weight::Read),
+    row(ADMIN, "RevokeToken", ("revoke", "tokens"), Rule::Admin, Weight::Write),
+    row(ADMIN, "WhoAmI", ("get", "self"), Rule::Known, Weight::Read),
+    row(ADMIN, "CheckAccess", ("check", "access"), Rule::Known, Weight::Read),
+    row(SYNC, "Sync", ("sync", "snapshots"), Rule::Agent, Weight::Stream),
+    row(SYNC, "FetchSnapshot", ("get", "snapshots"), Rule::AgentOrViewer, Weight::Read),
+    row(HEALTH, "Check", ("get", "health"), Rule::Everyone, Weight::Read),
+    row(HEALTH, "Watch", ("watch", "health"), Rule::Viewer, Weight::Stream),
+    row(REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream),
+    row(OLD_REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream),
+];
+
+/// What is served over plain HTTP, and to whom.
+pub const PAGES: &[(&str, Rule)] = &[("/healthz", Rule::Everyone), ("/readyz", Rule::Everyone)];
+
+/// The row of an RPC's path, `/{service}/{method}`.
+#[must_use]
+pub fn of(path: &str) -> Option<&'static Row> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    TABLE.iter().find(|row| row.service == service && row.method == method)
+}
+
+impl Rule {
+    /// Whether it lets somebody in. On an open server it does.
+    #[must_use]
+    pub fn allows(self, principal: &Principal) -> bool {
+        let is_agent = matches!(principal.role, Role::Agent { .. });
+        match self {
+            _ if principal.kind() == Kind::Anonymous => true,
+            Self::Everyone | Self::Known | Self::AgentOrViewer => true,
+            Self::Viewer => !is_agent,
+            Self::Operator => matches!(principal.role, Role::Operator | Role::Admin),
+            Self::Admin => principal.role == Role::Admin,
+            Self::Agent => is_agent,
+        }
+    }
+
+    /// Whom it lets in, for people.
+    #[must_use]
+    pub const fn needs(self) -> &'static str {
+        match self {
+            Self::Everyone => "nothing",
+            Self::Known => "a credential",
+            Self::Viewer => "the role viewer",
+            Self::Operator => "the role operator",
+            Self::Admin => "the role admin",
+            Self::Agent => "the role agent of the service",
+            Self::AgentOrViewer => "the role agent of the service, or viewer",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fusebox_policy::{CallerName, Namespace};
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+    use crate::access::Method;
+
+    /// Every RPC that the server describes of itself, and whether it streams its answer.
+    fn described() -> BTreeSet<(String, bool)> {
+        [
+            fusebox_proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ]
+        .into_iter()
+        .flat_map(|set| FileDescriptorSet::decode(set).unwrap().file)
+        .flat_map(|file| {
+            let package = file.package().to_owned();
+            file.service.into_iter().flat_map(move |service| {
+                let name = format!("{package}.{}", service.name());
+                service.method.into_iter().map(move |own| (format!("/{name}/{}", own.name()), own.server_streaming()))
+            })
+        })
+        .collect()
+    }
+
+    #[test]
+    fn every_rpc_has_a_row_and_every_row_an_rpc() {
+        let rows = TABLE
+            .iter()
+            .map(|row| (format!("/{}/{}", row.service, row.method), row.weight == Weight::Stream))
+            .collect::<BTreeSet<_>>();
+        assert_eq!(rows.len(), TABLE.len(), "one row each");
+        assert_eq!(rows, described());
+    }
+
+    #[test]
+    fn what_has_no_row_is_found_nowhere() {
+        for path in ["/fusebox.v1.PolicyService/Other", "/fusebox.v1.PolicyService", "/", "", "GetPolicy"] {
+            assert!(of(path).is_none(), "{path}");
+        }
+    }
+
+    /// Who may do what, said a second time and by hand: v viewer, o operator, a admin, s a service's replica.
+    const MATRIX: &[(&str, &[&str])] = &[
+        (
+            "voa",
+            &[
+                "get policies",
+                "list policies",
+                "watch policies",
+                "history policies",
+                "get breakers",
+                "list breakers",
+                "explain breakers",
+                "watch breakers",
+                "list overrides",
+                "list events",
+                "watch events",
+                "get instances",
+                "list instances",
+                "watch instances",
+                "get services",
+                "list services",
+                "list audit",
+                "get server",
+                "watch health",
+                "get reflection",
+            ],
+        ),
+        (
+            "oa",
+            &[
+                "create policies",
+                "update policies",
+                "delete policies",
+                "apply policies",
+                "rollback policies",
+                "force breakers",
+                "release breakers",
+            ],
+        ),
+        ("a", &["recover store", "create tokens", "list tokens", "revoke tokens"]),
+        ("s", &["sync snapshots"]),
+        ("voas", &["get snapshots", "get self", "check access", "get health"]),
+    ];
+
+    #[test]
+    fn each_role_may_do_what_the_matrix_says_and_nothing_else() {
+        let service = CallerName::try_new("service-a").unwrap();
+        let agent = Role::Agent { namespace: Namespace::default_namespace(), service };
+        let roles = [('v', Role::Viewer), ('o', Role::Operator), ('a', Role::Admin), ('s', agent)];
+        let mut seen = 0;
+        for row in TABLE {
+            let what = format!("{} {}", row.verb, row.kind);
+            let line = MATRIX.iter().filter(|(_, whats)| whats.contains(&what.as_str())).collect::<Vec<_>>();
+            let [(who, _)] = line[..] else { panic!("{what} stands {} times in the matrix", line.len()) };
+            for (letter, role) in &roles {
+                let principal = Principal { role: role.clone(), method: Method::Token, ..Principal::anonymous("x") };
+                assert_eq!(row.rule.allows(&principal), who.contains(*letter), "{what}: {role}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, TABLE.len() * roles.len());
+    }
+
+    #[test]
+    fn on_an_open_server_everybody_may_do_everything() {
+        assert!(TABLE.iter().all(|row| row.rule.allows(&Principal::anonymous("x"))));
+    }
+}

@@ -1,0 +1,232 @@
+//! What can be done with tokens: make, list, revoke, recognise. The one writer of them.
+//!
+//! Those in force are mirrored in memory, so that a request costs no query; after every change the mirror is read anew from the store, and
+//! what has ended there is cancelled, which ends its open streams.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use fusebox_policy::{CallerName, Namespace, invalid::Faults};
+use fusebox_proto::v1;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Refusal,
+    principal::{Method, Principal, Role},
+    secret::{Digest, Secret},
+};
+use crate::{
+    caller::Caller,
+    store::{NewToken, Note, StoreError, StoreHandle, StoredToken},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The life of an operator's token when nothing is said, and the longest: people leave, and laptops with them.
+const OPERATORS: (Duration, Duration) =
+    (Duration::from_secs(30 * 24 * 60 * 60), Duration::from_secs(90 * 24 * 60 * 60));
+/// The same for a service, whose token is changed by a deployment.
+const AGENTS: (Duration, Duration) = (Duration::from_secs(90 * 24 * 60 * 60), Duration::from_secs(365 * 24 * 60 * 60));
+/// Less is a mistake in the unit.
+const SHORTEST: Duration = Duration::from_secs(60);
+/// Longest name.
+const LONGEST_NAME: usize = 63;
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct Tokens {
+    store: StoreHandle,
+    known: Arc<ArcSwap<BTreeMap<String, Known>>>,
+    /// Who reads the store anew. In turn: an older reading must not replace a newer.
+    turn: Arc<Mutex<()>>,
+}
+
+/// One that was made, and what ends its streams.
+#[derive(Clone)]
+struct Known {
+    stored: Arc<StoredToken>,
+    ended: CancellationToken,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").finish_non_exhaustive()
+    }
+}
+
+/// A token that somebody asks for, checked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    name: String,
+    role: Role,
+    life: Duration,
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The store's word.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no random numbers.
+    #[error("the system's random source failed: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Request {
+    /// Checks what is asked for. `life`: `None` for the default.
+    ///
+    /// # Errors
+    /// Every bad field.
+    pub fn try_new(
+        name: &str,
+        role: v1::Role,
+        agent: (&str, &str),
+        life: Option<Duration>,
+    ) -> Result<Self, fusebox_policy::Invalid> {
+        let mut faults = Faults::new();
+        let letters = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        faults.check(
+            (1..=LONGEST_NAME).contains(&name.len()) && letters(name) && !name.starts_with('-') && !name.ends_with('-'),
+            "token.display_name",
+            format!("must be 1 to {LONGEST_NAME} of a-z, 0-9 and -, not - at its ends"),
+        );
+        let (namespace, service) = agent;
+        let (default, longest) = if role == v1::Role::Agent { AGENTS } else { OPERATORS };
+        let role = match role {
+            v1::Role::Agent => {
+                let namespace = faults.take("token.namespace", Namespace::try_new(namespace));
+                let service = faults.take("token.service", CallerName::try_new(service));
+                namespace.zip(service).map(|(namespace, service)| Role::Agent { namespace, service })
+            }
+            v1::Role::Viewer | v1::Role::Operator | v1::Role::Admin => {
+                for (field, given) in [("token.namespace", namespace), ("token.service", service)] {
+                    faults.check(given.is_empty(), field, "is only of agents: operators' roles are for all of them");
+                }
+                match role {
+                    v1::Role::Viewer => Some(Role::Viewer),
+                    v1::Role::Operator => Some(Role::Operator),
+                    v1::Role::Admin | v1::Role::Agent | v1::Role::Unspecified => Some(Role::Admin),
+                }
+            }
+            v1::Role::Unspecified => {
+                faults.push("token.role", "is required");
+                None
+            }
+        };
+        let life = life.unwrap_or(default);
+        faults.check(
+            (SHORTEST..=longest).contains(&life),
+            "life",
+            format!("must be from a minute to {} days", longest.as_secs() / DAY.as_secs()),
+        );
+        let role = faults.into_result(role)?;
+        Ok(Self { name: name.to_owned(), role, life })
+    }
+}
+
+impl Tokens {
+    /// Those of a store.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn load(store: StoreHandle) -> Result<Self, StoreError> {
+        let tokens = Self { store, known: Arc::default(), turn: Arc::default() };
+        tokens.refresh().await?;
+        Ok(tokens)
+    }
+
+    /// Makes one. The secret is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// The store's word.
+    pub async fn create(&self, request: Request, caller: Caller) -> Result<(StoredToken, Secret), CreateError> {
+        let Request { name, role, life } = request;
+        let secret = Secret::generate().map_err(CreateError::Random)?;
+        let at = SystemTime::now();
+        let new = NewToken { id: secret.id().to_owned(), name, digest: secret.digest(), role, expires: at + life };
+        let made = self.store.put_token(new, Note { caller, message: String::new(), at }).await;
+        // Also after a failure: a commit may have come through although its answer did not.
+        self.refresh().await?;
+        let made = made?;
+        tracing::info!(
+            event.name = "token.created", token = made.id, name = made.name, role = %made.role, author = made.creator,
+            "token created"
+        );
+        Ok((made, secret))
+    }
+
+    /// Ends one, and the streams that were opened with it. `None` if there is none.
+    ///
+    /// # Errors
+    /// The store's word.
+    pub async fn revoke(&self, id: &str, caller: Caller, reason: String) -> Result<Option<StoredToken>, StoreError> {
+        let note = Note { caller, message: reason, at: SystemTime::now() };
+        let ended = self.store.revoke_token(id.to_owned(), note).await;
+        self.refresh().await?;
+        let ended = ended?;
+        if let Some(StoredToken { id, name, revoked: Some(revoked), .. }) = &ended {
+            tracing::info!(
+                event.name = "token.revoked",
+                token = id,
+                name,
+                author = revoked.by,
+                why = revoked.reason,
+                "token revoked"
+            );
+        }
+        Ok(ended)
+    }
+
+    /// All that were made, the newest first.
+    ///
+    /// # Errors
+    /// The store's word.
+    pub async fn list(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.store.tokens().await
+    }
+
+    /// Whose a token is.
+    pub(super) fn recognise(&self, secret: &Secret) -> Result<Principal, Refusal> {
+        let known = self.known.load();
+        // An id that nobody has takes as long as one that somebody has.
+        let nobody = Digest::of("");
+        let found = known.get(secret.id());
+        let same = found.map_or(&nobody, |known| &known.stored.digest).matches(&secret.digest());
+        let Some(Known { stored, ended }) = found.filter(|_| same) else { return Err(Refusal::UnknownToken) };
+        if stored.revoked.is_some() {
+            return Err(Refusal::Revoked);
+        }
+        Ok(Principal {
+            name: stored.name.as_str().into(),
+            role: stored.role.clone(),
+            method: Method::Token,
+            expires: Some(stored.expires),
+            revoked: ended.clone(),
+        })
+    }
+
+    /// Reads the store anew.
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let stored = self.store.tokens().await?;
+        let before = self.known.load_full();
+        let mut after = BTreeMap::new();
+        for stored in stored {
+            let ended = before.get(&stored.id).map_or_else(CancellationToken::new, |known| known.ended.clone());
+            after.insert(stored.id.clone(), Known { stored: Arc::new(stored), ended });
+        }
+        self.known.store(Arc::new(after.clone()));
+        for (id, known) in before.iter() {
+            if after.get(id).is_none_or(|now| now.stored.revoked.is_some()) {
+                known.ended.cancel();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Settings of TLS and access: who is asked for what.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use clap::{Args, ValueEnum, builder::FalseyValueParser};
+
+use super::ConfigError;
+use crate::{
+    access::{self, grants::Grant, limits},
+    tls::{Files, accept::Room},
+};
+
+/// Options of `fusebox serve` about TLS and access.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "TLS and access")]
+pub struct AccessArgs {
+    /// By what callers become known, separated by commas. Without it, and without a bootstrap token, nobody is asked: that is for loopback
+    #[arg(long, env = "FUSEBOX_AUTH", value_enum, value_delimiter = ',', value_name = "METHODS")]
+    pub auth: Vec<AuthMethod>,
+    /// Certificate of the server and its chain, PEM; read again when it changes
+    #[arg(long, env = "FUSEBOX_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the server's certificate, PEM; read again when it changes
+    #[arg(long, env = "FUSEBOX_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Who signs clients' certificates, PEM; read again when it changes
+    #[arg(long, env = "FUSEBOX_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Turn clients without a certificate away, also where they could show a token. With --auth mtls alone it is so anyway
+    #[arg(long, env = "FUSEBOX_REQUIRE_CLIENT_CERT", value_parser = FalseyValueParser::new(), requires = "client_ca")]
+    pub require_client_cert: bool,
+    /// What a name in a certificate or JWT may do, like admin=spiffe://example.org/ns/ops/sa/ci or
+    /// agent=spiffe://example.org/ns/{namespace}/sa/{service}; may be repeated, the first that fits decides
+    #[arg(long = "grant", env = "FUSEBOX_GRANTS", value_delimiter = ',', value_name = "ROLE=PATTERN")]
+    pub grants: Vec<Grant>,
+    /// File with a token of your own making, of an admin, for the first steps; takes --auth token along. Counts as long as it is there
+    #[arg(long, env = "FUSEBOX_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
+    pub bootstrap_token_file: Option<PathBuf>,
+    /// Changes in a second by one identity; five times as many may come at once
+    #[arg(long, env = "FUSEBOX_WRITES_PER_SECOND", value_name = "NUMBER")]
+    pub writes_per_second: Option<NonZeroU32>,
+    /// Streams that one identity may have open; all replicas of a service may be one
+    #[arg(long, env = "FUSEBOX_STREAMS_PER_IDENTITY", value_name = "NUMBER")]
+    pub streams_per_identity: Option<NonZeroU32>,
+    /// Connections in all
+    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS", value_name = "NUMBER")]
+    pub max_connections: Option<NonZeroU32>,
+    /// Connections from one address that is not of this machine
+    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER")]
+    pub max_connections_per_address: Option<NonZeroU32>,
+}
+
+/// By what callers become known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuthMethod {
+    /// By tokens that this server made: `fusebox token create`.
+    Token,
+    /// By certificates that --client-ca signed, and what --grant says of their names.
+    Mtls,
+}
+
+/// Checked settings of TLS and access.
+#[derive(Clone, Debug)]
+pub struct AccessConfig {
+    /// Files of TLS; `None`: plain.
+    pub tls: Option<Files>,
+    /// Where a bootstrap token stands.
+    pub bootstrap: Option<PathBuf>,
+    /// Whom the server knows; the bootstrap token is not read yet.
+    pub access: access::Settings,
+    /// How many connections it takes.
+    pub room: Room,
+    /// What that means, for whoever starts it.
+    pub in_words: String,
+}
+
+impl AccessConfig {
+    pub(super) fn new(args: &AccessArgs, listen: SocketAddr, insecure: bool) -> Result<Self, ConfigError> {
+        let certificates = args.auth.contains(&AuthMethod::Mtls);
+        let tokens = args.auth.contains(&AuthMethod::Token) || args.bootstrap_token_file.is_some();
+        let files = args.tls_cert.clone().zip(args.tls_key.clone());
+        if certificates && (args.client_ca.is_none() || files.is_none()) {
+            return Err(ConfigError::NoClientCa);
+        }
+        if certificates && args.grants.is_empty() {
+            return Err(ConfigError::NoGrants);
+        }
+        if !certificates && !args.grants.is_empty() {
+            return Err(ConfigError::IdleGrants);
+        }
+        if args.client_ca.is_some() && !certificates && !args.require_client_cert {
+            return Err(ConfigError::IdleClientCa);
+        }
+        if !listen.ip().is_loopback() && !insecure {
+            if !certificates && !tokens {
+                return Err(ConfigError::Exposed(listen));
+            }
+            if files.is_none() {
+                return Err(ConfigError::PlainTokens(listen));
+            }
+        }
+        let client_required = args.require_client_cert || (certificates && !tokens);
+        let tls = files.map(|(certificate, key)| Files {
+            certificate,
+            key,
+            client_ca: args.client_ca.clone(),
+            client_required,
+        });
+        let standard = limits::Settings::default();
+        let limits = limits::Settings {
+            writes_per_second: args.writes_per_second.unwrap_or(standard.writes_per_second),
+            streams: args.streams_per_identity.unwrap_or(standard.streams),
+        };
+        let standard = Room::default();
+        let number = |number: Option<NonZeroU32>, standard| number.map_or(standard, |number| number.get() as usize);
+        let room = Room {
+            connections: number(args.max_connections, standard.connections),
+            from_one_address: number(args.max_connections_per_address, standard.from_one_address),
+        };
+        let in_words = match (tokens, certificates) {
+            (false, false) if listen.ip().is_loopback() => {
+                "open to every program on this machine; nobody is asked who they are (--auth changes that)"
+            }
+            (false, false) => "OPEN TO EVERYBODY WHO REACHES THIS ADDRESS; nobody is asked who they are",
+            (true, false) => "by tokens",
+            (false, true) => "by client certificates",
+            (true, true) => "by tokens or client certificates",
+        };
+        let access = access::Settings { tokens, certificates, bootstrap: None, grants: args.grants.clone(), limits };
+        Ok(Self { tls, bootstrap: args.bootstrap_token_file.clone(), access, room, in_words: in_words.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str, insecure: bool, change: impl FnOnce(&mut AccessArgs)) -> Result<AccessConfig, ConfigError> {
+        let mut args = AccessArgs::default();
+        change(&mut args);
+        AccessConfig::new(&args, listen.parse().unwrap(), insecure)
+    }
+
+    fn with_tls(args: &mut AccessArgs) {
+        (args.tls_cert, args.tls_key) = (Some("c".into()), Some("k".into()));
+    }
+
+    const OUTSIDE: &str = "0.0.0.0:1";
+    const LOOPBACK: &str = "127.0.0.1:1";
+
+    #[test]
+    fn an_address_that_others_reach_asks_for_credentials_over_tls_unless_insisted_on() {
+        assert!(matches!(config(OUTSIDE, false, |_| {}), Err(ConfigError::Exposed(_))));
+        assert!(matches!(config(OUTSIDE, false, with_tls), Err(ConfigError::Exposed(_))), "encrypted, and open");
+        let tokens = |args: &mut AccessArgs| args.auth = vec![AuthMethod::Token];
+        assert!(matches!(config(OUTSIDE, false, tokens), Err(ConfigError::PlainTokens(_))));
+        let both = |args: &mut AccessArgs| {
+            with_tls(args);
+            tokens(args);
+        };
+        assert!(config(OUTSIDE, false, both).unwrap().access.tokens);
+        assert!(config(OUTSIDE, true, |_| {}).unwrap().access.is_open());
+        assert!(config(LOOPBACK, false, |_| {}).unwrap().access.is_open());
+        assert!(!config(LOOPBACK, false, tokens).unwrap().access.is_open());
+    }
+
+    #[test]
+    fn certificates_need_those_who_sign_them_and_a_meaning() {
+        let mtls = |args: &mut AccessArgs| {
+            with_tls(args);
+            args.auth = vec![AuthMethod::Mtls];
+        };
+        assert!(matches!(config(LOOPBACK, false, mtls), Err(ConfigError::NoClientCa)));
+        let signed = |args: &mut AccessArgs| {
+            mtls(args);
+            args.client_ca = Some("ca".into());
+        };
+        assert!(matches!(config(LOOPBACK, false, signed), Err(ConfigError::NoGrants)));
+        let granted = |args: &mut AccessArgs| {
+            signed(args);
+            args.grants = vec!["admin=dns:x".parse().unwrap()];
+        };
+        assert!(config(LOOPBACK, false, granted).unwrap().tls.unwrap().client_required);
+        let either = |args: &mut AccessArgs| {
+            granted(args);
+            args.auth.push(AuthMethod::Token);
+        };
+        assert!(!config(LOOPBACK, false, either).unwrap().tls.unwrap().client_required);
+        let strict = |args: &mut AccessArgs| {
+            either(args);
+            args.require_client_cert = true;
+        };
+        assert!(config(LOOPBACK, false, strict).unwrap().tls.unwrap().client_required);
+    }
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        let granted = |args: &mut AccessArgs| args.grants = vec!["admin=dns:x".parse().unwrap()];
+        assert!(matches!(config(LOOPBACK, false, granted), Err(ConfigError::IdleGrants)));
+        let signed = |args: &mut AccessArgs| {
+            with_tls(args);
+            args.client_ca = Some("ca".into());
+        };
+        assert!(matches!(config(LOOPBACK, false, signed), Err(ConfigError::IdleClientCa)));
+    }
+
+    #[test]
+    fn a_bootstrap_token_takes_tokens_along() {
+        let config = config(LOOPBACK, false, |args| args.bootstrap_token_file = Some("t".into())).unwrap();
+        assert!(config.access.tokens);
+    }
+}

@@ -1,0 +1,144 @@
+//! `fusebox.v1.AdminService`.
+
+use std::time::SystemTime;
+
+use fusebox_policy::invalid::Faults;
+use fusebox_proto::{
+    duration,
+    v1::{self, admin_service_server::AdminService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{caller, principal, status};
+use crate::{
+    access::{
+        Access, Principal, Role, rules,
+        tokens::{self, Tokens},
+    },
+    fleet::check_reason,
+    store::{StoredToken, timestamp},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct AdminApi {
+    tokens: Tokens,
+}
+
+impl AdminApi {
+    /// Over what is known of access.
+    #[must_use]
+    pub fn new(access: &Access) -> Self {
+        Self { tokens: access.tokens().clone() }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for AdminApi {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let caller = caller(&request);
+        let v1::CreateTokenRequest { token, life } = request.into_inner();
+        let wanted = token.ok_or_else(|| status::invalid_field("token", "is required"))?;
+        let role = wanted.role();
+        let v1::Token { display_name, namespace, service, .. } = wanted;
+        let life = life
+            .map(|life| duration::from_wire(life).map_err(|invalid| status::invalid_request(&invalid.under("life"))))
+            .transpose()?;
+        let wanted = tokens::Request::try_new(&display_name, role, (&namespace, &service), life)
+            .map_err(|invalid| status::invalid_request(&invalid))?;
+        let (made, secret) = self.tokens.create(wanted, caller).await.map_err(|error| status::create_token(&error))?;
+        Ok(Response::new(v1::CreateTokenResponse { token: Some(wire(made)), secret: secret.reveal().to_owned() }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let v1::ListTokensRequest { show_ended } = request.into_inner();
+        let now = SystemTime::now();
+        let all = self.tokens.list().await.map_err(|error| status::store(&error))?;
+        let tokens = all.into_iter().filter(|stored| show_ended || stored.in_force(now)).map(wire).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::Token>, Status> {
+        let caller = caller(&request);
+        let v1::RevokeTokenRequest { name, reason } = request.into_inner();
+        let mut faults = Faults::new();
+        check_reason(&reason, &mut faults);
+        let id = name.strip_prefix("tokens/").filter(|id| !id.is_empty());
+        faults.check(id.is_some(), "name", "must be tokens/{id}");
+        let id = faults.into_result(id).map_err(|invalid| status::invalid_request(&invalid))?;
+        let ended = self.tokens.revoke(id, caller, reason).await.map_err(|error| status::store(&error))?;
+        ended.map(|ended| Response::new(wire(ended))).ok_or_else(|| status::not_found("token", &name))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::Principal>, Status> {
+        let Principal { name, role, method, expires, .. } = principal(&request)?;
+        let (role, namespace, service) = role_wire(&role);
+        Ok(Response::new(v1::Principal {
+            name: name.to_string(),
+            role: role.into(),
+            namespace,
+            service,
+            method: method.name().to_owned(),
+            expire_time: expires.map(timestamp),
+        }))
+    }
+
+    async fn check_access(
+        &self,
+        request: Request<v1::CheckAccessRequest>,
+    ) -> Result<Response<v1::CheckAccessResponse>, Status> {
+        let asks = principal(&request)?;
+        let v1::CheckAccessRequest { verb, r#type: kind } = request.into_inner();
+        let of_kind: Vec<_> = rules::TABLE.iter().filter(|row| row.kind == kind).collect();
+        if of_kind.is_empty() {
+            let mut kinds: Vec<_> = rules::TABLE.iter().map(|row| row.kind).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            return Err(status::invalid_field("type", &format!("must be one of {}", kinds.join(", "))));
+        }
+        let Some(row) = of_kind.iter().find(|row| row.verb == verb) else {
+            let verbs: Vec<_> = of_kind.iter().map(|row| row.verb).collect();
+            return Err(status::invalid_field("verb", &format!("with {kind} must be one of {}", verbs.join(", "))));
+        };
+        let allowed = row.rule.allows(&asks);
+        let Principal { name, role, .. } = asks;
+        let reason =
+            format!("{name} ({role}) {} it needs {}", if allowed { "may:" } else { "may not:" }, row.rule.needs());
+        Ok(Response::new(v1::CheckAccessResponse { allowed, reason }))
+    }
+}
+
+fn role_wire(role: &Role) -> (v1::Role, String, String) {
+    match role {
+        Role::Viewer => (v1::Role::Viewer, String::new(), String::new()),
+        Role::Operator => (v1::Role::Operator, String::new(), String::new()),
+        Role::Admin => (v1::Role::Admin, String::new(), String::new()),
+        Role::Agent { namespace, service } => (v1::Role::Agent, namespace.to_string(), service.to_string()),
+    }
+}
+
+fn wire(stored: StoredToken) -> v1::Token {
+    let StoredToken { id, name, digest: _, role, creator, created, expires, revoked } = stored;
+    let (role, namespace, service) = role_wire(&role);
+    let (revoke_time, revoker, revoke_reason) =
+        revoked.map_or_else(Default::default, |ended| (Some(timestamp(ended.at)), ended.by, ended.reason));
+    v1::Token {
+        name: format!("tokens/{id}"),
+        display_name: name,
+        role: role.into(),
+        namespace,
+        service,
+        create_time: Some(timestamp(created)),
+        creator,
+        expire_time: Some(timestamp(expires)),
+        revoke_time,
+        revoker,
+        revoke_reason,
+    }
+}

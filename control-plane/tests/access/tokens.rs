@@ -1,0 +1,109 @@
+//! Tokens from their making to their end.
+
+use std::time::{Duration, SystemTime};
+
+use fusebox_proto::{
+    duration::to_wire,
+    v1::{self, Role},
+};
+use tonic::Code;
+
+use crate::server::{BOOTSTRAP, Server, reason, refusal};
+
+fn asked(name: &str, role: Role) -> v1::Token {
+    v1::Token { display_name: name.to_owned(), role: role.into(), ..v1::Token::default() }
+}
+
+#[tokio::test]
+async fn a_token_counts_from_its_making_to_its_end_and_its_secret_is_shown_once() {
+    let server = Server::with_tokens().await;
+    let (made, secret) = server.token("alice", Role::Operator, None).await;
+    assert!(secret.starts_with("fbx_") && secret.contains(made.name.strip_prefix("tokens/").unwrap()));
+    assert_eq!((made.creator.as_str(), made.role()), ("bootstrap", Role::Operator));
+    let who = server.caller(Some(&secret)).await.who().await.unwrap();
+    assert_eq!((who.name.as_str(), who.expire_time), ("alice", made.expire_time));
+
+    let mut admin = server.admin().await;
+    let list = admin.admin.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.tokens, std::slice::from_ref(&made));
+    assert!(!format!("{list:?}").contains(&secret[17..]));
+
+    let ended = server.revoke(&made).await;
+    assert_eq!((ended.revoker.as_str(), ended.revoke_reason.as_str()), ("bootstrap", "lost"));
+    let refused = server.caller(Some(&secret)).await.who().await;
+    assert_eq!(reason(refused), (Code::Unauthenticated, "CREDENTIALS_REVOKED".to_owned()));
+    let list = admin.admin.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner();
+    assert!(list.tokens.is_empty());
+    let list = admin.admin.list_tokens(v1::ListTokensRequest { show_ended: true }).await.unwrap().into_inner();
+    assert_eq!(list.tokens, [ended]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_this_server_is_refused_alike() {
+    let server = Server::with_tokens().await;
+    let (made, secret) = server.token("alice", Role::Admin, None).await;
+    let id = made.name.strip_prefix("tokens/").unwrap();
+    let other = format!("fbx_{id}_{}", "0".repeat(64));
+    let unknown = secret.replace(id, "000000000000");
+    for text in [other.as_str(), unknown.as_str(), "fbx_", "x.y.z", &secret[..80]] {
+        let refused = server.caller(Some(text)).await.who().await;
+        assert_eq!(reason(refused), (Code::Unauthenticated, "TOKEN_UNKNOWN".to_owned()));
+    }
+    let refused = server.caller(None).await.who().await;
+    assert_eq!(reason(refused), (Code::Unauthenticated, "CREDENTIALS_MISSING".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn requests_that_can_not_be_are_told_field_by_field() {
+    let server = Server::with_tokens().await;
+    let mut admin = server.admin().await.admin;
+    let mut ask = async |token: v1::Token, life: Option<Duration>| {
+        let request = v1::CreateTokenRequest { token: Some(token), life: life.map(to_wire) };
+        let (code, _, details) = refusal(admin.create_token(request).await);
+        assert_eq!(code, Code::InvalidArgument);
+        details.bad_request().unwrap().field_violations.iter().map(|fault| fault.field.clone()).collect::<Vec<_>>()
+    };
+    let day = Duration::from_secs(86400);
+    assert_eq!(
+        ask(asked("Alice!", Role::Unspecified), Some(day * 91)).await,
+        ["token.display_name", "token.role", "life"]
+    );
+    assert_eq!(ask(asked("a", Role::Agent), Some(Duration::from_secs(1))).await.last().unwrap(), "life");
+    assert_eq!(ask(asked("a", Role::Agent), Some(day * 364)).await, ["token.namespace", "token.service"]);
+    let bound = v1::Token { service: "service-a".to_owned(), ..asked("a", Role::Viewer) };
+    assert_eq!(ask(bound, None).await, ["token.service"]);
+    let request = v1::RevokeTokenRequest { name: "tokens/".to_owned(), reason: String::new() };
+    assert_eq!(refusal(admin.revoke_token(request).await).0, Code::InvalidArgument);
+    let request = v1::RevokeTokenRequest { name: "tokens/none".to_owned(), reason: "why".to_owned() };
+    assert_eq!(reason(admin.revoke_token(request).await), (Code::NotFound, "TOKEN_NOT_FOUND".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_is_given_once_at_a_time_and_lives_are_bounded() {
+    let server = Server::with_tokens().await;
+    let (made, _) = server.token("alice", Role::Viewer, None).await;
+    let mut admin = server.admin().await.admin;
+    let again = v1::CreateTokenRequest { token: Some(asked("alice", Role::Admin)), life: None };
+    let refused = admin.create_token(again.clone()).await;
+    assert_eq!(reason(refused), (Code::AlreadyExists, "TOKEN_EXISTS".to_owned()));
+    server.revoke(&made).await;
+    let made = admin.create_token(again).await.unwrap().into_inner().token.unwrap();
+    let expires = SystemTime::try_from(made.expire_time.unwrap()).unwrap();
+    let left = expires.duration_since(SystemTime::now()).unwrap();
+    assert!(left > Duration::from_secs(29 * 86400) && left <= Duration::from_secs(30 * 86400), "{left:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bootstrap_token_counts_as_long_as_it_is_there() {
+    let server = Server::with_tokens().await;
+    let who = server.admin().await.who().await.unwrap();
+    assert_eq!((who.name.as_str(), who.role(), who.method.as_str()), ("bootstrap", Role::Admin, "bootstrap-token"));
+    server.bootstrap.set(Some("another-one-that-is-long-enough-too"));
+    assert_eq!(server.caller(Some(BOOTSTRAP)).await.who().await.unwrap_err().code(), Code::Unauthenticated);
+    server.bootstrap.set(None);
+    server.stop().await;
+}
