@@ -3,12 +3,22 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use tempfile::NamedTempFile;
 
 use super::failure::{Class, Failure};
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Its owner: it tells what is nobody else's business.
+    Owner,
+    /// Whomever the umask lets.
+    All,
+}
 
 /// A file that gets its name when it is finished.
 #[derive(Debug)]
@@ -19,16 +29,20 @@ pub(crate) struct Atomic {
 }
 
 impl Atomic {
-    /// Begins a file beside where it will be. Only its owner may read it.
+    /// Begins a file beside where it will be.
     ///
     /// # Errors
     /// The file is there already and may not be replaced, or the folder can't be written to.
-    pub(crate) fn create(target: &Path, replace: bool) -> Result<Self, Failure> {
+    pub(crate) fn create(target: &Path, replace: bool, readers: Readers) -> Result<Self, Failure> {
         if !replace && fs::symlink_metadata(target).is_ok() {
             return Err(exists(target));
         }
         let file = tempfile::Builder::new()
             .prefix(".fusebox-")
+            .permissions(fs::Permissions::from_mode(match readers {
+                Readers::Owner => 0o600,
+                Readers::All => 0o666,
+            }))
             .tempfile_in(folder(target))
             .map_err(|error| cannot_write(target, &error))?;
         Ok(Self { file: BufWriter::new(file), target: target.to_owned(), replace })

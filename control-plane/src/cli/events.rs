@@ -102,7 +102,7 @@ impl Lines {
     fn next(&mut self, event: &BreakerTransition) -> Result<String, Failure> {
         match self.output.format {
             _ if self.output.quiet => Ok(event.id()),
-            Format::Json | Format::Jsonl | Format::Yaml => Ok(event.value()?.to_string()),
+            Format::Json | Format::Jsonl | Format::Yaml => Ok(output::compact(&event.value()?)),
             Format::Name => Ok(event.reference()),
             Format::Table | Format::Wide => {
                 let headers = render::headers::<BreakerTransition>(self.output.format);

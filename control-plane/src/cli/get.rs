@@ -236,7 +236,7 @@ impl<T: Row> Printer<T> {
         }
         match (self.output.format, &mut self.first) {
             (Format::Json | Format::Jsonl | Format::Yaml, _) => {
-                output::print(&json!({ "event": "upserted", "item": item.value()? }).to_string())
+                output::print(&output::compact(&json!({ "event": "upserted", "item": item.value()? })))
             }
             (Format::Name, _) => output::print(&item.reference()),
             (Format::Table | Format::Wide, Some(first)) => {
@@ -254,7 +254,7 @@ impl<T: Row> Printer<T> {
     fn gone(&mut self, name: &str, reference: &str) -> Result<(), Failure> {
         match self.output.format {
             Format::Json | Format::Jsonl | Format::Yaml => {
-                output::print(&json!({ "event": "deleted", "name": name }).to_string())
+                output::print(&output::compact(&json!({ "event": "deleted", "name": name })))
             }
             Format::Table | Format::Wide | Format::Name => {
                 output::say(&format!("{reference} is gone"));

@@ -14,6 +14,7 @@ mod delete;
 mod describe;
 mod events;
 mod explain;
+mod export;
 mod failure;
 mod fetch;
 mod get;
@@ -40,6 +41,7 @@ pub use self::{
     describe::DescribeArgs,
     events::EventsArgs,
     explain::ExplainArgs,
+    export::ExportArgs,
     get::GetArgs,
     history::{HistoryArgs, UndoArgs},
     local::{CompletionArgs, VersionArgs},
@@ -138,6 +140,9 @@ pub enum Command {
     /// Show transitions of breakers
     #[command(after_help = "Example:\n  fusebox events --since 1h\n  fusebox events -f --target service-b -o json")]
     Events(EventsArgs),
+    /// Write every policy to a file of its own, of all namespaces or of the one of -n
+    #[command(after_help = "Example:\n  fusebox export -o policies\n  fusebox apply -f policies -R")]
+    Export(ExportArgs),
     /// Show who changed what, when, from where and why
     #[command(
         after_help = "Example:\n  fusebox audit --since 24h\n  fusebox audit --object policy/service-b -o json\n  \
@@ -199,6 +204,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Undo(args) => history::undo(session, args).await,
         Command::Breaker(command) => breaker::breaker(session, command).await,
         Command::Events(args) => events::events(session, args).await,
+        Command::Export(args) => export::export(session, args).await,
         Command::Audit(args) => audit::audit(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
         Command::Recover(args) => recover::recover(session, args).await,

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use clap::{Args, ValueEnum};
 use comfy_table::{ColumnConstraint, Table, Width, presets};
+use fusebox_proto::manifest::printable;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -95,7 +96,12 @@ pub(crate) fn list(items: Vec<Value>) -> Value {
 
 /// JSON for people.
 pub(crate) fn pretty(value: &Value) -> String {
-    format!("{value:#}")
+    printable(&format!("{value:#}"))
+}
+
+/// JSON in one line.
+pub(crate) fn compact(value: &Value) -> String {
+    printable(&value.to_string())
 }
 
 /// The same as YAML.
@@ -111,7 +117,7 @@ pub(crate) fn yaml(value: &Value) -> Result<String, Failure> {
 pub(crate) fn print_value(format: Format, value: &Value, text: &str) -> Result<(), Failure> {
     match format {
         Format::Json => print(&pretty(value)),
-        Format::Jsonl => print(&value.to_string()),
+        Format::Jsonl => print(&compact(value)),
         Format::Yaml => print(&yaml(value)?),
         Format::Table | Format::Wide | Format::Name => print(text),
     }

@@ -4,6 +4,7 @@
 
 mod audit;
 mod canned;
+mod export;
 mod fleet;
 mod kept;
 mod local;

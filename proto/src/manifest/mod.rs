@@ -19,6 +19,7 @@ use std::fmt;
 use fusebox_policy::Policy;
 pub use schema::schema;
 pub use write::{to_json, to_yaml};
+pub use yaml::printable;
 
 use self::tree::Tree;
 

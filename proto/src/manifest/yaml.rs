@@ -68,16 +68,23 @@ fn plain_or_quoted(text: &str) -> String {
     if (word && !other) || duration { text.to_owned() } else { quoted(text) }
 }
 
-/// In double quotes. What JSON leaves as it is but YAML does not print, or reads as the end of a line, is escaped too.
+/// In double quotes.
 fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    for character in Value::String(text.to_owned()).to_string().chars() {
+    printable(&Value::String(text.to_owned()).to_string())
+}
+
+/// JSON that is valid YAML too: what JSON may leave as it is but YAML does not print, or reads as the end of a line, is escaped. Such
+/// characters stand in strings only.
+#[must_use]
+pub fn printable(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for character in json.chars() {
         match character {
             '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(character));
+                let _ = write!(printable, "\\u{:04x}", u32::from(character));
             }
-            other => quoted.push(other),
+            other => printable.push(other),
         }
     }
-    quoted
+    printable
 }

@@ -9,7 +9,7 @@ use super::{PAGE, file, pages};
 use crate::{
     cli::{
         Session,
-        atomic::Atomic,
+        atomic::{Atomic, Readers},
         failure::{Class, Failure},
         output, recover,
     },
@@ -32,7 +32,7 @@ pub(super) async fn export(session: &Session, args: AuditExportArgs) -> Result<(
     let server = session.server().await?;
     let store_id = recover::info(&server).await?.store_id;
     let is_stdout = args.output.as_os_str() == "-";
-    let mut target = if is_stdout { None } else { Some(Atomic::create(&args.output, args.force)?) };
+    let mut target = if is_stdout { None } else { Some(Atomic::create(&args.output, args.force, Readers::Owner)?) };
     let mut put = |text: &str| match &mut target {
         Some(file) => writeln!(file, "{text}").map_err(|error| file.failed(&error)),
         None => output::print(text),

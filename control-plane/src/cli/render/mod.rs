@@ -91,7 +91,7 @@ pub(crate) fn many<T: Row>(items: &[T], output: OutputArgs) -> Result<String, Fa
             output::columns((!output.no_headers).then_some(headers.as_slice()), &rows, &[]).0
         }
         Format::Json => output::pretty(&output::list(values(items)?)),
-        Format::Jsonl => values(items)?.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
+        Format::Jsonl => values(items)?.iter().map(output::compact).collect::<Vec<_>>().join("\n"),
         Format::Yaml => T::yaml_list(items)?,
         Format::Name => lines(Row::reference),
     })
