@@ -7,7 +7,7 @@ use std::{
 
 /// A process of the demo's executable.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     /// `http://127.0.0.1:PORT`.
     pub(crate) url: String,
 }
