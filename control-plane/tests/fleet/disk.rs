@@ -1,0 +1,142 @@
+//! A store whose disk can be full: it answers what it has, and takes nothing more.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::SystemTime,
+};
+
+use fusebox_control_plane::store::{
+    Answer, Applied, Change, Ending, Loaded, NewOverride, NewToken, Note, Once, RequestKey, Store, StoreError,
+    StoredDecision, StoredOverride, StoredRevision, StoredToken, StoredTransition, TransitionFilter,
+    audit::{AuditFilter, AuditPage},
+    memory::MemoryStore,
+};
+use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
+use futures_util::future::{FutureExt as _, ready};
+
+pub(crate) struct Disk {
+    rows: MemoryStore,
+    full: AtomicBool,
+    refused: AtomicU32,
+}
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        Self { rows: MemoryStore::new("disk"), full: AtomicBool::new(false), refused: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// How many writes it has refused.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    fn write<'a, T: Send + 'a>(&'a self, write: impl FnOnce() -> Answer<'a, T>) -> Answer<'a, T> {
+        if self.full.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return ready(Err(StoreError::Full)).boxed();
+        }
+        write()
+    }
+}
+
+impl Store for Disk {
+    fn store_id(&self) -> &str {
+        self.rows.store_id()
+    }
+
+    fn load(&self) -> Answer<'_, Loaded> {
+        self.rows.load()
+    }
+
+    fn apply_once(
+        &self,
+        changes: Vec<Change>,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Applied>>,
+    ) -> Answer<'_, Applied> {
+        self.write(|| self.rows.apply_once(changes, note, validate_only, once))
+    }
+
+    fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>> {
+        self.rows.answered(key)
+    }
+
+    fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
+        self.write(|| self.rows.saw_revision(revision))
+    }
+
+    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+        self.write(|| self.rows.adopt_present(note))
+    }
+
+    fn revisions(
+        &self,
+        namespace: Namespace,
+        name: PolicyName,
+        before: Option<Revision>,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredRevision>> {
+        self.rows.revisions(namespace, name, before, limit)
+    }
+
+    fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
+        self.write(|| self.rows.next_term(at_least))
+    }
+
+    fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
+        self.write(|| self.rows.put_override_once(new, once))
+    }
+
+    fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
+        self.write(|| self.rows.end_overrides_once(ids, ending, note, once))
+    }
+
+    fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
+        self.rows.overrides()
+    }
+
+    fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
+        self.write(|| self.rows.append_transitions(transitions))
+    }
+
+    fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
+        self.rows.transitions(filter)
+    }
+
+    fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
+        self.rows.audit(filter)
+    }
+
+    fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
+        self.write(|| self.rows.truncate_audit(before, most, note))
+    }
+
+    fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
+        self.write(|| self.rows.put_decisions(decisions))
+    }
+
+    fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {
+        self.rows.decisions(key)
+    }
+
+    fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>> {
+        self.rows.decided_breakers()
+    }
+
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+        self.write(|| self.rows.put_token(new, note))
+    }
+
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+        self.write(|| self.rows.revoke_token(id, note))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {
+        self.rows.tokens()
+    }
+}
