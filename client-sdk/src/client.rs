@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     clock::Clock,
+    credentials::{Credentials, Tls, Token, Told, token_text},
     error::SetupError,
     link::{self, Dial, Link, Server, cache::CacheFile},
     registry::{Caller, Registry},
@@ -68,6 +69,7 @@ impl Client {
             zone: None,
             labels: BTreeMap::new(),
             control_plane: None,
+            credentials: Told::default(),
             cache_dir: None,
             builtin: Vec::new(),
             allow_chaos: false,
@@ -152,6 +154,7 @@ pub struct ClientBuilder {
     zone: Option<String>,
     labels: BTreeMap<String, String>,
     control_plane: Option<String>,
+    credentials: Told,
     cache_dir: Option<PathBuf>,
     builtin: Vec<Policy>,
     allow_chaos: bool,
@@ -207,9 +210,52 @@ impl ClientBuilder {
         self
     }
 
-    /// The address of the control plane: `http://127.0.0.1:7443`. Default: none, and the client never connects.
+    /// The address of the control plane: `https://fusebox.example.org:7443`, or `http://127.0.0.1:7443`. Default: none, and the client never
+    /// connects.
     pub fn control_plane(mut self, address: impl Into<String>) -> Self {
         self.control_plane = Some(address.into());
+        self
+    }
+
+    /// How TLS is spoken to an `https://` address. Default: what `FUSEBOX_CA`, `FUSEBOX_CERT` and `FUSEBOX_KEY` say, paths of PEM files;
+    /// without them the system's CAs count, and no certificate is shown.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.credentials.tls = Some(tls);
+        self
+    }
+
+    /// The token that this process shows to the control plane. Default: what `FUSEBOX_TOKEN` holds, else the file that
+    /// `FUSEBOX_TOKEN_FILE` names, else none.
+    pub fn token(mut self, token: impl AsRef<str>) -> Self {
+        match token_text(token.as_ref()) {
+            Some(text) => self.credentials.token = Some(Token::Text(text)),
+            None => {
+                self.fault.get_or_insert(SetupError::BadToken);
+            }
+        }
+        self
+    }
+
+    /// The same from an environment variable, which must be set.
+    pub fn token_from_env(mut self, name: &str) -> Self {
+        match std::env::var(name).ok().filter(|text| !text.is_empty()) {
+            Some(text) => self.token(text),
+            None => {
+                self.fault.get_or_insert(SetupError::NoTokenInEnv { name: name.to_owned() });
+                self
+            }
+        }
+    }
+
+    /// The same from a file, which is read anew for each connection: a renewed token counts from the next one on.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.credentials.token = Some(Token::File(path.into()));
+        self
+    }
+
+    /// Whether the token may go in plain text to an `http://` address that is not of this machine. Default: no.
+    pub const fn plaintext_token(mut self, allow: bool) -> Self {
+        self.credentials.plaintext_token = allow;
         self
     }
 
@@ -289,6 +335,7 @@ impl ClientBuilder {
             zone,
             labels,
             control_plane,
+            credentials,
             cache_dir,
             builtin,
             allow_chaos,
@@ -316,7 +363,15 @@ impl ClientBuilder {
         let server = match control_plane {
             Some(address) => {
                 let endpoint = endpoint(&address)?;
-                Some(Server { endpoint, dial, instance: instance.clone(), labels, incarnation: fastrand::u64(1..) })
+                let credentials = Credentials::new(credentials, endpoint.uri(), |name| std::env::var(name).ok())?;
+                Some(Server {
+                    endpoint,
+                    credentials,
+                    dial,
+                    instance: instance.clone(),
+                    labels,
+                    incarnation: fastrand::u64(1..),
+                })
             }
             None => None,
         };

@@ -54,6 +54,33 @@ pub enum SetupError {
         /// How many were given.
         given: usize,
     },
+    /// TLS was set for an address without it.
+    #[error("TLS is set, and {address} is not https://")]
+    IdleTls {
+        /// The address.
+        address: String,
+    },
+    /// A certificate without its key, or the other way round.
+    #[error("FUSEBOX_CERT and FUSEBOX_KEY go together")]
+    HalfIdentity,
+    /// The token could not be sent.
+    #[error("the token is empty, or has characters that can't be sent")]
+    BadToken,
+    /// A variable that should hold the token does not.
+    #[error("the environment variable {name} should hold the token, and is not set")]
+    NoTokenInEnv {
+        /// The variable.
+        name: String,
+    },
+    /// Others could read the token.
+    #[error(
+        "the token would go to {address} in plain text, for everybody on the way to read: use https://, or say \
+         ClientBuilder::plaintext_token if the way is safe"
+    )]
+    PlaintextToken {
+        /// The address.
+        address: String,
+    },
     /// The kill switch in the environment is neither on nor off.
     #[error("FUSEBOX_FLEET must be on or off, not {value:?}")]
     FleetSwitch {

@@ -31,6 +31,7 @@
 mod client;
 mod clock;
 mod closure;
+mod credentials;
 mod error;
 mod link;
 #[cfg(feature = "metrics")]
@@ -57,6 +58,7 @@ mod tonic;
 mod tower;
 
 pub use client::{Client, ClientBuilder};
+pub use credentials::Tls;
 pub use error::{BoxError, CallError, FallbackError, FallbackFault, SetupError};
 pub use fusebox_policy as policy;
 pub use fusebox_policy::{

@@ -31,6 +31,7 @@ use tonic::transport::{Channel, Endpoint};
 use self::cache::{CacheFile, Kept};
 use crate::{
     clock::Clock,
+    credentials::Credentials,
     registry::{Held, HeldOverride, Origin, Registry},
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Link {
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
+    pub(crate) credentials: Credentials,
     pub(crate) dial: Dial,
     pub(crate) instance: InstanceId,
     pub(crate) labels: std::collections::BTreeMap<String, String>,

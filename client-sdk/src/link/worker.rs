@@ -15,7 +15,7 @@ use fusebox_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
@@ -72,6 +72,8 @@ pub(super) async fn keep_stream(link: &Link) {
         let (why, wait_ms) = (end.why, wait.as_millis() as u64);
         if end.welcomed.is_some() {
             tracing::warn!(target: "fusebox", why, wait_ms, "disconnected from the control plane; policies stay in force");
+        } else if end.at_least >= REFUSED_WAIT {
+            tracing::warn!(target: "fusebox", why, wait_ms, "the control plane refuses this process; policies stay in force");
         } else {
             tracing::debug!(target: "fusebox", why, wait_ms, "the control plane could not be reached");
         }
@@ -101,14 +103,26 @@ struct Session<'a> {
 
 async fn one_stream(link: &Link, server: &Server) -> End {
     let unwelcome = |why: String, at_least| End { why, at_least, welcomed: None };
-    let mut client = SyncServiceClient::new((server.dial)(&server.endpoint)).max_decoding_message_size(MAX_MESSAGE);
+    let (endpoint, token) = match server.credentials.read(&server.endpoint).await {
+        Ok(ready) => ready,
+        Err(unusable) => {
+            let why = unusable.to_string();
+            tracing::warn!(target: "fusebox", why, "the credentials for the control plane can't be used; policies stay in force");
+            return unwelcome(why, Duration::ZERO);
+        }
+    };
+    let mut client = SyncServiceClient::new((server.dial)(&endpoint)).max_decoding_message_size(MAX_MESSAGE);
     let (up, outgoing) = mpsc::channel(UP_BUFFER);
     link.registry.outbox.forget();
     if up.try_send(send::request(Up::Hello(hello(link, server)))).is_err() {
         return unwelcome("the stream has no room for its first message".to_owned(), Duration::ZERO);
     }
     let opened_at = link.clock.now();
-    let opening = tokio::time::timeout(HELLO_LIMIT, client.sync(ReceiverStream::new(outgoing)));
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", token);
+    }
+    let opening = tokio::time::timeout(HELLO_LIMIT, client.sync(request));
     let mut incoming = match opening.await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return unwelcome(describe(&status), refused(&status)),

@@ -1,6 +1,6 @@
 //! The operator's command line: verbs, their options, and where each is run.
 //!
-//! It speaks gRPC to a control plane and nothing else: it never opens the database, and has no rule of its own about what
+//! It speaks gRPC to a control plane and nothing else: it never opens the database, but for the first token that there is, and has no rule of its own about what
 //! a policy may say. Data goes to stdout, words to a person go to stderr, and the exit code tells the class of a failure:
 //! 0 done, 1 failed (or `diff` found differences), 2 wrong usage, 3 not found, 4 conflict, 5 invalid, 6 denied,
 //! 7 server unavailable, 8 `wait` timed out, 130 interrupted.
@@ -10,6 +10,7 @@ mod atomic;
 mod audit;
 mod breaker;
 mod connect;
+mod context;
 mod delete;
 mod describe;
 mod events;
@@ -27,9 +28,10 @@ mod render;
 mod resource;
 mod selection;
 mod span;
+mod token;
 mod wait;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -37,6 +39,7 @@ pub use self::{
     apply::{ApplyArgs, DiffArgs, ValidateArgs},
     audit::{AuditArgs, AuditCommand, AuditExportArgs, AuditVerifyArgs},
     breaker::{BreakerCommand, ForceArgs, ListArgs, ReleaseArgs},
+    context::{ContextCommand, TokenText},
     delete::DeleteArgs,
     describe::DescribeArgs,
     events::EventsArgs,
@@ -49,10 +52,12 @@ pub use self::{
     output::{Format, OutputArgs},
     recover::RecoverArgs,
     selection::SelectionArgs,
+    token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
     wait::WaitArgs,
 };
 use self::{
     connect::Server,
+    context::Settings,
     failure::{Class, Failure},
 };
 use crate::config::ServeArgs;
@@ -79,15 +84,33 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Options of every verb.
-#[derive(Clone, Debug, Args)]
+/// Options of every verb. The environment and the context of the user stand in for those that are left out: see [`context`].
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Address of the control plane
-    #[arg(long, global = true, env = "FUSEBOX_ADDRESS", default_value = "http://127.0.0.1:7443", value_name = "URL")]
-    pub address: String,
-    /// Namespace; without it, policies are those of "default", and breakers, instances and events those of all
-    #[arg(short, long, global = true, env = "FUSEBOX_NAMESPACE")]
+    /// Address of the control plane [env: FUSEBOX_ADDRESS] [default: http://127.0.0.1:7443]
+    #[arg(long, global = true, value_name = "URL")]
+    pub address: Option<String>,
+    /// Who signs the control plane's certificate, PEM; without it the system's CAs count [env: FUSEBOX_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Certificate to show, PEM [env: FUSEBOX_CERT]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Key of that certificate, PEM [env: FUSEBOX_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Token to show; others on this machine can see what is on a command line [env: FUSEBOX_TOKEN]
+    #[arg(long, global = true)]
+    pub token: Option<TokenText>,
+    /// Send the token in plain text to an http:// address that is not of this machine
+    #[arg(long, global = true)]
+    pub plaintext_token: bool,
+    /// Context to take what is left out from [env: FUSEBOX_CONTEXT] [default: the one of `fusebox context use`]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace; without it, policies are those of "default", and breakers, instances and events those of all [env: FUSEBOX_NAMESPACE]
+    #[arg(short, long, global = true)]
     pub namespace: Option<String>,
     /// Tell more about errors
     #[arg(short, long, global = true)]
@@ -158,6 +181,21 @@ pub enum Command {
         after_help = "Example:\n  fusebox recover\n  fusebox recover --adopt-present --reason 'restored from monday'"
     )]
     Recover(RecoverArgs),
+    /// Make, list and end tokens
+    #[command(subcommand, after_help = "Example:\n  fusebox token create --name alice --role operator")]
+    Token(TokenCommand),
+    /// Tell whom the server takes the caller for
+    #[command(name = "whoami", after_help = "Example:\n  fusebox whoami -o json")]
+    WhoAmI(WhoAmIArgs),
+    /// Tell whether something is allowed: exit code 0 yes, 6 no
+    #[command(name = "can-i", after_help = "Example:\n  fusebox can-i apply policies")]
+    CanI(CanIArgs),
+    /// Keep control planes under short names
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fusebox context set production --address https://fusebox.example.org:7443 --ca ca.pem"
+    )]
+    Context(ContextCommand),
     /// Print the JSON schema of manifests
     #[command(after_help = "Example:\n  fusebox schema > policy.schema.json")]
     Schema,
@@ -177,13 +215,20 @@ pub async fn run(cli: Cli) -> ExitCode {
             std::process::exit(130);
         }
     });
-    let session = Session { globals: cli.globals };
+    let verbose = cli.globals.verbose;
     let is_diff = matches!(cli.command, Command::Diff(_));
-    let outcome = Box::pin(dispatch(&session, cli.command)).await;
+    let outcome = if let Command::Context(command) = &cli.command {
+        context::context(&cli.globals, command.clone())
+    } else {
+        match Settings::new(&cli.globals, |name| std::env::var(name).ok()) {
+            Ok(settings) => Box::pin(dispatch(&Session { settings }, cli.command)).await,
+            Err(failure) => Err(failure),
+        }
+    };
     interrupt.abort();
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if !matches!(failure.class, Class::Differs | Class::PipeClosed) {
-        output::say(&failure.report(session.globals.verbose));
+        output::say(&failure.report(verbose));
     }
     // For `diff`, 1 means "different" and nothing else.
     let class = if is_diff && failure.class == Class::Failed { Class::Usage } else { failure.class };
@@ -208,6 +253,10 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Audit(args) => audit::audit(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
         Command::Recover(args) => recover::recover(session, args).await,
+        Command::Token(command) => token::token(session, command).await,
+        Command::WhoAmI(args) => token::whoami(session, args).await,
+        Command::CanI(args) => token::can_i(session, args).await,
+        Command::Context(_) => Err(Failure::new(Class::Usage, "`context` needs no session")),
         Command::Schema => local::schema(),
         Command::Completion(args) => local::completion(&args),
         Command::Version(args) => local::version(session, args).await,
@@ -217,18 +266,18 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
 /// What the global options mean for a verb.
 #[derive(Debug)]
 struct Session {
-    globals: GlobalArgs,
+    settings: Settings,
 }
 
 impl Session {
     /// The control plane, once it has been reached.
     async fn server(&self) -> Result<Server, Failure> {
-        Server::connect(&self.globals.address).await
+        Server::connect(&self.settings).await
     }
 
     /// The namespace that was asked for, if any.
     fn given_namespace(&self) -> Option<&str> {
-        self.globals.namespace.as_deref()
+        self.settings.namespace.as_deref()
     }
 
     /// The namespace of policies.

@@ -123,7 +123,8 @@ fn role_wire(role: &Role) -> (v1::Role, String, String) {
     }
 }
 
-fn wire(stored: StoredToken) -> v1::Token {
+/// A token for the wire: without what it is recognised by.
+pub(crate) fn wire(stored: StoredToken) -> v1::Token {
     let StoredToken { id, name, digest: _, role, creator, created, expires, revoked } = stored;
     let (role, namespace, service) = role_wire(&role);
     let (revoke_time, revoker, revoke_reason) =

@@ -44,7 +44,7 @@ async fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         &["wait", "policy/b"],
         &["wait", "policy/b", "--for", "open"],
         &["wait", "instance/a", "--for", "open"],
-        &["get", "policies", "--address", "https://localhost"],
+        &["get", "policies", "--address", "ftp://localhost"],
         &["apply", "-f", "no-such-file.yaml"],
     ] {
         let answer = fusebox(args).await;

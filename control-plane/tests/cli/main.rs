@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
+mod access;
 mod audit;
 mod canned;
 mod export;
 mod fleet;
 mod kept;
 mod local;
+#[path = "../access/pki.rs"]
+mod pki;
 mod program;
 mod served;

@@ -52,6 +52,7 @@ pub(crate) fn command() -> Command {
             command.env_remove(name);
         }
     }
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -71,7 +72,8 @@ pub(crate) async fn fusebox_reading(text: &str, args: &[&str]) -> Answer {
     answer(output)
 }
 
-async fn finish(command: &mut Command) -> Answer {
+/// Runs a command to its end.
+pub(crate) async fn finish(command: &mut Command) -> Answer {
     answer(timeout(LIMIT, command.output()).await.expect("the command did not end").unwrap())
 }
 

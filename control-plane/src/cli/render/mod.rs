@@ -9,6 +9,7 @@ mod over;
 mod policy;
 mod revision;
 mod service;
+mod token;
 mod transition;
 
 pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, local_word};
@@ -17,6 +18,7 @@ pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;
 use serde_json::Value;
 pub(crate) use service::counts;
+pub(crate) use token::{role, role_word, token};
 
 use super::{
     failure::Failure,
@@ -112,6 +114,6 @@ pub(crate) fn or_dash(text: &str) -> String {
 }
 
 /// Null for what is not there, as JSON shows it.
-fn or_null(text: &str) -> Value {
+pub(crate) fn or_null(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
 }
