@@ -7,7 +7,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
 use self::access::{AccessArgs, AccessConfig};
-use crate::{retention::Retention, sessions::admission::DEFAULT_RATE};
+use crate::{hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE};
 
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +30,12 @@ pub struct ServeArgs {
     /// How long records of the audit log are kept: a time such as 400d, or "forever"
     #[arg(long, env = "FUSEBOX_AUDIT_RETENTION", default_value_t, value_name = "TIME")]
     pub audit_retention: Retention,
+    /// How long transitions of breakers are kept: a time such as 30d, or "forever"
+    #[arg(long, env = "FUSEBOX_TRANSITION_RETENTION", default_value_t = Retention::A_MONTH, value_name = "TIME")]
+    pub transition_retention: Retention,
+    /// Changes of policies that are remembered for replicas and watches that were cut off; whoever missed more reads everything anew
+    #[arg(long, env = "FUSEBOX_REMEMBER_CHANGES", default_value_t = REMEMBERED, value_name = "NUMBER")]
+    pub remember_changes: usize,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -68,12 +74,21 @@ pub struct Limits {
     pub streams_per_second: NonZeroU32,
     /// How long records of the audit log are kept.
     pub audit_retention: Retention,
+    /// How long transitions of breakers are kept.
+    pub transition_retention: Retention,
+    /// Changes of policies that are remembered for whoever was cut off.
+    pub remember_changes: usize,
 }
 
 impl Default for Limits {
     /// What is enough for thousands of replicas.
     fn default() -> Self {
-        Self { streams_per_second: DEFAULT_RATE, audit_retention: Retention::default() }
+        Self {
+            streams_per_second: DEFAULT_RATE,
+            audit_retention: Retention::default(),
+            transition_retention: Retention::A_MONTH,
+            remember_changes: REMEMBERED,
+        }
     }
 }
 
@@ -133,7 +148,12 @@ impl Config {
                 .ok_or(ConfigError::NoHome)?;
             Some(base.join("fusebox"))
         };
-        let limits = Limits { streams_per_second: args.streams_per_second, audit_retention: args.audit_retention };
+        let limits = Limits {
+            streams_per_second: args.streams_per_second,
+            audit_retention: args.audit_retention,
+            transition_retention: args.transition_retention,
+            remember_changes: args.remember_changes,
+        };
         Ok(Self { listen: args.listen, data_dir, limits, access })
     }
 }
@@ -150,6 +170,8 @@ mod tests {
             insecure: false,
             streams_per_second: DEFAULT_RATE,
             audit_retention: Retention::default(),
+            transition_retention: Retention::A_MONTH,
+            remember_changes: REMEMBERED,
             log_format: LogFormat::Text,
             access: AccessArgs::default(),
         }

@@ -1,4 +1,4 @@
-//! How long the audit log is kept.
+//! How long the audit log and the log of transitions are kept.
 
 use std::{
     fmt,
@@ -46,6 +46,11 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// Long enough to look back on an incident.
+    pub const A_MONTH: Self = Self::For(Duration::from_secs(30 * 24 * 3600));
+}
+
 impl FromStr for Retention {
     type Err = BadRetention;
 
@@ -72,7 +77,31 @@ impl fmt::Display for Retention {
     }
 }
 
-/// Drops what is too old until the server ends.
+/// Forgets transitions that are too old until the server ends.
+pub(crate) async fn keep_transitions(retention: Retention, store: StoreHandle, shutdown: Shutdown) {
+    let Retention::For(time) = retention else { return };
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.begun() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(before) = SystemTime::now().checked_sub(time) else { continue };
+        loop {
+            match store.forget_transitions(before, BATCH).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(error = %error, "cannot remove old transitions");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Drops records of the audit log that are too old until the server ends.
 pub(crate) async fn keep(retention: Retention, store: StoreHandle, shutdown: Shutdown) {
     let Retention::For(time) = retention else { return };
     let mut ticks = tokio::time::interval(INTERVAL);

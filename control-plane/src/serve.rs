@@ -223,14 +223,15 @@ where
 {
     let Settings { limits, access } = settings;
     let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
-    let hub = Hub::start(&store).await?;
+    let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
     tokio::spawn(retention::keep(limits.audit_retention, Arc::clone(&store), shutdown.clone()));
+    tokio::spawn(retention::keep_transitions(limits.transition_retention, Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
     crate::recovery::alarm(&hub.current());
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies.clone(), shutdown.clone()))
+    let policy_api = PolicyServiceServer::new(PolicyApi::new(policies.clone(), fleet.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
     let audit_api = AuditServiceServer::new(AuditApi::new(Arc::clone(&store)));

@@ -32,8 +32,8 @@ impl TryFrom<v1::Policy> for Policy {
         if size > LARGEST {
             return Err(Invalid::new("", format!("must be at most {LARGEST} bytes, is {size}")));
         }
-        // The etag and the times are the store's business, and no part of what is asked for.
-        let v1::Policy { name, labels, spec, revision, etag: _, create_time: _, update_time: _ } = wire;
+        // The etag, the times and the status are the store's business, and no part of what is asked for.
+        let v1::Policy { name, labels, spec, revision, etag: _, create_time: _, update_time: _, status: _ } = wire;
         let mut faults = Faults::new();
         let name = faults.take("name", parse_policy_name(&name));
         let labels = faults.take("labels", Labels::try_new(labels));
@@ -65,6 +65,7 @@ impl From<&Policy> for v1::Policy {
             etag: String::new(),
             create_time: None,
             update_time: None,
+            status: None,
         }
     }
 }

@@ -94,8 +94,52 @@ impl fmt::Display for RoutePattern {
     }
 }
 
+/// What a selector makes of a call, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement<'a> {
+    /// It describes the call so closely.
+    Matches {
+        /// How closely.
+        specificity: Specificity,
+        /// The route that matched; `None` if the selector names none.
+        route: Option<&'a RoutePattern>,
+    },
+    /// It is for another target.
+    OtherTarget,
+    /// It is for another caller.
+    OtherCaller,
+    /// It names routes, and the call has none.
+    NeedsRoute,
+    /// It names routes, and the call's is none of them.
+    OtherRoutes,
+}
+
 /// Most routes of one selector.
 const MAX_ROUTES: usize = 64;
+
+impl Specificity {
+    /// In which way it is closer than another, in words; `None` if it is not.
+    #[must_use]
+    pub const fn closer_than(&self, other: &Self) -> Option<&'static str> {
+        match (self.caller, other.caller) {
+            (true, false) => return Some("it names the caller"),
+            (false, true) => return None,
+            (_, _) => {}
+        }
+        if self.exact_route != other.exact_route {
+            return if self.exact_route { Some("its route is exact") } else { None };
+        }
+        if self.route_length != other.route_length {
+            let closer = self.route_length > other.route_length;
+            return match (closer, other.route_length) {
+                (false, _) => None,
+                (true, 0) => Some("it names a route"),
+                (true, _) => Some("its route is longer"),
+            };
+        }
+        if self.method && !other.method { Some("it names the method") } else { None }
+    }
+}
 
 impl Selector {
     /// Calls from `caller` (any, if `None`) to `target` on one of `routes` (any, if empty).
@@ -141,15 +185,32 @@ impl Selector {
     /// without routes.
     #[must_use]
     pub fn matches(&self, caller: &CallerName, target: &str, route: Option<&str>) -> Option<Specificity> {
-        if self.target.as_str() != target || !self.admits_caller(caller) {
-            return None;
+        if let Judgement::Matches { specificity, .. } = self.judge(caller, target, route) {
+            return Some(specificity);
+        }
+        None
+    }
+
+    /// Whether it describes the call, and why.
+    #[must_use]
+    pub fn judge(&self, caller: &CallerName, target: &str, route: Option<&str>) -> Judgement<'_> {
+        if self.target.as_str() != target {
+            return Judgement::OtherTarget;
+        }
+        if !self.admits_caller(caller) {
+            return Judgement::OtherCaller;
         }
         let caller = self.caller.is_some();
         if self.routes.is_empty() {
-            return Some(Specificity { caller, exact_route: false, route_length: 0, method: false });
+            let specificity = Specificity { caller, exact_route: false, route_length: 0, method: false };
+            return Judgement::Matches { specificity, route: None };
         }
-        let route = route?;
-        self.routes.iter().filter(|pattern| pattern.matches(route)).map(|pattern| Self::rank(caller, pattern)).max()
+        let Some(route) = route else { return Judgement::NeedsRoute };
+        let matching = self.routes.iter().filter(|pattern| pattern.matches(route));
+        let ranked = matching.map(|pattern| (Self::rank(caller, pattern), pattern));
+        ranked.max_by_key(|(specificity, _)| *specificity).map_or(Judgement::OtherRoutes, |(specificity, pattern)| {
+            Judgement::Matches { specificity, route: Some(pattern) }
+        })
     }
 
     fn rank(caller: bool, pattern: &RoutePattern) -> Specificity {
@@ -210,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn a_selector_says_why_it_is_not_for_a_call() {
+        let name = |text: &str| CallerName::try_new(text).unwrap();
+        let routes = vec![route("GET /x/*"), route("GET /x/y")];
+        let own = Selector::try_new(Some(name("a")), TargetName::try_new("b").unwrap(), routes).unwrap();
+        assert_eq!(own.judge(&name("a"), "c", Some("GET /x/y")), Judgement::OtherTarget);
+        assert_eq!(own.judge(&name("z"), "b", Some("GET /x/y")), Judgement::OtherCaller);
+        assert_eq!(own.judge(&name("a"), "b", None), Judgement::NeedsRoute);
+        assert_eq!(own.judge(&name("a"), "b", Some("POST /x/y")), Judgement::OtherRoutes);
+        let Judgement::Matches { route: Some(matched), .. } = own.judge(&name("a"), "b", Some("GET /x/y")) else {
+            panic!("it is for this call");
+        };
+        assert_eq!(matched.to_string(), "GET /x/y");
+    }
+
+    #[test]
     fn the_closest_selector_wins() {
         let caller = CallerName::try_new("a").unwrap();
         let target = TargetName::try_new("b").unwrap();
@@ -232,5 +308,9 @@ mod tests {
             rank(true, &["GET /x/y"]),
         ];
         assert!(order.is_sorted(), "{order:?}");
+        for (less, more) in order.iter().zip(&order[1..]) {
+            assert!(more.closer_than(less).is_some() && less.closer_than(more).is_none(), "{less:?} {more:?}");
+        }
+        assert_eq!(order[0].closer_than(&order[0]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! `apply`, `diff` and `validate`: manifests against what the server has.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use fusebox_proto::{manifest, v1};
@@ -31,6 +31,15 @@ pub struct ApplyArgs {
     /// Only if the stored policy still has this etag; for one of several policies as NAME=ETAG; may be repeated
     #[arg(long, value_name = "ETAG")]
     if_match: Vec<String>,
+    /// Also delete the policies of the namespace that have the labels of --selector and are not in the files
+    #[arg(long, requires = "pruned")]
+    prune: bool,
+    /// With --prune: labels of the policies that may be deleted, as KEY=VALUE joined by commas
+    #[arg(short = 'l', long, requires = "prune", group = "pruned", value_name = "LABELS")]
+    selector: Option<String>,
+    /// With --prune: every policy of the namespace may be deleted
+    #[arg(long, requires = "prune", group = "pruned")]
+    all: bool,
     /// Wait until every replica runs it
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -70,7 +79,8 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
     let mut policies = manifests.to_wire();
     guard(&mut policies, &args.if_match)?;
     let server = session.server().await?;
-    let results = send(&server, &manifests, policies, args.dry_run, &args.message).await?;
+    let prune = args.prune.then(|| pruned(session, args.selector.as_deref())).transpose()?;
+    let results = send(&server, &manifests, policies, args.dry_run, &args.message, prune).await?;
 
     let lines: Vec<_> = results.iter().map(|result| line(result, args.dry_run)).collect();
     let text = match (args.output.quiet, args.output.format) {
@@ -88,7 +98,11 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
             wait::applied(&server, policy, args.timeout, 0).await?;
         }
     } else if let ([only], false, Format::Table) = (changed.as_slice(), args.dry_run, format) {
-        let name = &only.policy.clone().unwrap_or_default().name;
+        let name = &subject(only).name;
+        if only.action() == Action::Deleted {
+            output::say(&format!("to have it back: fusebox undo {}{}", render::label(name), in_namespace(name)));
+            return Ok(());
+        }
         output::say(&format!(
             "watch it land: fusebox wait {} --for applied{}",
             render::label(name),
@@ -102,7 +116,7 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
 pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failure> {
     let manifests = Manifests::read(&args.files, session.given_namespace())?;
     let server = session.server().await?;
-    let results = send(&server, &manifests, manifests.to_wire(), true, "").await?;
+    let results = send(&server, &manifests, manifests.to_wire(), true, "", None).await?;
     let mut different = Vec::new();
     for result in results.iter().filter(|result| result.action() != Action::Unchanged) {
         let policy = result.policy.as_ref().ok_or_else(incomplete)?;
@@ -147,7 +161,7 @@ pub(super) async fn validate(session: &Session, args: ValidateArgs) -> Result<()
             }
             failure
         })?;
-        send(&server, &manifests, manifests.to_wire(), true, "").await?;
+        send(&server, &manifests, manifests.to_wire(), true, "", None).await?;
     }
     let say = |name: &str| if args.quiet { name.to_owned() } else { format!("policy/{name} valid") };
     let lines: Vec<_> = manifests.written.iter().map(|written| say(written.policy.name.as_str())).collect();
@@ -160,14 +174,17 @@ async fn send(
     policies: Vec<v1::Policy>,
     validate_only: bool,
     message: &str,
+    prune: Option<v1::Prune>,
 ) -> Result<Vec<v1::AppliedPolicy>, Failure> {
     let sent = policies.len();
     let message = message.to_owned();
-    let request = v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: connect::request_id() };
+    let request_id = connect::request_id();
+    let request = v1::ApplyPoliciesRequest { policies, validate_only, message, request_id, prune };
     let doing = if validate_only { "check the policies" } else { "apply the policies" };
     let answer = connect::write(async || server.policies().apply_policies(request.clone()).await).await;
     let results = answer.map_err(|status| manifests.place(Failure::to(doing)(status)))?.into_inner().results;
-    if results.len() == sent { Ok(results) } else { Err(incomplete()) }
+    // Those that were pruned come after those that were sent.
+    if results.len() >= sent { Ok(results) } else { Err(incomplete()) }
 }
 
 /// Sets the etags that the stored policies must have.
@@ -189,9 +206,27 @@ fn guard(policies: &mut [v1::Policy], if_match: &[String]) -> Result<(), Failure
     Ok(())
 }
 
+/// Which policies may be deleted.
+fn pruned(session: &Session, selector: Option<&str>) -> Result<v1::Prune, Failure> {
+    let mut labels = BTreeMap::new();
+    for part in selector.into_iter().flat_map(|selector| selector.split(',')) {
+        let (key, value) = part.split_once('=').filter(|(key, _)| !key.ends_with('!')).ok_or_else(|| {
+            Failure::new(Class::Usage, format!("\"{part}\" does not say which policies may be deleted"))
+                .fix("give --selector KEY=VALUE, joined by commas: only policies with all of these labels are deleted")
+        })?;
+        labels.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(v1::Prune { parent: format!("namespaces/{}", session.namespace()), labels })
+}
+
+/// The policy as it is; of one that was deleted, as it was.
+fn subject(result: &v1::AppliedPolicy) -> v1::Policy {
+    result.policy.clone().or_else(|| result.previous.clone()).unwrap_or_default()
+}
+
 /// `policy/service-b configured (rev 41 → 42)`.
 fn line(result: &v1::AppliedPolicy, dry_run: bool) -> String {
-    let policy = result.policy.clone().unwrap_or_default();
+    let policy = subject(result);
     let before = result.previous.as_ref().map_or(0, |previous| previous.revision);
     let (verb, revisions) = match result.action() {
         Action::Created if dry_run => ("would be created", String::new()),
@@ -199,13 +234,15 @@ fn line(result: &v1::AppliedPolicy, dry_run: bool) -> String {
         Action::Configured if dry_run => ("would be configured", format!(" (now rev {before})")),
         Action::Configured => ("configured", format!(" (rev {before} → {})", policy.revision)),
         Action::Unchanged => ("unchanged", format!(" (rev {})", policy.revision)),
+        Action::Deleted if dry_run => ("would be deleted", format!(" (now rev {before})")),
+        Action::Deleted => ("deleted", String::new()),
         Action::Unspecified => ("answered with an unknown action", String::new()),
     };
     format!("{} {verb}{revisions}{}", render::label(&policy.name), in_namespace(&policy.name))
 }
 
 fn value(result: &v1::AppliedPolicy) -> Value {
-    let policy = result.policy.clone().unwrap_or_default();
+    let policy = subject(result);
     json!({
         "name": render::id(&policy.name),
         "namespace": render::namespace_of(&policy.name),
@@ -213,6 +250,7 @@ fn value(result: &v1::AppliedPolicy) -> Value {
             Action::Created => "created",
             Action::Configured => "configured",
             Action::Unchanged => "unchanged",
+            Action::Deleted => "deleted",
             Action::Unspecified => "unknown",
         },
         "previous_revision": result.previous.as_ref().map(|previous| previous.revision),
@@ -223,7 +261,7 @@ fn value(result: &v1::AppliedPolicy) -> Value {
 
 fn names(results: &[v1::AppliedPolicy], short: fn(&str) -> &str) -> String {
     let name = |result: &v1::AppliedPolicy| {
-        let full = result.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default();
+        let full = subject(result).name;
         let id = short(&full);
         if id == full { render::label(&full) } else { id.to_owned() }
     };

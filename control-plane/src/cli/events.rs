@@ -33,6 +33,9 @@ pub struct EventsArgs {
     /// At most this many past events, the newest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000), value_name = "N")]
     limit: u32,
+    /// With --follow: begin after the event of this id, as -o json tells it, instead of with --limit past ones
+    #[arg(long, requires = "follow", default_value_t = 0, hide_default_value = true, value_name = "ID")]
+    after: u64,
     /// Only those that this filter admits, like 'fleet = true AND to = open'; an unknown field is answered with the known ones
     #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
     filter: String,
@@ -56,18 +59,25 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Fa
     };
     let server = session.server().await?;
     if args.follow {
-        follow(&server, &wanted, args.limit, args.output).await
+        follow(&server, &wanted, args.limit, args.after, args.output).await
     } else {
         get::show(&fetch::transitions(&server, &wanted).await?, args.output, "events")
     }
 }
 
-async fn follow(server: &Server, wanted: &Transitions, past: u32, output: OutputArgs) -> Result<(), Failure> {
+async fn follow(
+    server: &Server,
+    wanted: &Transitions,
+    past: u32,
+    after: u64,
+    output: OutputArgs,
+) -> Result<(), Failure> {
     let request = v1::WatchBreakerTransitionsRequest {
         target: wanted.target.clone(),
         caller: wanted.caller.clone(),
         past,
         filter: wanted.filter.clone(),
+        after_id: after,
     };
     let mut stream = server
         .breakers()

@@ -25,6 +25,7 @@ mod manifests;
 mod output;
 mod recover;
 mod render;
+mod resolve;
 mod resource;
 mod selection;
 mod span;
@@ -51,6 +52,7 @@ pub use self::{
     manifests::FileArgs,
     output::{Format, OutputArgs},
     recover::RecoverArgs,
+    resolve::ResolveArgs,
     selection::SelectionArgs,
     token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
     wait::WaitArgs,
@@ -145,6 +147,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox explain breaker service-b\n  \
                             fusebox explain breaker/service-b --service service-a -o json")]
     Explain(ExplainArgs),
+    /// Tell which policy is for a call, and why
+    #[command(after_help = "Example:\n  fusebox resolve --service service-a --target service-b --method 'GET /'\n  \
+                            fusebox resolve --service a --target b --method 'POST /pay' --header idempotency-key=1 -o json")]
+    Resolve(ResolveArgs),
     /// Delete policies; their history stays
     #[command(after_help = "Example:\n  fusebox delete policy service-b --yes -m 'not used any more'")]
     Delete(DeleteArgs),
@@ -244,6 +250,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Get(args) => get::get(session, args).await,
         Command::Describe(args) => describe::describe(session, args).await,
         Command::Explain(args) => explain::explain(session, args).await,
+        Command::Resolve(args) => resolve::resolve(session, args).await,
         Command::Delete(args) => delete::delete(session, args).await,
         Command::History(args) => history::history(session, args).await,
         Command::Undo(args) => history::undo(session, args).await,

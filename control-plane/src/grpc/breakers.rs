@@ -43,6 +43,17 @@ impl BreakerApi {
         Self { fleet, store, shutdown }
     }
 
+    /// Whether everything after a transition is still there, and not too much of it.
+    async fn check_resumption(&self, after: u64) -> Result<(), Status> {
+        let kept = self.store.transitions_kept().await.map_err(|error| status::store(&error))?;
+        let (oldest, newest) = kept.unwrap_or((1, 0));
+        if after > newest {
+            return Err(status::revision_unknown(after, newest));
+        }
+        let earliest = (oldest - 1).max(newest.saturating_sub(LOOKED_THROUGH as u64));
+        if after < earliest { Err(status::compacted(after, earliest)) } else { Ok(()) }
+    }
+
     async fn view(&self) -> Result<Arc<View>, Status> {
         self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))
     }
@@ -234,6 +245,7 @@ impl BreakerService for BreakerApi {
                 target: target.clone(),
                 caller: caller.clone(),
                 before,
+                after: None,
                 limit: u32::try_from(limit).unwrap_or(u32::MAX),
             };
             let stored = self.store.transitions(step).await.map_err(|error| status::store(&error))?;
@@ -263,22 +275,27 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::WatchBreakerTransitionsRequest>,
     ) -> Result<Response<Self::WatchBreakerTransitionsStream>, Status> {
-        let v1::WatchBreakerTransitionsRequest { target, caller, past, filter } = request.into_inner();
+        let v1::WatchBreakerTransitionsRequest { target, caller, past, filter, after_id } = request.into_inner();
         if past > pages::MOST.unsigned_abs() {
             return Err(status::invalid_field("past", &format!("must be at most {}", pages::MOST)));
         }
         let wanted = pages::filter::<v1::BreakerTransition>(&filter)?;
         // Followed before the past is read: what comes in between is told twice by the sources and once here.
         let live = self.fleet.live();
+        let after = (after_id > 0).then_some(after_id);
+        if let Some(after) = after {
+            self.check_resumption(after).await?;
+        }
         let filter = TransitionFilter {
             target: optional(target.clone()),
             caller: optional(caller.clone()),
             before: None,
-            limit: past,
+            after,
+            limit: if after.is_some() { u32::try_from(LOOKED_THROUGH).unwrap_or(u32::MAX) } else { past },
         };
         let mut old = self.store.transitions(filter).await.map_err(|error| status::store(&error))?;
         old.reverse();
-        let last = old.last().map_or(0, |stored| stored.id);
+        let last = old.last().map_or(after_id, |stored| stored.id);
         let wanted = Wanted { target, caller, namespace: String::new(), filter: wanted };
         let old = old.iter().map(transition_wire).filter(|transition| wanted.filter.admits(transition));
         let past = stream::iter(old.map(Ok).collect::<Vec<_>>());

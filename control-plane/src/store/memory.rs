@@ -192,7 +192,7 @@ impl Store for MemoryStore {
         self.with(|inner| {
             let mut ids = Vec::with_capacity(transitions.len());
             for mut transition in transitions {
-                transition.id = inner.transitions.len() as u64 + 1;
+                transition.id = inner.transitions.last().map_or(0, |last| last.id) + 1;
                 ids.push(transition.id);
                 inner.record(NewAudit::verdict(&transition));
                 inner.transitions.push(transition);
@@ -203,13 +203,29 @@ impl Store for MemoryStore {
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
         self.with(|inner| {
-            let TransitionFilter { target, caller, before, limit } = filter;
+            let TransitionFilter { target, caller, before, after, limit } = filter;
             let fits = |stored: &&StoredTransition| {
                 target.as_ref().is_none_or(|target| stored.key.target.as_str() == target)
                     && caller.as_ref().is_none_or(|caller| stored.key.caller.as_str() == caller)
                     && before.is_none_or(|before| stored.id < before)
+                    && after.is_none_or(|after| stored.id > after)
             };
             Ok(inner.transitions.iter().rev().filter(fits).take(limit as usize).cloned().collect())
+        })
+    }
+
+    fn transitions_kept(&self) -> Answer<'_, Option<(u64, u64)>> {
+        self.with(|inner| {
+            Ok(inner.transitions.first().zip(inner.transitions.last()).map(|(old, new)| (old.id, new.id)))
+        })
+    }
+
+    fn forget_transitions(&self, before: SystemTime, most: u32) -> Answer<'_, u64> {
+        self.with(|inner| {
+            let old = inner.transitions.iter().take_while(|stored| stored.at < before).count();
+            let gone = old.min(most as usize).min(inner.transitions.len().saturating_sub(1));
+            inner.transitions.drain(..gone);
+            Ok(gone as u64)
         })
     }
 

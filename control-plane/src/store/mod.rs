@@ -13,7 +13,7 @@ pub mod sqlite;
 mod suite;
 mod tokens;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, StoredDecision};
 use fusebox_policy::{
@@ -114,6 +114,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads the log, newest first.
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>>;
+
+    /// The numbers of the oldest and the newest transition that are kept.
+    fn transitions_kept(&self) -> Answer<'_, Option<(u64, u64)>>;
+
+    /// Forgets transitions that are older than that, oldest first, at most so many. The newest always stays: numbers are not given twice.
+    /// Answers how many were forgotten.
+    fn forget_transitions(&self, before: SystemTime, most: u32) -> Answer<'_, u64>;
 
     /// Reads the audit log. Every method here that changes something writes there too, in the same transaction.
     fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage>;
@@ -262,6 +269,13 @@ pub enum Change {
         /// Whether the definition was taken from an older revision.
         rollback: bool,
     },
+    /// Take out of force every policy of a namespace that the other changes do not define. Must come last.
+    Prune {
+        /// The namespace.
+        namespace: Namespace,
+        /// Only those with all of these labels.
+        labels: BTreeMap<String, String>,
+    },
     /// Take it out of force. Its revisions stay.
     Delete {
         /// Its namespace.
@@ -300,7 +314,7 @@ pub struct Note {
 /// What came of changes. With `validate_only`, what would have.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// One per change, in the same order.
+    /// One per change, in the same order; of a prune one per policy that it took out of force.
     pub results: Vec<ChangeResult>,
     /// The newest revision afterwards.
     pub revision: Revision,
@@ -472,6 +486,8 @@ pub struct TransitionFilter {
     pub caller: Option<String>,
     /// Only with a smaller number.
     pub before: Option<u64>,
+    /// Only with a greater number.
+    pub after: Option<u64>,
     /// At most this many.
     pub limit: u32,
 }

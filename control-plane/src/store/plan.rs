@@ -1,7 +1,7 @@
 //! What a set of changes does to what is in force. No I/O: the same for every store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -60,8 +60,21 @@ impl State {
         let mut after = self.clone();
         let mut results = Vec::with_capacity(changes.len());
         let mut revisions = Vec::new();
+        let mut defined = BTreeSet::new();
         for change in changes {
-            results.push(after.change(change, note, &mut revisions)?);
+            match change {
+                Change::Prune { namespace, labels } => {
+                    for change in after.pruned(&namespace, &labels, &defined) {
+                        results.push(after.change(change, note, &mut revisions)?);
+                    }
+                }
+                Change::Put { .. } | Change::Delete { .. } => {
+                    if let Change::Put { policy, .. } = &change {
+                        defined.insert((policy.namespace.clone(), policy.name.clone()));
+                    }
+                    results.push(after.change(change, note, &mut revisions)?);
+                }
+            }
         }
         let changed = results.iter().filter(|result| result.action != Action::Unchanged);
         let audit = changed.zip(&revisions).map(|(result, revision)| {
@@ -81,6 +94,24 @@ impl State {
         Ok(Plan { applied, revisions, audit, after })
     }
 
+    /// The deletions of a namespace's policies with these labels that are not among the defined ones.
+    fn pruned(&self, namespace: &Namespace, labels: &BTreeMap<String, String>, defined: &BTreeSet<Key>) -> Vec<Change> {
+        let goes = |key: &Key, stored: &StoredPolicy| {
+            let own = stored.policy.labels.as_map();
+            key.0 == *namespace
+                && !defined.contains(key)
+                && labels.iter().all(|(key, value)| own.get(key) == Some(value))
+        };
+        let gone = self.policies.iter().filter(|(key, stored)| goes(key, stored));
+        gone.map(|((namespace, name), stored)| Change::Delete {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            etag: Some(stored.etag().to_owned()),
+            allow_missing: false,
+        })
+        .collect()
+    }
+
     fn change(
         &mut self,
         change: Change,
@@ -89,6 +120,8 @@ impl State {
     ) -> Result<ChangeResult, StoreError> {
         match change {
             Change::Put { policy, expect, rollback } => self.put(*policy, &expect, rollback, note, revisions),
+            // Made of deletions before it comes here.
+            Change::Prune { .. } => Ok(ChangeResult { action: Action::Unchanged, before: None, after: None }),
             Change::Delete { namespace, name, etag, allow_missing } => {
                 let full_name = format!("namespaces/{namespace}/policies/{name}");
                 let Some(before) = self.policies.get(&(namespace.clone(), name.clone())).cloned() else {

@@ -195,10 +195,64 @@ async fn transitions_are_read_newest_first_and_filtered(store: &dyn Store) {
     let all = read(TransitionFilter { limit: 10, ..TransitionFilter::default() }).await;
     assert_eq!(all.iter().map(|stored| stored.id).rev().collect::<Vec<_>>(), ids);
     assert_eq!(all[2], StoredTransition { id: ids[0], ..transition("x", Some("x-1")) });
-    let own = TransitionFilter { caller: Some("x".to_owned()), before: Some(ids[2]), limit: 10, target: None };
+    let own = TransitionFilter {
+        caller: Some("x".to_owned()),
+        before: Some(ids[2]),
+        limit: 10,
+        ..TransitionFilter::default()
+    };
     assert_eq!(read(own).await.len(), 1);
     let other = TransitionFilter { target: Some("else".to_owned()), limit: 10, ..TransitionFilter::default() };
     assert!(read(other).await.is_empty());
+    let later = read(TransitionFilter { after: Some(ids[0]), limit: 10, ..TransitionFilter::default() }).await;
+    assert_eq!(later.iter().map(|stored| stored.id).collect::<Vec<_>>(), [ids[2], ids[1]]);
+}
+
+async fn old_transitions_are_forgotten_and_their_numbers_not_given_again(store: &dyn Store) {
+    let (oldest, newest) = store.transitions_kept().await.unwrap().unwrap();
+    assert_eq!(store.forget_transitions(moment(3), 100).await.unwrap(), 0, "none is older");
+    assert_eq!(store.forget_transitions(moment(4), 1).await.unwrap(), 1);
+    assert_eq!(store.transitions_kept().await.unwrap(), Some((oldest + 1, newest)));
+    store.forget_transitions(moment(4), 100).await.unwrap();
+    assert_eq!(store.transitions_kept().await.unwrap(), Some((newest, newest)), "the newest stays");
+    let last = store.transitions(TransitionFilter { limit: 1, ..TransitionFilter::default() }).await.unwrap().remove(0);
+    let ids = store.append_transitions(vec![last]).await.unwrap();
+    assert_eq!(ids, [newest + 1]);
+}
+
+async fn a_prune_takes_out_what_is_not_defined_with_its_labels(store: &dyn Store) {
+    let labelled = |name: &str, team: &str| {
+        let labels = [("team".to_owned(), team.to_owned())].into();
+        let labels = fusebox_policy::policy::Labels::try_new(labels).unwrap();
+        put(Policy { labels, ..policy(name, name, "1s") }, Expect::Any(None))
+    };
+    let team = || [("team".to_owned(), "prune".to_owned())].into();
+    let prune = || Change::Prune { namespace: Namespace::default_namespace(), labels: team() };
+    let all = vec![labelled("p1", "prune"), labelled("p2", "prune"), labelled("p3", "other")];
+    store.apply(all, note(), false).await.unwrap();
+    let names = async || {
+        let loaded = store.load().await.unwrap();
+        loaded
+            .policies
+            .iter()
+            .map(|stored| stored.policy.name.to_string())
+            .filter(|name| name.starts_with('p'))
+            .collect::<Vec<_>>()
+    };
+    let tried = store.apply(vec![labelled("p1", "prune"), prune()], note(), true).await.unwrap();
+    assert_eq!(
+        tried.results.iter().map(|result| result.action).collect::<Vec<_>>(),
+        [Action::Unchanged, Action::Deleted]
+    );
+    assert_eq!(names().await, ["p1", "p2", "p3"]);
+    // A policy that takes over the calls of one that goes is no tie.
+    let heir = put(policy("p4", "p2", "1s"), Expect::Absent);
+    let done = store.apply(vec![labelled("p1", "prune"), heir, prune()], note(), false).await.unwrap();
+    assert_eq!(done.results[2].before.as_ref().unwrap().policy.name.as_str(), "p2");
+    assert_eq!(names().await, ["p1", "p3", "p4"]);
+    let name = PolicyName::try_new("p2").unwrap();
+    let history = store.revisions(Namespace::default_namespace(), name, None, 1).await.unwrap();
+    assert_eq!(history[0].action, RevisionAction::Delete);
 }
 
 fn token(name: &str, role: Role) -> NewToken {
@@ -430,6 +484,8 @@ async fn all(store: Arc<dyn Store>) {
     overrides_stay_until_they_are_ended(store).await;
     transitions_are_read_newest_first_and_filtered(store).await;
     decisions_are_kept_by_breaker_and_the_newest_stay(store).await;
+    old_transitions_are_forgotten_and_their_numbers_not_given_again(store).await;
+    a_prune_takes_out_what_is_not_defined_with_its_labels(store).await;
     a_request_that_comes_again_writes_nothing_and_is_answered_as_before(store).await;
     a_repeated_override_is_set_and_ended_once(store).await;
     every_change_is_recorded_as_it_was_made(store).await;

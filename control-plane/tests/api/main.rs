@@ -5,4 +5,6 @@
 mod audit;
 mod levers;
 mod lists;
+mod resuming;
 mod server;
+mod standing;

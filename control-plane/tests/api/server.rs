@@ -9,8 +9,12 @@ use fusebox_control_plane::{
     store::{StoreHandle, memory::MemoryStore},
 };
 use fusebox_proto::{
+    manifest,
     sync::v1::{self as sync, sync_request::Message as Up, sync_service_client::SyncServiceClient},
-    v1::{breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient},
+    v1::{
+        self, breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient,
+        policy_service_client::PolicyServiceClient,
+    },
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -41,6 +45,22 @@ impl Server {
 
     pub(crate) fn breakers(&self) -> BreakerServiceClient<Channel> {
         BreakerServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn policies(&self) -> PolicyServiceClient<Channel> {
+        PolicyServiceClient::new(self.channel.clone())
+    }
+
+    /// Defines a policy with a circuit breaker for all calls to a target.
+    pub(crate) async fn apply(&self, id: &str, target: &str) -> v1::Policy {
+        let text = format!(
+            "apiVersion: fusebox/v1\nkind: Policy\nmetadata: {{ name: {id} }}\nspec:\n  match: {{ target: {target} }}\n  \
+             pipeline: [{{ retry: {{}} }}, {{ circuitBreaker: {{}} }}]\n"
+        );
+        let policies = vec![v1::Policy::from(&manifest::parse("test", &text).unwrap().remove(0).policy)];
+        let request = v1::ApplyPoliciesRequest { policies, ..v1::ApplyPoliciesRequest::default() };
+        let answer = self.policies().apply_policies(request).await.unwrap().into_inner();
+        answer.results.into_iter().next().unwrap().policy.unwrap()
     }
 
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {

@@ -260,3 +260,40 @@ async fn lists_are_narrowed_by_labels_and_filters() {
     server.run("get instances -l team=x").await.exits(0).says("no instances found");
     server.run("events --filter id>0").await.exits(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resolve_tells_the_policy_of_a_call_and_why() {
+    let server = Served::start().await;
+    let narrow = manifest("narrow", "b", "1s").replace("target: b", "target: b\n    routes: [\"grpc.Pay/*\"]");
+    let text = format!("{}---\n{narrow}", manifest("wide", "b", "1s"));
+    server.read(&text, "apply").await.exits(0);
+    let found = server.run("resolve --service a --target b --method /grpc.Pay/Charge -o json").await.exits(0).json();
+    assert_eq!(found["policy"]["metadata"]["name"], "narrow");
+    assert_eq!(found["candidates"][1]["reason"], "\"narrow\" is closer: it names a route");
+    let text = server.run("resolve --service a --target b").await.exits(0);
+    text.prints("policy/wide (rev 1)")
+        .prints("chosen")
+        .prints("attempts of one call: at most 3")
+        .prints("maxAttempts: 3");
+    server.run("resolve --service a --target c").await.exits(3).says("no policy is for calls from a to c");
+    server.run("resolve --service a --target b --method x").await.exits(5).says("route");
+    server.run("resolve --service a --target b --header x").await.exits(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_prunes_only_what_it_was_told_to() {
+    let server = Served::start().await;
+    let labelled = |name: &str| manifest(name, name, "1s").replace("spec:", "  labels: { team: x }\nspec:");
+    let all = format!("{}---\n{}---\n{}", labelled("a"), labelled("b"), manifest("c", "c", "1s"));
+    server.read(&all, "apply").await.exits(0);
+    server.read(&labelled("a"), "apply --prune").await.exits(2).says("--selector");
+    server.read(&labelled("a"), "apply --prune -l team=x --dry-run").await.exits(0).prints("policy/b would be deleted");
+    server
+        .read(&labelled("a"), "apply --prune -l team=x")
+        .await
+        .exits(0)
+        .prints("policy/b deleted")
+        .says("fusebox undo policy/b");
+    assert_eq!(server.run("get policies -q").await.out, "a\nc\n");
+    server.read(&labelled("a"), "apply --prune --all").await.exits(0).prints("policy/c deleted");
+}

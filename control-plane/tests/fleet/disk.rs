@@ -108,6 +108,14 @@ impl Store for Disk {
         self.rows.transitions(filter)
     }
 
+    fn transitions_kept(&self) -> Answer<'_, Option<(u64, u64)>> {
+        self.rows.transitions_kept()
+    }
+
+    fn forget_transitions(&self, before: SystemTime, most: u32) -> Answer<'_, u64> {
+        self.rows.forget_transitions(before, most)
+    }
+
     fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
         self.rows.audit(filter)
     }

@@ -102,7 +102,8 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let history = server.history("b").await;
     let store_id = server.hub.current().store_id.clone();
     let mut server = server.restart().await;
-    assert_eq!(server.get("b").await.unwrap(), kept, "etag and times included");
+    let found = v1::Policy { status: None, ..server.get("b").await.unwrap() };
+    assert_eq!(found, kept, "etag and times included");
     assert_eq!(refusal(server.get("gone").await).0, Code::NotFound);
     assert_eq!(server.history("b").await, history);
     assert_eq!(server.hub.current().store_id, store_id);

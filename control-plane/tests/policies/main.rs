@@ -7,5 +7,6 @@ mod history;
 mod reading;
 mod refusals;
 mod repeats;
+mod resolving;
 mod server;
 mod watching;

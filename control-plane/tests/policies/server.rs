@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
+    fleet::Fleet,
     grpc::policies::PolicyApi,
     hub::{Hub, REMEMBERED},
     policies::Policies,
@@ -43,7 +44,8 @@ impl Server {
         let store: StoreHandle = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
         let hub = Hub::start_remembering(&store, changes).await.unwrap();
         let shutdown = Shutdown::new();
-        let api = PolicyApi::new(Policies::new(store, hub.clone()), shutdown.clone());
+        let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await.unwrap();
+        let api = PolicyApi::new(Policies::new(store, hub.clone()), fleet, shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let end = shutdown.begun();

@@ -16,7 +16,7 @@ use crate::cli::{
 impl Row for v1::Policy {
     const COLUMNS: &'static [&'static str] =
         &["NAME", "NAMESPACE", "TARGET", "CALLER", "PIPELINE", "MODE", "REV", "AGE"];
-    const WIDE: &'static [&'static str] = &["ROUTES", "SCOPE", "LABELS", "ETAG"];
+    const WIDE: &'static [&'static str] = &["ROUTES", "SCOPE", "LABELS", "ETAG", "RUN-BY"];
 
     fn cells(&self) -> Vec<String> {
         let selector = self.spec.as_ref().and_then(|spec| spec.r#match.as_ref());
@@ -41,6 +41,7 @@ impl Row for v1::Policy {
             scope(self).to_owned(),
             or_dash(&labels.join(",")),
             or_dash(&self.etag),
+            or_dash(&run_by(self)),
         ]
     }
 
@@ -55,12 +56,18 @@ impl Row for v1::Policy {
     fn value(&self) -> Result<Value, Failure> {
         let mut value = manifest::to_json(&domain(self)?);
         if let Some(fields) = value.as_object_mut() {
-            let status = json!({
+            let mut status = json!({
                 "revision": self.revision,
                 "etag": self.etag,
                 "createTime": span::stamp(self.create_time.as_ref()),
                 "updateTime": span::stamp(self.update_time.as_ref()),
             });
+            if let Some(own) = &self.status {
+                status["reconciling"] = own.reconciling.into();
+                status["instances"] = own.instances.into();
+                status["currentInstances"] = own.current.into();
+                status["rejectingInstances"] = own.rejecting.into();
+            }
             fields.insert("status".to_owned(), status);
         }
         Ok(value)
@@ -170,4 +177,9 @@ pub(crate) fn coloured(diff: &str) -> String {
         text.push_str(&format!("{style}{line}{style:#}\n"));
     }
     text
+}
+
+/// How many of the replicas that it concerns run it: `2/3`.
+fn run_by(policy: &v1::Policy) -> String {
+    policy.status.as_ref().map(|own| format!("{}/{}", own.current, own.instances)).unwrap_or_default()
 }

@@ -2,21 +2,25 @@
 
 mod follow;
 mod mask;
+mod resolve;
+mod standing;
 
 use follow::{Events, Wanted, follow};
-use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults};
+use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults, policy::Labels};
 use fusebox_proto::{
     parse_policy_name,
     v1::{self, policy_service_server::PolicyService},
 };
 use prost::Message;
+use resolve::{Asked, resolve};
+use standing::Replicas;
 use tonic::{Request, Response, Status};
 
 use super::{caller, pages, requests, status};
 use crate::{
     caller::Caller,
     filter::Filter,
-    fleet::check_reason,
+    fleet::{Fleet, check_reason},
     policies::Policies,
     recovery::Adopted,
     shutdown::Shutdown,
@@ -35,14 +39,15 @@ const LONGEST_MESSAGE: usize = 1000;
 #[derive(Debug)]
 pub struct PolicyApi {
     policies: Policies,
+    fleet: Fleet,
     shutdown: Shutdown,
 }
 
 impl PolicyApi {
-    /// Over the use cases.
+    /// Over the use cases; the fleet tells who runs what.
     #[must_use]
-    pub const fn new(policies: Policies, shutdown: Shutdown) -> Self {
-        Self { policies, shutdown }
+    pub const fn new(policies: Policies, fleet: Fleet, shutdown: Shutdown) -> Self {
+        Self { policies, fleet, shutdown }
     }
 
     /// Makes changes, and answers with what `render` makes of them, or with what the same request was answered before.
@@ -123,7 +128,8 @@ fn each(applied: &Applied) -> v1::ApplyPoliciesResponse {
         let action = match result.action {
             Action::Created => v1::applied_policy::Action::Created,
             Action::Configured => v1::applied_policy::Action::Configured,
-            Action::Unchanged | Action::Deleted => v1::applied_policy::Action::Unchanged,
+            Action::Unchanged => v1::applied_policy::Action::Unchanged,
+            Action::Deleted => v1::applied_policy::Action::Deleted,
         };
         v1::AppliedPolicy {
             action: action.into(),
@@ -132,6 +138,23 @@ fn each(applied: &Applied) -> v1::ApplyPoliciesResponse {
         }
     };
     v1::ApplyPoliciesResponse { results: applied.results.iter().map(result).collect(), revision: applied.revision.0 }
+}
+
+/// Which policies an application deletes.
+fn pruning(wire: v1::Prune) -> Result<Change, Invalid> {
+    let v1::Prune { parent, labels } = wire;
+    let mut faults = Faults::new();
+    let namespace = match parent.strip_prefix("namespaces/") {
+        Some(name) => faults.take("parent", Namespace::try_new(name)),
+        None => {
+            faults.push("parent", "must be namespaces/{namespace}: pruning is of one namespace");
+            None
+        }
+    };
+    let labels = faults.take("labels", Labels::try_new(labels));
+    let change =
+        namespace.zip(labels).map(|(namespace, labels)| Change::Prune { namespace, labels: labels.as_map().clone() });
+    faults.into_result(change)
 }
 
 fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>, filter: &Filter) -> bool {
@@ -166,7 +189,8 @@ impl PolicyService for PolicyApi {
         policy_name(&name)?;
         let snapshot = self.policies.hub().current();
         let stored = snapshot.get(&name).ok_or_else(|| status::not_found("policy", &name))?;
-        Ok(Response::new(stored.wire.clone()))
+        let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
+        Ok(Response::new(Replicas::new(&view).with_status(stored)))
     }
 
     /// A token is the revision of the first page and a place in it. The hub keeps the last few snapshots, so that a change between two pages
@@ -195,7 +219,9 @@ impl PolicyService for PolicyApi {
         };
         let shows = |stored: &StoredPolicy| shows(stored, namespace.as_ref(), &filter);
         let mut rest = snapshot.policies.iter().enumerate().skip(skip).filter(|(_, stored)| shows(stored));
-        let policies = rest.by_ref().take(size).map(|(_, stored)| stored.wire.clone()).collect();
+        let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
+        let replicas = Replicas::new(&view);
+        let policies = rest.by_ref().take(size).map(|(_, stored)| replicas.with_status(stored)).collect();
         let next_page_token =
             rest.next().map_or_else(String::new, |(place, _)| format!("{}.{place}", snapshot.revision));
         Ok(Response::new(v1::ListPoliciesResponse { policies, next_page_token, revision: snapshot.revision.0 }))
@@ -252,7 +278,7 @@ impl PolicyService for PolicyApi {
         let caller = caller(&request);
         let request = request.into_inner();
         let key = requests::key("ApplyPolicies", &request.request_id, &request)?;
-        let v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: _ } = request;
+        let v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: _, prune } = request;
         check_message(&message)?;
         let why = Why::new(caller, message, validate_only, key);
         if policies.is_empty() || policies.len() > MOST_APPLIED {
@@ -273,7 +299,9 @@ impl PolicyService for PolicyApi {
                 changes.push(Change::Put { policy: Box::new(policy), expect: Expect::Any(etag), rollback: false });
             }
         }
+        let prune = prune.and_then(|prune| faults.take("prune", pruning(prune)));
         faults.finish().map_err(bad)?;
+        changes.extend(prune);
         self.write(changes, why, each, |error| {
             if let StoreError::Contradiction(index, invalid) = error {
                 bad(invalid.under(&format!("policies[{index}]")))
@@ -359,6 +387,19 @@ impl PolicyService for PolicyApi {
             seen_revision: seen.0,
             policies: u32::try_from(policies).unwrap_or(u32::MAX),
         }))
+    }
+
+    async fn resolve_policy(
+        &self,
+        request: Request<v1::ResolvePolicyRequest>,
+    ) -> Result<Response<v1::ResolvePolicyResponse>, Status> {
+        let request = request.into_inner();
+        let namespace = parent(&request.parent)?.ok_or_else(|| {
+            status::invalid_field("parent", "must name one namespace: a service runs the policies of one")
+        })?;
+        let asked = Asked::try_new(namespace, request).map_err(bad)?;
+        let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
+        Ok(Response::new(resolve(&asked, &self.policies.hub().current(), &view)))
     }
 
     type WatchPoliciesStream = Events;

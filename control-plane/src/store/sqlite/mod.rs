@@ -395,20 +395,53 @@ impl Store for SqliteStore {
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
         async move {
-            let TransitionFilter { target, caller, before, limit } = filter;
+            let TransitionFilter { target, caller, before, after, limit } = filter;
             let rows = sqlx::query(
-                "SELECT * FROM transitions WHERE ($1 = '' OR target = $1) AND ($2 = '' OR caller = $2) AND id < $3 \
-                 ORDER BY id DESC LIMIT $4",
+                "SELECT * FROM transitions WHERE ($1 = '' OR target = $1) AND ($2 = '' OR caller = $2) AND id < $3 AND id > $4 \
+                 ORDER BY id DESC LIMIT $5",
             )
             .bind(target.unwrap_or_default())
             .bind(caller.unwrap_or_default())
             .bind(before.map_or(i64::MAX, rows::narrow))
+            .bind(after.map_or(0, rows::narrow))
             .bind(i64::from(limit))
             .fetch_all(&self.reader)
             .await
             .map_err(failed)?;
             rows.iter().map(rows::transition).collect()
         }
+        .boxed()
+    }
+
+    fn transitions_kept(&self) -> Answer<'_, Option<(u64, u64)>> {
+        async move {
+            let row = sqlx::query("SELECT min(id) AS oldest, max(id) AS newest FROM transitions")
+                .fetch_one(&self.reader)
+                .await
+                .map_err(failed)?;
+            let number = |column| row.try_get::<Option<i64>, _>(column).map_err(failed);
+            Ok(number("oldest")?
+                .zip(number("newest")?)
+                .map(|(oldest, newest)| (rows::widen(oldest), rows::widen(newest))))
+        }
+        .boxed()
+    }
+
+    fn forget_transitions(&self, before: SystemTime, most: u32) -> Answer<'_, u64> {
+        self.write(move |mut transaction| async move {
+            // In the order of numbers, which is that of time: no index of times is needed. A clock that was set back delays it, and no more.
+            let gone = sqlx::query(
+                "DELETE FROM transitions WHERE id IN (SELECT id FROM transitions WHERE id < (SELECT max(id) FROM transitions) \
+                 AND id < coalesce((SELECT id FROM transitions WHERE at_us >= $1 ORDER BY id LIMIT 1), 9223372036854775807) \
+                 ORDER BY id LIMIT $2)",
+            )
+            .bind(plan::to_micros(before))
+            .bind(i64::from(most))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+            Ok((transaction, gone.rows_affected()))
+        })
         .boxed()
     }
 
