@@ -10,8 +10,10 @@
 //! - capping each contributor's weight at the larger of a quarter and 1/n of the calls;
 //!
 //! and the sum reaches the breaker's own failure rate with its own `minCalls`, and at least two contributors reach the rate by
-//! themselves. The last is what holds in small fleets, where trimming and capping can't: of two replicas, one that fails every call
-//! makes a pooled rate of 50 %.
+//! themselves, of which those beside the one with the most failures bring half of the failures that the rate asks for, and three at
+//! least (or all of them, where the rate asks for fewer). The last is what holds in small fleets, where trimming and capping can't: of
+//! two replicas, one that fails every call makes a pooled rate of 50 %. And a quiet replica whose only call has failed, as one of a
+//! hundred does anywhere, is no second witness beside a sick one: at 50 % of 20 calls the others need five failures.
 //!
 //! How many of n replicas must fail so that the fleet opens, where all have the same, sufficient, number of calls, those that fail
 //! fail all of them and have tripped, the others fail none, and the policy says nothing else (failure rate 50 %):
@@ -43,6 +45,8 @@ use crate::{
 
 /// Witnesses that any automatic decision needs, but for mode `any`.
 const MIN_WITNESSES: u64 = 2;
+/// Failures that the witnesses beside the first bring at least: one or two are what a well target has now and then.
+const MIN_OTHER_FAILURES: u64 = 3;
 /// Names in an evidence: enough to begin looking, few enough for a header.
 const MAX_NAMED: usize = 20;
 
@@ -191,6 +195,8 @@ fn speaks_for_target(member: &Member) -> bool {
 struct Pool {
     contributors: u64,
     witnesses: u64,
+    /// Failures of the witnesses, but for the one that has the most.
+    other_failures: u64,
     calls: u64,
     failures: u64,
 }
@@ -203,10 +209,14 @@ impl Pool {
             .filter(|(calls, _)| *calls > 0)
             .collect();
         let contributors = windows.len() as u64;
-        let witnesses = windows
-            .iter()
-            .filter(|(calls, failures)| rate.is_some_and(|rule| rule.share_reached(*failures, *calls)))
-            .count() as u64;
+        let (mut witnesses, mut witnessed, mut most) = (0, 0, 0);
+        for (_, failures) in
+            windows.iter().filter(|(calls, failures)| rate.is_some_and(|rule| rule.share_reached(*failures, *calls)))
+        {
+            witnesses += 1;
+            witnessed += failures;
+            most = most.max(*failures);
+        }
         // Worst share first; compared as products, so that nothing is rounded. Of equal shares the heavier goes.
         windows.sort_by(|left, right| {
             let (left_share, right_share) =
@@ -224,13 +234,22 @@ impl Pool {
             failures += u64::try_from(u128::from(own_failures) * u128::from(weight) / u128::from(own_calls))
                 .unwrap_or(u64::MAX);
         }
-        Self { contributors, witnesses, calls, failures }
+        Self { contributors, witnesses, other_failures: witnessed - most, calls, failures }
     }
 
     fn reaches(&self, rate: Option<RateRule>) -> bool {
         let enough = self.contributors >= MIN_WITNESSES && self.witnesses >= MIN_WITNESSES;
-        enough && rate.is_some_and(|rule| rule.reached(self.failures, self.calls))
+        enough
+            && rate.is_some_and(|rule| {
+                self.other_failures >= other_failures(rule) && rule.reached(self.failures, self.calls)
+            })
     }
+}
+
+/// Failures that the witnesses beside the one with the most must bring, so that it is not that one alone that speaks.
+fn other_failures(rule: RateRule) -> u64 {
+    let asked = (u64::from(rule.percent) * u64::from(rule.min_calls)).div_ceil(100);
+    asked.div_ceil(2).max(MIN_OTHER_FAILURES.min(asked))
 }
 
 fn narrow(number: u64) -> u32 {

@@ -120,6 +120,16 @@ fn a_busy_sick_replica_does_not_outweigh_the_healthy() {
     }
 }
 
+/// A quiet replica whose only calls have failed, as some do anywhere, must not be the second witness of a sick one.
+#[test]
+fn a_few_failed_calls_are_no_second_witness() {
+    let judged = |calls: u64| judged(&fleet([saw(40, 25), saw(calls, calls)]), CoordinationMode::Pooled);
+    for calls in 1..5 {
+        assert_eq!(judged(calls), None, "{calls}");
+    }
+    assert_eq!(judged(5), Some(Met::Pooled), "half of the 10 failures that the rate asks for");
+}
+
 #[test]
 fn a_replicas_own_trouble_is_no_evidence() {
     let own = Report { causes: Causes { local_error: 20, ..Causes::default() }, ..saw(20, 20) };
