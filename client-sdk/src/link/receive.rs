@@ -211,6 +211,8 @@ impl Link {
             let name = format!("namespaces/{}/policies/{}", cell.key().namespace, cell.key().policy);
             if ack.rejected.iter().any(|refused| refused.name == name) {
                 cell.with(|gate| ((), gate.fall_behind(now, draw())));
+            } else {
+                cell.with(|gate| (gate.catch_up(), Vec::new()));
             }
         }
         self.registry.outbox.stir();

@@ -346,3 +346,26 @@ async fn whoever_can_not_use_the_newer_policy_decides_alone_whatever_heartbeats_
     answer(&mut session, 1, 5, 2).await;
     assert_eq!(fleet(&client), FleetStateShown::Released, "nor does one that was on its way begin to hold");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_refused_a_candidate_obeys_again_when_it_is_taken_back() {
+    let (_fake, client, mut session) = connected().await;
+    let mut broken = policy(2, BREAKER);
+    broken.spec.as_mut().unwrap().pipeline.clear();
+    let delta = |from_revision, policy| {
+        let revision = from_revision + 1;
+        Down::Delta(sync::Delta { from_revision, revision, upserted: vec![policy], deleted: Vec::new() })
+    };
+    let acked = |revision| {
+        move |message| if let Up::Ack(ack) = message { (ack.revision == revision).then_some(ack) } else { None }
+    };
+    session.say(delta(1, broken)).await;
+    assert_eq!(session.until("an ack", acked(2)).await.rejected.len(), 1);
+    // What ran all along comes with the number that it has had.
+    session.say(delta(2, policy(1, BREAKER))).await;
+    assert_eq!(session.until("an ack", acked(3)).await.rejected.len(), 0);
+    let seq = session.heartbeat().await.seq;
+    session.say(verdict(5, 1, v1::FleetState::Open, seq)).await;
+    session.acknowledged().await;
+    assert_eq!(fleet(&client), FleetStateShown::Open);
+}

@@ -376,10 +376,16 @@ impl Gate {
     }
 
     /// The policy has a newer revision, which can't be used here: the fleet decides about that one. What it has said about the one that
-    /// runs on here is void, and no server would end it. Holds until another revision [runs](Gate::apply_spec).
+    /// runs on here is void, and no server would end it. Holds until another revision [runs](Gate::apply_spec), or
+    /// that one is [taken back](Gate::catch_up).
     pub fn fall_behind(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
         self.behind = true;
         self.void(true, now, draw)
+    }
+
+    /// The revision that runs is the newest again: what could not be used here has been taken back.
+    pub const fn catch_up(&mut self) {
+        self.behind = false;
     }
 
     /// Drops the fleet's verdict, and permits with it.
