@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "fusebox/v1/fleet_service.proto",
             "fusebox/v1/admin_service.proto",
             "fusebox/v1/audit_service.proto",
+            "fusebox/v1/rollout_service.proto",
             "fusebox/sync/v1/sync.proto",
         ],
         ["."],

@@ -17,6 +17,7 @@ mod opening;
 pub mod policies;
 pub mod recovery;
 pub mod retention;
+pub mod rollouts;
 pub mod serve;
 pub mod sessions;
 pub mod shutdown;

@@ -1,6 +1,6 @@
 //! What can be done with policies: the one writer. Committed first, then published.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use fusebox_policy::{Namespace, PolicyName, Revision};
 
@@ -57,6 +57,25 @@ pub struct Rollback {
     pub change: Change,
     /// Why, where nobody says.
     pub reason: String,
+}
+
+/// Revisions among which the one before the present is looked for: between them there may be candidates, of rollouts that were aborted.
+const LOOKED_AT: u32 = 200;
+
+/// Those that were in force for everybody. A candidate was not, nor was its end a deletion of anything.
+fn were_in_force(revisions: Vec<StoredRevision>) -> Vec<StoredRevision> {
+    let of =
+        |action| revisions.iter().filter(move |stored| stored.action == action).map(|stored| stored.policy.revision);
+    let promoted: BTreeSet<Revision> = of(RevisionAction::Promote).collect();
+    let aborted: BTreeSet<Revision> =
+        of(RevisionAction::Candidate).filter(|candidate| !promoted.contains(candidate)).collect();
+    let mut revisions = revisions;
+    revisions.retain(|stored| {
+        let content = stored.policy.revision;
+        stored.action != RevisionAction::Candidate
+            && !(stored.action == RevisionAction::Delete && aborted.contains(&content))
+    });
+    revisions
 }
 
 impl Policies {
@@ -144,8 +163,13 @@ impl Policies {
                 (older, format!("roll back to revision {number}"), Expect::Any(etag))
             }
             None => {
-                let mut newest = self.revisions(namespace, name, None, 2).await?.into_iter();
-                match (newest.next(), newest.next()) {
+                let newest = self.revisions(namespace, name, None, LOOKED_AT).await?;
+                let mut newest = were_in_force(newest).into_iter();
+                let last = newest.next();
+                // What was in force all along through an aborted rollout is there once more.
+                let content = last.as_ref().map_or(Revision(0), |last| last.policy.revision);
+                let older = newest.find(|older| older.policy.revision < content);
+                match (last, older) {
                     (None, _) => return Err(StoreError::NotFound(full_name).into()),
                     // The row of a deletion holds what was in force before it.
                     (Some(last), _) if last.action == RevisionAction::Delete => {

@@ -8,7 +8,7 @@ use fusebox_proto::{
     v1::{
         admin_service_server::AdminServiceServer, audit_service_server::AuditServiceServer,
         breaker_service_server::BreakerServiceServer, fleet_service_server::FleetServiceServer,
-        policy_service_server::PolicyServiceServer,
+        policy_service_server::PolicyServiceServer, rollout_service_server::RolloutServiceServer,
     },
 };
 use tokio::{
@@ -26,12 +26,14 @@ use crate::{
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
     grpc::{
-        admin::AdminApi, audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi, sync::SyncApi,
+        admin::AdminApi, audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi,
+        rollouts::RolloutApi, sync::SyncApi,
     },
     hub::{self, Hub},
     opening::Opening,
     policies::Policies,
     retention,
+    rollouts::{self, Rollouts},
     sessions::{Context, admission::Admission},
     shutdown::Shutdown,
     store::{StoreError, StoreHandle, sqlite::SqliteStore},
@@ -235,6 +237,10 @@ where
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let breaker_api = BreakerServiceServer::new(BreakerApi::new(fleet.clone(), Arc::clone(&store), shutdown.clone()));
     let audit_api = AuditServiceServer::new(AuditApi::new(Arc::clone(&store)));
+    let rollouts = Rollouts::new(Arc::clone(&store), hub.clone(), fleet.clone());
+    let rollout_api = RolloutServiceServer::new(RolloutApi::new(rollouts.clone(), hub.clone(), shutdown.clone()))
+        .max_decoding_message_size(OPERATOR_MESSAGE);
+    let watcher = tokio::spawn(rollouts::watch::watch(rollouts, shutdown.clone()));
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
     let admin_api = AdminServiceServer::new(AdminApi::new(&access));
     let version = env!("CARGO_PKG_VERSION");
@@ -249,6 +255,7 @@ where
     health_reporter.set_serving::<FleetServiceServer<FleetApi>>().await;
     health_reporter.set_serving::<AuditServiceServer<AuditApi>>().await;
     health_reporter.set_serving::<AdminServiceServer<AdminApi>>().await;
+    health_reporter.set_serving::<RolloutServiceServer<RolloutApi>>().await;
     health_reporter.set_serving::<SyncServiceServer<SyncApi>>().await;
     let describe = || {
         tonic_reflection::server::Builder::configure()
@@ -261,6 +268,7 @@ where
         .add_service(fleet_api)
         .add_service(audit_api)
         .add_service(admin_api)
+        .add_service(rollout_api)
         .add_service(sync_api)
         .add_service(health)
         .add_service(describe().build_v1().map_err(ServeError::Reflection)?)
@@ -306,5 +314,6 @@ where
     if tokio::time::timeout(WRITE_WITHIN, decided.written()).await.is_err() {
         tracing::warn!("what was decided last could not be written in time");
     }
+    watcher.abort();
     Ok(())
 }

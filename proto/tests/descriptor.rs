@@ -14,6 +14,7 @@ fn files() -> Vec<FileDescriptorProto> {
             "fusebox/v1/fleet_service.proto",
             "fusebox/v1/admin_service.proto",
             "fusebox/v1/audit_service.proto",
+            "fusebox/v1/rollout_service.proto",
             "fusebox/v1/policy.proto",
             "fusebox/sync/v1/sync.proto",
         ])

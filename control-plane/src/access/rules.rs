@@ -54,6 +54,7 @@ pub struct Row {
 
 const POLICIES: &str = "fusebox.v1.PolicyService";
 const BREAKERS: &str = "fusebox.v1.BreakerService";
+const ROLLOUTS: &str = "fusebox.v1.RolloutService";
 const FLEET: &str = "fusebox.v1.FleetService";
 const AUDIT: &str = "fusebox.v1.AuditService";
 const ADMIN: &str = "fusebox.v1.AdminService";
@@ -86,6 +87,14 @@ pub const TABLE: &[Row] = &[
     row(POLICIES, "RollbackPolicy", ("rollback", "policies"), Rule::Operator, Weight::Write),
     // It gives up what was written after a backup.
     row(POLICIES, "AdoptPresent", ("recover", "store"), Rule::Admin, Weight::Write),
+    row(ROLLOUTS, "GetRollout", ("get", "rollouts"), Rule::Viewer, Weight::Read),
+    row(ROLLOUTS, "ListRollouts", ("list", "rollouts"), Rule::Viewer, Weight::Read),
+    row(ROLLOUTS, "WatchRollout", ("watch", "rollouts"), Rule::Viewer, Weight::Stream),
+    row(ROLLOUTS, "CreateRollout", ("create", "rollouts"), Rule::Operator, Weight::Write),
+    row(ROLLOUTS, "PromoteRollout", ("promote", "rollouts"), Rule::Operator, Weight::Write),
+    row(ROLLOUTS, "PauseRollout", ("pause", "rollouts"), Rule::Operator, Weight::Write),
+    row(ROLLOUTS, "ResumeRollout", ("resume", "rollouts"), Rule::Operator, Weight::Write),
+    row(ROLLOUTS, "AbortRollout", ("abort", "rollouts"), Rule::Operator, Weight::Write),
     row(BREAKERS, "GetBreaker", ("get", "breakers"), Rule::Viewer, Weight::Read),
     row(BREAKERS, "ListBreakers", ("list", "breakers"), Rule::Viewer, Weight::Read),
     row(BREAKERS, "ExplainBreaker", ("explain", "breakers"), Rule::Viewer, Weight::Read),

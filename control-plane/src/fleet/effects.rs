@@ -54,6 +54,7 @@ impl Owner {
                     }
                 }
                 Effect::Transition { key, from, to, cause, detail, evidence } => {
+                    self.note_decision(&key, to);
                     self.log_decision(key, from, to, cause, detail, &evidence);
                 }
                 Effect::Held { key, guard, detail } => {

@@ -13,6 +13,7 @@ mod owner;
 mod services;
 mod shares;
 mod transitions;
+mod trials;
 mod view;
 mod windows;
 
@@ -39,6 +40,7 @@ pub use outbox::Outbox;
 pub(crate) use overrides::check_reason;
 pub use overrides::{ForceError, ForceRequest, ReleaseRequest};
 pub(crate) use transitions::wire as transition_wire;
+pub use trials::TrialView;
 pub use view::View;
 
 use crate::{

@@ -25,13 +25,19 @@ use tokio::{
 };
 
 use super::{
-    Command, Identity, Joined, Outbox, SessionId, Told, decisions::Decisions, explain, overrides::Overrides,
-    shares::Sharing, transitions::Log, view::View,
+    Command, Identity, Joined, Outbox, SessionId, Told,
+    decisions::Decisions,
+    explain,
+    overrides::Overrides,
+    shares::Sharing,
+    transitions::Log,
+    trials::{Trial, TrialWindows},
+    view::View,
 };
 use crate::{
     hub::{Hub, Snapshot},
     shutdown::Shutdown,
-    store::{StoreError, StoreHandle},
+    store::{StoreError, StoreHandle, StoredPolicy},
 };
 
 /// How soon a change shows. Many changes in a row make one view.
@@ -65,6 +71,8 @@ pub(super) struct Session {
     pub(super) rejected: Vec<v1::RejectedPolicy>,
     pub(super) connected: Timestamp,
     pub(super) heard: Timestamp,
+    /// Of policies with a rollout in progress.
+    pub(super) trials: TrialWindows,
 }
 
 pub(super) struct Owner {
@@ -81,6 +89,8 @@ pub(super) struct Owner {
     pub(super) next_canvass: u64,
     pub(super) overrides: Overrides,
     pub(super) sharing: Sharing,
+    /// Rollouts in progress, by their candidates.
+    pub(super) trials: BTreeMap<Revision, Trial>,
 }
 
 pub(super) async fn start(
@@ -97,7 +107,7 @@ pub(super) async fn start(
     let mut policies = hub.subscribe();
     let snapshot = Arc::clone(&policies.borrow_and_update());
     let sharing = Sharing::new(&snapshot, Limits::default().lease);
-    let owner = Owner {
+    let mut owner = Owner {
         store,
         snapshot,
         log,
@@ -110,7 +120,9 @@ pub(super) async fn start(
         next_canvass: 1,
         overrides,
         sharing,
+        trials: BTreeMap::new(),
     };
+    owner.watch_rollouts();
     let (show, view) = watch::channel(Arc::new(owner.view()));
     tokio::spawn(owner.run(inbox, policies, unwritten, show, shutdown));
     Ok(view)
@@ -332,6 +344,7 @@ impl Owner {
             rejected: Vec::new(),
             connected: now,
             heard: now,
+            trials: TrialWindows::new(),
         };
         session.outbox.overrides(self.overrides.set_for(&session, self.coordinator.term(), now));
         self.sessions.insert(id, session);
@@ -438,6 +451,7 @@ impl Owner {
     /// Policies have changed: verdicts about older revisions are void, breakers that are gone are forgotten.
     fn take_policies(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
+        self.watch_rollouts();
         let now = self.now();
         let keys: Vec<BreakerKey> = self.coordinator.keys().cloned().collect();
         for key in keys {
@@ -459,26 +473,24 @@ impl Owner {
     /// What the policy in force says about a breaker; `None` if there is no such breaker any more.
     fn settings(&self, key: &BreakerKey) -> Option<Settings> {
         let name = format!("namespaces/{}/policies/{}", key.namespace, key.policy);
-        let stored = self.snapshot.get(&name)?;
-        let definition = &stored.policy.definition;
-        let (_, spec) = definition.pipeline.breakers().find(|(strategy, _)| **strategy == key.strategy)?;
-        let scope_fits = match definition.coordination.scope() {
-            fusebox_policy::fleet::CoordinationScope::Fleet => key.zone.is_none(),
-            fusebox_policy::fleet::CoordinationScope::Zone => true,
-        };
-        (definition.selector.admits_caller(&key.caller) && *definition.selector.target() == key.target && scope_fits)
-            .then(|| Settings {
-                breaker: Arc::new(spec.clone()),
-                coordination: definition.coordination,
-                policy_revision: stored.policy.revision,
-            })
+        settings(self.snapshot.get(&name)?, key)
     }
 
     /// The shared breaker that a replica's own one belongs to, if the policy in force knows it.
     pub(super) fn key_of(&self, id: SessionId, wire: &v1::BreakerKey) -> Option<(BreakerKey, Settings)> {
         let identity = &self.sessions.get(&id)?.identity;
         let name = format!("namespaces/{}/policies/{}", identity.namespace, wire.policy);
-        let definition = &self.snapshot.get(&name)?.policy.definition;
+        self.key_in(id, self.snapshot.get(&name)?, wire)
+    }
+
+    /// The breaker that a replica's own one is, by one definition of its policy.
+    pub(super) fn key_in(
+        &self,
+        id: SessionId,
+        stored: &StoredPolicy,
+        wire: &v1::BreakerKey,
+    ) -> Option<(BreakerKey, Settings)> {
+        let identity = &self.sessions.get(&id)?.identity;
         let own = BreakerKey::try_from(v1::BreakerKey {
             namespace: identity.namespace.to_string(),
             // Reports are believed about the replica's own service only, whatever they say.
@@ -487,8 +499,25 @@ impl Owner {
             ..wire.clone()
         })
         .ok()?;
-        let key = own.in_scope(definition.coordination.scope(), identity.zone.as_ref());
-        let settings = self.settings(&key)?;
+        let key = own.in_scope(stored.policy.definition.coordination.scope(), identity.zone.as_ref());
+        let settings = settings(stored, &key)?;
         Some((key, settings))
     }
+}
+
+/// What a definition says about a breaker; `None` if it has no such breaker.
+fn settings(stored: &StoredPolicy, key: &BreakerKey) -> Option<Settings> {
+    let definition = &stored.policy.definition;
+    let (_, spec) = definition.pipeline.breakers().find(|(strategy, _)| **strategy == key.strategy)?;
+    let scope_fits = match definition.coordination.scope() {
+        fusebox_policy::fleet::CoordinationScope::Fleet => key.zone.is_none(),
+        fusebox_policy::fleet::CoordinationScope::Zone => true,
+    };
+    (definition.selector.admits_caller(&key.caller) && *definition.selector.target() == key.target && scope_fits).then(
+        || Settings {
+            breaker: Arc::new(spec.clone()),
+            coordination: definition.coordination,
+            policy_revision: stored.policy.revision,
+        },
+    )
 }

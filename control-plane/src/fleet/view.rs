@@ -5,14 +5,20 @@ use std::{
     time::Duration,
 };
 
-use fusebox_policy::fleet::{
-    BreakerKey,
-    evidence::Evidence,
-    shared::{FleetState, MemberView},
+use fusebox_policy::{
+    Revision,
+    fleet::{
+        BreakerKey,
+        evidence::Evidence,
+        shared::{FleetState, MemberView},
+    },
 };
 use fusebox_proto::{duration::to_wire, v1};
 
-use super::owner::{Owner, Session};
+use super::{
+    TrialView,
+    owner::{Owner, Session},
+};
 
 /// Everything, by resource name.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +31,8 @@ pub struct View {
     pub instances: BTreeMap<String, v1::Instance>,
     /// Overrides in force, by number.
     pub overrides: Vec<v1::Override>,
+    /// Rollouts in progress as their replicas show them, by their candidates.
+    pub trials: BTreeMap<Revision, TrialView>,
 }
 
 impl Owner {
@@ -42,6 +50,7 @@ impl Owner {
             breakers: breakers.collect(),
             instances: instances.collect(),
             overrides: self.overrides.iter().map(|own| self.override_view(own)).collect(),
+            trials: self.trial_views(),
         }
     }
 

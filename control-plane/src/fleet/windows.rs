@@ -4,6 +4,7 @@ use fusebox_policy::{
     Revision,
     breaker::{Causes, LocalState},
     fleet::{
+        BreakerKey,
         coordinator::{Holding, Sighting},
         evidence::Report,
         gate::ProbeId,
@@ -35,17 +36,49 @@ impl Owner {
             held_state,
             held_half_open_in,
         } = window;
-        let Some((key, settings)) = key.and_then(|key| self.key_of(id, &key)) else {
-            tracing::debug!("a window of an unknown breaker");
-            return;
-        };
         let Ok(local) = v1::LocalState::try_from(local_state)
             .map_err(|_| ())
             .and_then(|state| LocalState::try_from(state).map_err(|_| ()))
         else {
-            tracing::debug!(breaker = %key, "a window without a state");
+            tracing::debug!("a window without a state");
             return;
         };
+        let Some(wire) = key else {
+            tracing::debug!("a window of no breaker");
+            return;
+        };
+        let policy_revision = Revision(policy_revision);
+        let report = Report {
+            local,
+            own_trip,
+            current: true,
+            calls,
+            // What can't be is not believed further than it can be.
+            failures: failures.min(calls),
+            slow: slow.min(calls),
+            rejected,
+            vetoed,
+            causes: read_causes(causes.unwrap_or_default()),
+        };
+        let staged = self.staged_for(id, &wire.policy);
+        let candidate = staged.as_ref().filter(|staged| self.runs_candidate(id, staged, policy_revision));
+        let on_its_own = candidate.is_some();
+        let known = match candidate {
+            Some(staged) => self.key_in(id, &staged.candidate, &wire),
+            None => self.key_of(id, &wire),
+        };
+        let Some((key, settings)) = known else {
+            tracing::debug!("a window of an unknown breaker");
+            return;
+        };
+        if let Some(staged) = staged {
+            self.note_trial(id, &staged, &key, (policy_revision, &report), log.is_some());
+        }
+        if on_its_own {
+            self.log_change(id, &key, local, &report, log);
+            self.count_out(id, &wire);
+            return;
+        }
         let now = self.now();
         if self.coordinator.breaker(&key).is_none() {
             if !self.coordinator.has_room_for(&key) {
@@ -60,41 +93,43 @@ impl Owner {
         else {
             return;
         };
-        if let Some(Change { from, cause }) = log {
-            self.log.put(StoredTransition {
-                id: 0,
-                key: key.clone(),
-                instance: Some(member.instance.clone()),
-                from: from.name().to_owned(),
-                to: local.name().to_owned(),
-                cause,
-                detail: format!("{failures} of {calls} calls in the window failed"),
-                at: std::time::SystemTime::now(),
-                window_calls: calls,
-                window_failures: failures,
-            });
-        }
-        let report = Report {
-            local,
-            own_trip,
-            current: true,
-            calls,
-            // What can't be is not believed further than it can be.
-            failures: failures.min(calls),
-            slow: slow.min(calls),
-            rejected,
-            vetoed,
-            causes: read_causes(causes.unwrap_or_default()),
-        };
+        self.log_change(id, &key, local, &report, log);
         let held = Holding {
             fence: Fence { term: held_term, rev: held_rev },
             state: v1::FleetState::try_from(held_state).ok().and_then(|state| FleetState::try_from(state).ok()),
             // What can't be read is not known, and the policy's own delay is taken.
             half_open_in: held_half_open_in.and_then(|wire| duration::from_wire(wire).ok()),
         };
-        let sighting = Sighting { seq, report, policy_revision: Revision(policy_revision), held };
+        let sighting = Sighting { seq, report, policy_revision, held };
         let effects = self.coordinator.report(&key, &member, sighting, now, Self::draw());
         self.carry_out(effects);
+    }
+
+    /// A replica that runs a candidate is no member of the breaker that the others share.
+    fn count_out(&mut self, id: SessionId, wire: &v1::BreakerKey) {
+        let Some(member) = self.sessions.get(&id).map(|session| session.identity.member.clone()) else { return };
+        if let Some((shared, _)) = self.key_of(id, wire) {
+            let effects = self.coordinator.drop_key(&shared, &member, self.now(), Self::draw());
+            self.carry_out(effects);
+        }
+    }
+
+    /// Logs the transition that a window came with.
+    fn log_change(&self, id: SessionId, key: &BreakerKey, to: LocalState, report: &Report, change: Option<Change>) {
+        let (Some(Change { from, cause }), Some(session)) = (change, self.sessions.get(&id)) else { return };
+        let Report { calls, failures, .. } = *report;
+        self.log.put(StoredTransition {
+            id: 0,
+            key: key.clone(),
+            instance: Some(session.identity.member.instance.clone()),
+            from: from.name().to_owned(),
+            to: to.name().to_owned(),
+            cause,
+            detail: format!("{failures} of {calls} calls in the window failed"),
+            at: std::time::SystemTime::now(),
+            window_calls: calls,
+            window_failures: failures,
+        });
     }
 
     pub(super) fn transition(&mut self, id: SessionId, transition: sync::Transition) {

@@ -8,6 +8,7 @@ pub mod fleet;
 mod pages;
 pub mod policies;
 mod requests;
+pub mod rollouts;
 pub mod status;
 pub mod sync;
 mod watch;

@@ -13,6 +13,7 @@ use crate::{
     filter::FilterError,
     policies::RollbackError,
     recovery::AdoptError,
+    rollouts::{StepError, gates::Verdict, machine::Refused},
     sessions::admission::Busy,
     store::StoreError,
 };
@@ -249,6 +250,25 @@ pub fn store(error: &StoreError) -> Status {
             with(Code::FailedPrecondition, error.to_string(), "STORE_REGRESSED", &metadata)
         }
         StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
+        StoreError::RolloutInProgress { policy, rollout } => {
+            let name = format!("{policy}/rollouts/{rollout}");
+            let metadata = [("policy", policy.as_str()), ("rollout", name.as_str())];
+            with(Code::FailedPrecondition, error.to_string(), "ROLLOUT_IN_PROGRESS", &metadata)
+        }
+        StoreError::NothingToRollOut(policy) => {
+            let metadata = [("policy", policy.as_str())];
+            with(Code::FailedPrecondition, error.to_string(), "NOTHING_TO_ROLL_OUT", &metadata)
+        }
+        StoreError::NoSuchRollout(name) => not_found("rollout", name),
+        StoreError::RolloutRefuses { name, refused } => {
+            let reason = match refused {
+                Refused::Ended => "ROLLOUT_ENDED",
+                Refused::Paused => "ROLLOUT_PAUSED",
+                Refused::NotPaused => "ROLLOUT_NOT_PAUSED",
+                Refused::OtherStage => "ROLLOUT_AT_OTHER_STAGE",
+            };
+            with(Code::FailedPrecondition, error.to_string(), reason, &[("rollout", name)])
+        }
         StoreError::RequestIdReused(id) => {
             let mut details = ErrorDetails::new();
             let metadata = HashMap::from([("request_id".to_owned(), id.clone())]);
@@ -276,6 +296,22 @@ pub fn store(error: &StoreError) -> Status {
                 "STORE_FAILED",
                 &[],
             )
+        }
+    }
+}
+
+/// Why a rollout is not promoted: each gate that holds it is in the metadata.
+#[must_use]
+pub fn gates_hold(error: &StepError) -> Status {
+    match error {
+        StepError::Store(error) => store(error),
+        StepError::GatesHold { name, gates } => {
+            let holding = gates.iter().filter(|gate| gate.verdict != Verdict::Pass);
+            let words: Vec<_> =
+                holding.map(|gate| (gate.name, short(&format!("{}: {}", gate.verdict.name(), gate.detail)))).collect();
+            let metadata: Vec<_> = words.iter().map(|(gate, words)| (*gate, words.as_str())).collect();
+            let metadata = [metadata.as_slice(), &[("rollout", name.as_str())]].concat();
+            with(Code::FailedPrecondition, error.to_string(), "GATES_HOLD", &metadata)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fusebox_policy::Revision;
 
 use super::Change;
-use crate::store::StoredPolicy;
+use crate::store::{Staged, StoredPolicy};
 
 /// What policies are ordered by.
 pub(super) fn key(stored: &StoredPolicy) -> (&str, &str) {
@@ -31,4 +31,14 @@ pub(super) fn diff(old: &[Arc<StoredPolicy>], new: &[Arc<StoredPolicy>]) -> Vec<
         Change::Upserted(stored) => stored.policy.revision,
     });
     changes
+}
+
+/// The rollouts that select other replicas than before, or none any more.
+pub(super) fn moved<'a>(old: &'a [Arc<Staged>], new: &'a [Arc<Staged>]) -> impl Iterator<Item = &'a Arc<Staged>> {
+    fn number(staged: &Staged) -> (Revision, Revision) {
+        (staged.rollout.candidate, staged.rollout.stage_revision)
+    }
+    let ended = move |own: &&Arc<Staged>| !new.iter().any(|other| other.rollout.candidate == own.rollout.candidate);
+    let changed = move |own: &&Arc<Staged>| !old.iter().any(|other| number(other) == number(own));
+    old.iter().filter(ended).chain(new.iter().filter(changed))
 }

@@ -17,7 +17,10 @@ use tokio::sync::watch;
 
 pub use reconcile::reconcile;
 
-use crate::store::{Applied, Loaded, StoreError, StoreHandle, StoredPolicy};
+use crate::{
+    fleet::Identity,
+    store::{Applied, Loaded, Staged, StoreError, StoreHandle, StoredPolicy},
+};
 
 /// Changes that are remembered for differences when nothing else is said. Whoever is further behind gets everything.
 pub const REMEMBERED: usize = 1024;
@@ -35,12 +38,25 @@ pub struct Snapshot {
     pub seen: Revision,
     /// Ordered by namespace and name.
     pub policies: Vec<Arc<StoredPolicy>>,
-    /// Recent changes, oldest first: (revision, the policy as of it or before its deletion).
-    log: VecDeque<(Revision, Arc<StoredPolicy>)>,
+    /// Rollouts in progress, in the order of their policies.
+    pub rollouts: Vec<Arc<Staged>>,
+    /// Recent changes, oldest first.
+    log: VecDeque<Logged>,
     /// The log holds every change after this revision.
     log_from: Revision,
     /// Changes that the log holds at most.
     remembered: usize,
+}
+
+/// A change that is remembered.
+#[derive(Clone, Debug)]
+struct Logged {
+    /// When.
+    revision: Revision,
+    /// The policy as of it, or before its deletion; of a rollout, the candidate.
+    policy: Arc<StoredPolicy>,
+    /// Whether it changed what is in force; a step of a rollout changes only who has what.
+    in_force: bool,
 }
 
 /// What became of one policy since some revision.
@@ -71,21 +87,74 @@ impl Snapshot {
     /// back so far.
     #[must_use]
     pub fn delta_from(&self, from: Revision) -> Option<Vec<Change>> {
-        if from < self.log_from || from > self.revision {
-            return None;
+        let logged = self.logged_since(from)?;
+        Some(self.changes(logged.filter(|logged| logged.in_force), |name| self.get(name)))
+    }
+
+    /// The same for one replica, which may be selected by rollouts. With `anew`, what rollouts in progress bring or keep from it is told even
+    /// if nothing has changed: it may have come back with another zone or other labels.
+    #[must_use]
+    pub fn delta_for(&self, replica: &Identity, from: Revision, anew: bool) -> Option<Vec<Change>> {
+        let mut changes = self.changes(self.logged_since(from)?, |name| self.get_for(replica, name));
+        for staged in self.rollouts.iter().filter(|_| anew) {
+            let name = &staged.candidate.wire.name;
+            let told = |change: &Change| match change {
+                Change::Upserted(stored) | Change::Deleted(stored) => stored.wire.name == *name,
+            };
+            if !changes.iter().any(told) {
+                changes.push(match self.get_for(replica, name) {
+                    Some(present) => Change::Upserted(Arc::clone(present)),
+                    None => Change::Deleted(Arc::clone(&staged.candidate)),
+                });
+            }
         }
+        Some(changes)
+    }
+
+    /// The rollout of a policy that is in progress, by the policy's resource name.
+    #[must_use]
+    pub fn rollout_of(&self, policy: &str) -> Option<&Arc<Staged>> {
+        self.rollouts.iter().find(|staged| staged.candidate.wire.name == policy)
+    }
+
+    /// The policy of this resource name as one replica is to have it.
+    #[must_use]
+    pub fn get_for(&self, replica: &Identity, name: &str) -> Option<&Arc<StoredPolicy>> {
+        let staged = self.rollout_of(name).filter(|staged| staged.selects(replica));
+        staged.map_or_else(|| self.get(name), |staged| Some(&staged.candidate))
+    }
+
+    /// All policies as one replica is to have them.
+    pub fn all_for(&self, replica: &Identity) -> impl Iterator<Item = &Arc<StoredPolicy>> {
+        let in_force = self.policies.iter().filter_map(|stored| self.get_for(replica, &stored.wire.name));
+        let new = self.rollouts.iter().filter(|staged| staged.rollout.stable.is_none() && staged.selects(replica));
+        in_force.chain(new.map(|staged| &staged.candidate))
+    }
+
+    /// Changes after a revision, newest first; `None` if the log does not reach back so far.
+    fn logged_since(&self, from: Revision) -> Option<impl Iterator<Item = &Logged>> {
+        let reaches = from >= self.log_from && from <= self.revision;
+        reaches.then(|| self.log.iter().rev().take_while(move |logged| logged.revision > from))
+    }
+
+    /// The newest state of each policy once, oldest change first.
+    fn changes<'a>(
+        &self,
+        newest_first: impl Iterator<Item = &'a Logged>,
+        present: impl Fn(&str) -> Option<&'a Arc<StoredPolicy>>,
+    ) -> Vec<Change> {
         let mut seen = BTreeSet::new();
         let mut changes = Vec::new();
-        for (_, changed) in self.log.iter().rev().take_while(|(revision, _)| *revision > from) {
-            if seen.insert(changed.wire.name.as_str()) {
-                changes.push(match self.get(&changed.wire.name) {
+        for Logged { policy, .. } in newest_first {
+            if seen.insert(policy.wire.name.as_str()) {
+                changes.push(match present(&policy.wire.name) {
                     Some(present) => Change::Upserted(Arc::clone(present)),
-                    None => Change::Deleted(Arc::clone(changed)),
+                    None => Change::Deleted(Arc::clone(policy)),
                 });
             }
         }
         changes.reverse();
-        Some(changes)
+        changes
     }
 
     /// The earliest revision that [`Self::delta_from`] can begin at.
@@ -101,37 +170,42 @@ impl Snapshot {
     }
 
     fn load(store_id: &str, remembered: usize, loaded: Loaded) -> Self {
-        let Loaded { revision, seen, policies } = loaded;
+        let Loaded { revision, seen, policies, rollouts } = loaded;
         let (store_id, log) = (store_id.to_owned(), VecDeque::new());
-        Self { store_id, revision, seen, policies, log, log_from: revision, remembered }
+        Self { store_id, revision, seen, policies, rollouts, log, log_from: revision, remembered }
     }
 
     /// The snapshot after this one.
     fn next(&self, loaded: Loaded) -> Self {
-        let Loaded { revision, seen, policies } = loaded;
-        if revision > self.revision && self.regressed().is_some() {
+        if loaded.revision > self.revision && self.regressed().is_some() {
             // Whoever runs something of before the recovery runs what this log knows nothing of: everybody gets everything.
-            return Self::load(&self.store_id, self.remembered, Loaded { revision, seen, policies });
+            return Self::load(&self.store_id, self.remembered, loaded);
         }
+        let Loaded { revision, seen, policies, rollouts } = loaded;
         let mut log = self.log.clone();
         let mut log_from = self.log_from;
         let mut changes: Vec<_> = diff::diff(&self.policies, &policies)
             .into_iter()
             .map(|change| match change {
-                Change::Upserted(stored) => (stored.policy.revision, stored),
+                // What was a candidate comes into force with a number from before.
+                Change::Upserted(policy) if policy.policy.revision > self.revision => {
+                    Logged { revision: policy.policy.revision, policy, in_force: true }
+                }
                 // It happened at or before this revision; where exactly makes no difference to anybody who was further back.
-                Change::Deleted(stored) => (revision, stored),
+                Change::Upserted(policy) | Change::Deleted(policy) => Logged { revision, policy, in_force: true },
             })
             .collect();
-        changes.sort_by_key(|(revision, _)| *revision);
+        let moved = diff::moved(&self.rollouts, &rollouts);
+        changes.extend(moved.map(|staged| Logged { revision, policy: Arc::clone(&staged.candidate), in_force: false }));
+        changes.sort_by_key(|logged| logged.revision);
         log.extend(changes);
         while log.len() > self.remembered {
-            if let Some((forgotten, _)) = log.pop_front() {
+            if let Some(Logged { revision: forgotten, .. }) = log.pop_front() {
                 log_from = forgotten;
             }
         }
         let (store_id, remembered) = (self.store_id.clone(), self.remembered);
-        Self { store_id, revision, seen, policies, log, log_from, remembered }
+        Self { store_id, revision, seen, policies, rollouts, log, log_from, remembered }
     }
 }
 

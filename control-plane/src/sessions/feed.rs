@@ -18,13 +18,14 @@ const CHUNK: (usize, usize) = (100, 256 * 1024);
 
 /// Follows what is in force for one caller.
 pub(super) struct Feed {
-    namespace: Namespace,
-    caller: CallerName,
+    replica: Identity,
     cell: watch::Receiver<Arc<Snapshot>>,
     /// What the replica has, or will have when it has read what was sent. `None`: nothing to build on.
     sent: Option<Revision>,
     /// What the replica ran when it came, of this very store: nothing older is ever sent to it.
     floor: Revision,
+    /// Whether it was told what rollouts have for it: what it is may have changed since it was told last.
+    placed: bool,
     /// Whether it was told that there is nothing for it.
     told: bool,
     /// The revision for which everything was sent again.
@@ -37,11 +38,11 @@ impl Feed {
         let same_store = cell.borrow().store_id == store_id;
         let floor = if same_store { held } else { Revision(0) };
         Self {
-            namespace: identity.namespace.clone(),
-            caller: identity.caller.clone(),
+            replica: identity.clone(),
             cell,
             sent: (floor > Revision(0)).then_some(floor),
             floor,
+            placed: false,
             told: false,
             started_over: None,
         }
@@ -75,9 +76,10 @@ impl Feed {
             return if std::mem::replace(&mut self.told, true) { Vec::new() } else { vec![Message::Delta(nothing)] };
         }
         let from = self.sent.replace(snapshot.revision);
-        match from.and_then(|from| Some((from, snapshot.delta_from(from)?))) {
+        let anew = !std::mem::replace(&mut self.placed, true);
+        match from.and_then(|from| Some((from, snapshot.delta_for(&self.replica, from, anew)?))) {
             Some((from, changes)) => vec![Message::Delta(self.delta(from, snapshot.revision, &changes))],
-            None => whole(&snapshot, &self.namespace, &self.caller),
+            None => whole(&snapshot, &self.replica),
         }
     }
 
@@ -85,12 +87,12 @@ impl Feed {
         let mut delta = sync::Delta { from_revision: from.0, revision: revision.0, ..sync::Delta::default() };
         for change in changes {
             match change {
-                Change::Upserted(stored) if concerns(stored, &self.namespace, &self.caller) => {
+                Change::Upserted(stored) if concerns(stored, &self.replica.namespace, &self.replica.caller) => {
                     delta.upserted.push(stored.wire.clone());
                 }
                 // It may have concerned the replica before it changed. One too many does no harm.
                 Change::Upserted(stored) | Change::Deleted(stored) => {
-                    if stored.policy.namespace == self.namespace {
+                    if stored.policy.namespace == self.replica.namespace {
                         delta.deleted.push(stored.wire.name.clone());
                     }
                 }
@@ -105,12 +107,13 @@ pub(crate) fn concerns(stored: &StoredPolicy, namespace: &Namespace, caller: &Ca
     stored.policy.namespace == *namespace && stored.policy.definition.selector.admits_caller(caller)
 }
 
-fn whole(snapshot: &Snapshot, namespace: &Namespace, caller: &CallerName) -> Vec<Message> {
+fn whole(snapshot: &Snapshot, replica: &Identity) -> Vec<Message> {
+    let Identity { namespace, caller, .. } = replica;
     let revision = snapshot.revision.0;
     let mut messages = vec![Message::SnapshotBegin(sync::SnapshotBegin { revision })];
     let mut chunk = sync::PolicyChunk::default();
     let (mut bytes, mut policies) = (0, 0);
-    for stored in snapshot.policies.iter().filter(|stored| concerns(stored, namespace, caller)) {
+    for stored in snapshot.all_for(replica).filter(|stored| concerns(stored, namespace, caller)) {
         let size = stored.wire.encoded_len();
         if !chunk.policies.is_empty() && (chunk.policies.len() >= CHUNK.0 || bytes + size > CHUNK.1) {
             messages.push(Message::PolicyChunk(std::mem::take(&mut chunk)));

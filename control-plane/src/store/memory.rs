@@ -11,13 +11,15 @@ use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewToken, Note, Once,
-    RequestKey, Revoked, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredToken,
-    StoredTransition, TransitionFilter,
+    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewRollout, NewToken,
+    Note, Once, RequestKey, Revoked, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
+    StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditAction, AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
     request::{self, Kept, REQUESTS_KEPT},
+    rollout::RolloutPlan,
 };
+use crate::rollouts::machine::Step;
 
 /// Everything, behind one lock that no await crosses.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ struct Inner {
     /// Oldest first.
     decisions: Vec<StoredDecision>,
     requests: BTreeMap<String, Kept>,
+    rollouts: BTreeMap<Revision, StoredRollout>,
     audit: Vec<AuditRecord>,
     chain: AuditChain,
     tokens: Vec<StoredToken>,
@@ -58,6 +61,22 @@ impl Inner {
         let (RequestKey { id, sha256, at }, answer) = once.into_kept(outcome);
         self.requests.retain(|_, kept| kept.at + REQUESTS_KEPT > at);
         self.requests.insert(id, Kept { sha256, answer, at });
+    }
+}
+
+impl Inner {
+    /// Writes what was planned; or, with `validate_only`, does not.
+    fn step(&mut self, plan: RolloutPlan, validate_only: bool, once: Option<Once<Stepped>>) -> Stepped {
+        let stepped = plan.stepped();
+        if !validate_only {
+            let RolloutPlan { rollout, revision, audit, after } = plan;
+            self.state = after;
+            self.revisions.extend(revision);
+            self.rollouts.insert(rollout.candidate, rollout);
+            self.record([audit]);
+            self.keep(once, &stepped);
+        }
+        stepped
     }
 }
 
@@ -101,6 +120,42 @@ impl Store for MemoryStore {
             }
             inner.keep(once, &plan.applied);
             Ok(plan.applied)
+        })
+    }
+
+    fn start_rollout(
+        &self,
+        new: NewRollout,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        self.with(|inner| {
+            let once = once.filter(|_| !validate_only);
+            inner.refuse_repeated(once.as_ref())?;
+            let plan = inner.state.start_rollout(new, &note)?;
+            Ok(inner.step(plan, validate_only, once))
+        })
+    }
+
+    fn step_rollout(
+        &self,
+        (namespace, policy, candidate): (Namespace, PolicyName, Revision),
+        step: Step,
+        note: Note,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
+            let plan = inner.state.step_rollout(&namespace, &policy, candidate, step, &note)?;
+            Ok(inner.step(plan, false, once))
+        })
+    }
+
+    fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>> {
+        self.with(|inner| {
+            let found = inner.rollouts.values().rev().filter(|rollout| filter.admits(rollout));
+            Ok(found.take(filter.limit as usize).cloned().collect())
         })
     }
 

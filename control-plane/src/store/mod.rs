@@ -8,6 +8,7 @@ mod decision;
 pub mod memory;
 mod plan;
 mod request;
+mod rollout;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -24,10 +25,14 @@ use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
+pub use rollout::{NewRollout, RolloutFilter, Staged, Stepped, StoredRollout};
 pub use tokens::{NewToken, Revoked, StoredToken};
 
 use self::audit::{AuditAction, AuditFilter, AuditPage, NewAudit};
-use crate::caller::Caller;
+use crate::{
+    caller::Caller,
+    rollouts::machine::{Refused, Step},
+};
 
 /// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
 pub const MAX_TERM: u64 = 1 << 53;
@@ -65,6 +70,28 @@ pub trait Store: Send + Sync + 'static {
         validate_only: bool,
         once: Option<Once<Applied>>,
     ) -> Answer<'_, Applied>;
+
+    /// Begins a rollout of a policy that has none in progress. With `validate_only` nothing is written, and the answer is what it would
+    /// have been. `once` is as for [`Store::apply_once`].
+    fn start_rollout(
+        &self,
+        new: NewRollout,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped>;
+
+    /// Makes a step of the rollout of a policy that has this candidate.
+    fn step_rollout(
+        &self,
+        rollout: (Namespace, PolicyName, Revision),
+        step: Step,
+        note: Note,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped>;
+
+    /// Rollouts, those in progress and those that have ended, newest first.
+    fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>>;
 
     /// What a request was answered, if it came within the last day.
     fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>>;
@@ -180,6 +207,30 @@ pub enum StoreError {
         /// The highest one that a replica runs.
         seen: Revision,
     },
+    /// Only some replicas have what it is to be.
+    #[error(
+        "policy {policy} has rollout {rollout} in progress: promote or abort it first (`fusebox rollout status`, `fusebox rollout abort`)"
+    )]
+    RolloutInProgress {
+        /// The policy.
+        policy: String,
+        /// Number of the rollout.
+        rollout: Revision,
+    },
+    /// The candidate is in force already.
+    #[error("there is nothing to roll out: policy {0} is so already")]
+    NothingToRollOut(String),
+    /// There is no such rollout in progress.
+    #[error("there is no rollout {0} in progress")]
+    NoSuchRollout(String),
+    /// The rollout can't go where it is asked to.
+    #[error("rollout {name} can't be changed so: {refused}")]
+    RolloutRefuses {
+        /// The rollout.
+        name: String,
+        /// Why.
+        refused: Refused,
+    },
     /// This request was carried out before; these bytes were its answer. Nothing was written now.
     #[error("this request has been carried out before")]
     Repeated(Vec<u8>),
@@ -238,6 +289,8 @@ pub struct Loaded {
     pub seen: Revision,
     /// Ordered by namespace and name.
     pub policies: Vec<Arc<StoredPolicy>>,
+    /// Rollouts in progress, in the order of their policies.
+    pub rollouts: Vec<Arc<Staged>>,
 }
 
 /// A policy in force.
@@ -355,8 +408,27 @@ pub enum RevisionAction {
     Update,
     /// The end.
     Delete,
-    /// An older definition, written anew.
+    /// An older definition, written anew; or what was in force all along, at the end of a rollout that was aborted.
     Rollback,
+    /// A definition for some replicas only.
+    Candidate,
+    /// A candidate, now for everybody.
+    Promote,
+}
+
+impl RevisionAction {
+    /// Its name, as stores keep it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Rollback => "rollback",
+            Self::Candidate => "candidate",
+            Self::Promote => "promote",
+        }
+    }
 }
 
 /// One change in the history of a policy.

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fusebox_policy::{Namespace, Policy, PolicyName, PolicySet, Revision};
+use fusebox_policy::{Namespace, Policy, PolicyName, Revision};
 use fusebox_proto::v1;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, RevisionAction, StoreError, StoredPolicy,
-    StoredRevision, audit::NewAudit,
+    Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, RevisionAction, Staged, StoreError,
+    StoredPolicy, StoredRevision, audit::NewAudit,
 };
 
 /// Name of a policy in the whole store.
@@ -26,6 +26,8 @@ pub(super) struct State {
     /// The highest one that a replica was seen to run.
     pub(super) seen: Revision,
     pub(super) policies: BTreeMap<Key, Arc<StoredPolicy>>,
+    /// Those in progress, one of a policy at most.
+    pub(super) rollouts: BTreeMap<Key, Arc<Staged>>,
 }
 
 /// What is to be written.
@@ -39,12 +41,25 @@ pub(super) struct Plan {
 
 impl State {
     pub(super) fn loaded(&self) -> Loaded {
-        Loaded { revision: self.revision, seen: self.seen, policies: self.policies.values().cloned().collect() }
+        Loaded {
+            revision: self.revision,
+            seen: self.seen,
+            policies: self.policies.values().cloned().collect(),
+            rollouts: self.rollouts.values().cloned().collect(),
+        }
     }
 
     /// Whether it is an older copy of itself.
-    pub(super) fn is_regressed(&self) -> bool {
-        self.seen > self.revision
+    pub(super) const fn is_regressed(&self) -> bool {
+        self.seen.0 > self.revision.0
+    }
+
+    /// Refuses a change of an older copy.
+    pub(super) const fn refuse_regressed(&self) -> Result<(), StoreError> {
+        if self.is_regressed() {
+            return Err(StoreError::Regressed { revision: self.revision, seen: self.seen });
+        }
+        Ok(())
     }
 
     /// The same policies, as a revision above every one that was seen.
@@ -54,9 +69,7 @@ impl State {
 
     /// Works out what the changes do, or why they may not be made.
     pub(super) fn plan(&self, changes: Vec<Change>, note: &Note) -> Result<Plan, StoreError> {
-        if self.is_regressed() {
-            return Err(StoreError::Regressed { revision: self.revision, seen: self.seen });
-        }
+        self.refuse_regressed()?;
         let mut after = self.clone();
         let mut results = Vec::with_capacity(changes.len());
         let mut revisions = Vec::new();
@@ -84,10 +97,9 @@ impl State {
         });
         let audit = audit.collect();
         // Ties are judged on what would be in force, so that two policies can swap their selectors in one go.
-        let set = PolicySet::new(after.policies.values().map(|stored| Arc::new(stored.policy.clone())));
         for (index, result) in results.iter().enumerate() {
             if let (Action::Created | Action::Configured, Some(stored)) = (result.action, &result.after) {
-                set.check_tie(&stored.policy).map_err(|invalid| StoreError::Contradiction(index, invalid))?;
+                after.check_ties(&stored.policy).map_err(|invalid| StoreError::Contradiction(index, invalid))?;
             }
         }
         let applied = Applied { results, revision: after.revision, state: after.loaded() };
@@ -132,6 +144,7 @@ impl State {
                     };
                 };
                 check_etag(&before, etag.as_deref())?;
+                self.refuse_rollout(&(namespace.clone(), name.clone()))?;
                 self.policies.remove(&(namespace, name));
                 self.revision = Revision(self.revision.0 + 1);
                 revisions.push(revision(self.revision, RevisionAction::Delete, before.policy.clone(), note));
@@ -150,23 +163,14 @@ impl State {
     ) -> Result<ChangeResult, StoreError> {
         let key = (policy.namespace.clone(), policy.name.clone());
         let before = self.policies.get(&key).cloned();
-        match (expect, &before) {
-            (Expect::Absent, Some(_)) => return Err(StoreError::AlreadyExists(policy.resource_name())),
-            (Expect::Present(_) | Expect::Any(Some(_)), None) => {
-                return Err(StoreError::NotFound(policy.resource_name()));
-            }
-            (Expect::Present(etag) | Expect::Any(etag), Some(stored)) => check_etag(stored, etag.as_deref())?,
-            (Expect::Absent | Expect::Any(None), None) => {}
-        }
-        if let Some(stored) = &before
-            && stored.policy.definition == policy.definition
-            && stored.policy.labels == policy.labels
-        {
+        self::expect(&policy.resource_name(), expect, before.as_ref())?;
+        if before.as_ref().is_some_and(|stored| same(&stored.policy, &policy)) {
             return Ok(ChangeResult { action: Action::Unchanged, before: before.clone(), after: before });
         }
+        self.refuse_rollout(&key)?;
         self.revision = Revision(self.revision.0 + 1);
         policy.revision = self.revision;
-        let created = before.as_ref().and_then(|stored| stored.wire.create_time).map_or(note.at, from_timestamp);
+        let created = created(before.as_deref(), note.at);
         let (action, kind) = match (&before, rollback) {
             (_, true) => {
                 (if before.is_some() { Action::Configured } else { Action::Created }, RevisionAction::Rollback)
@@ -181,7 +185,27 @@ impl State {
     }
 }
 
-fn revision(revision: Revision, action: RevisionAction, policy: Policy, note: &Note) -> StoredRevision {
+/// Whether a policy is as it is expected to be.
+pub(super) fn expect(name: &str, expect: &Expect, before: Option<&Arc<StoredPolicy>>) -> Result<(), StoreError> {
+    match (expect, before) {
+        (Expect::Absent, Some(_)) => Err(StoreError::AlreadyExists(name.to_owned())),
+        (Expect::Present(_) | Expect::Any(Some(_)), None) => Err(StoreError::NotFound(name.to_owned())),
+        (Expect::Present(etag) | Expect::Any(etag), Some(stored)) => check_etag(stored, etag.as_deref()),
+        (Expect::Absent | Expect::Any(None), None) => Ok(()),
+    }
+}
+
+/// Whether two policies say the same.
+pub(super) fn same(one: &Policy, other: &Policy) -> bool {
+    one.definition == other.definition && one.labels == other.labels
+}
+
+/// When a policy was created that is changed now.
+pub(super) fn created(before: Option<&StoredPolicy>, now: SystemTime) -> SystemTime {
+    before.and_then(|stored| stored.wire.create_time).map_or(now, from_timestamp)
+}
+
+pub(super) fn revision(revision: Revision, action: RevisionAction, policy: Policy, note: &Note) -> StoredRevision {
     let Note { caller, message, at } = note.clone();
     let author = caller.name;
     StoredRevision { revision, action, policy, author, message, at }

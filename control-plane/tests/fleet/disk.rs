@@ -5,11 +5,15 @@ use std::{
     time::SystemTime,
 };
 
-use fusebox_control_plane::store::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, NewToken, Note, Once, RequestKey, Store, StoreError,
-    StoredDecision, StoredOverride, StoredRevision, StoredToken, StoredTransition, TransitionFilter,
-    audit::{AuditFilter, AuditPage},
-    memory::MemoryStore,
+use fusebox_control_plane::{
+    rollouts::machine::Step,
+    store::{
+        Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
+        RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredRollout,
+        StoredToken, StoredTransition, TransitionFilter,
+        audit::{AuditFilter, AuditPage},
+        memory::MemoryStore,
+    },
 };
 use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{FutureExt as _, ready};
@@ -60,6 +64,30 @@ impl Store for Disk {
         once: Option<Once<Applied>>,
     ) -> Answer<'_, Applied> {
         self.write(|| self.rows.apply_once(changes, note, validate_only, once))
+    }
+
+    fn start_rollout(
+        &self,
+        new: NewRollout,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        self.write(|| self.rows.start_rollout(new, note, validate_only, once))
+    }
+
+    fn step_rollout(
+        &self,
+        rollout: (Namespace, PolicyName, Revision),
+        step: Step,
+        note: Note,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        self.write(|| self.rows.step_rollout(rollout, step, note, once))
+    }
+
+    fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>> {
+        self.rows.rollouts(filter)
     }
 
     fn answered(&self, key: RequestKey) -> Answer<'_, Option<Vec<u8>>> {

@@ -58,6 +58,8 @@ pub(crate) fn action(revision: &PolicyRevision) -> &'static str {
         Action::Update => "update",
         Action::Delete => "delete",
         Action::Rollback => "rollback",
+        Action::Candidate => "candidate",
+        Action::Promote => "promote",
         Action::Unspecified => "unknown",
     }
 }

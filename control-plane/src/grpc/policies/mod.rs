@@ -425,6 +425,8 @@ fn revision(stored: StoredRevision) -> v1::PolicyRevision {
         RevisionAction::Update => v1::policy_revision::Action::Update,
         RevisionAction::Delete => v1::policy_revision::Action::Delete,
         RevisionAction::Rollback => v1::policy_revision::Action::Rollback,
+        RevisionAction::Candidate => v1::policy_revision::Action::Candidate,
+        RevisionAction::Promote => v1::policy_revision::Action::Promote,
     };
     v1::PolicyRevision {
         name: format!("{}/revisions/{revision}", policy.resource_name()),

@@ -31,6 +31,16 @@ pub enum AuditAction {
     PolicyDelete,
     /// An older definition of a policy is in force again.
     PolicyRollback,
+    /// A candidate is stored, and sent to some replicas.
+    RolloutStart,
+    /// A rollout goes on to its next stage, or to everybody.
+    RolloutPromote,
+    /// A rollout is stopped, by an operator or a gate.
+    RolloutPause,
+    /// A rollout goes on.
+    RolloutResume,
+    /// A rollout is given up.
+    RolloutAbort,
     /// Breakers are forced.
     OverrideSet,
     /// An operator ends an override.
@@ -64,6 +74,11 @@ impl AuditAction {
             Self::PolicyUpdate => "policy.update",
             Self::PolicyDelete => "policy.delete",
             Self::PolicyRollback => "policy.rollback",
+            Self::RolloutStart => "rollout.start",
+            Self::RolloutPromote => "rollout.promote",
+            Self::RolloutPause => "rollout.pause",
+            Self::RolloutResume => "rollout.resume",
+            Self::RolloutAbort => "rollout.abort",
             Self::OverrideSet => "override.set",
             Self::OverrideRelease => "override.release",
             Self::OverrideReplace => "override.replace",
@@ -240,6 +255,8 @@ impl NewAudit {
             RevisionAction::Update => AuditAction::PolicyUpdate,
             RevisionAction::Delete => AuditAction::PolicyDelete,
             RevisionAction::Rollback => AuditAction::PolicyRollback,
+            RevisionAction::Candidate => AuditAction::RolloutStart,
+            RevisionAction::Promote => AuditAction::RolloutPromote,
         };
         let text = |policy: &Policy| manifest::to_json(policy).to_string();
         Self {

@@ -8,6 +8,7 @@
 mod audit;
 mod decisions;
 mod requests;
+mod rollouts;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -31,12 +32,14 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, NewToken, Note, Once, RequestKey, RevisionAction, Store,
-    StoreError, StoredDecision, StoredOverride, StoredRevision, StoredToken, StoredTransition, TransitionFilter,
+    Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey, RevisionAction,
+    RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredRollout,
+    StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
     request,
 };
+use crate::rollouts::machine::Step;
 
 /// The migrations, in order. Their texts never change after a release: sqlx compares checksums.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -45,6 +48,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "audit", include_str!("../../../../migrations/sqlite/0003_audit.sql")),
     (4, "decisions", include_str!("../../../../migrations/sqlite/0004_decisions.sql")),
     (5, "tokens", include_str!("../../../../migrations/sqlite/0005_tokens.sql")),
+    (6, "rollouts", include_str!("../../../../migrations/sqlite/0006_rollouts.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
@@ -256,6 +260,61 @@ impl Store for SqliteStore {
                 Ok(applied)
             });
             task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+        }
+        .boxed()
+    }
+
+    fn start_rollout(
+        &self,
+        new: NewRollout,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        if validate_only {
+            let dry = async move {
+                let mut state = self.state.lock().await;
+                let mut transaction = self.reader.begin().await.map_err(failed)?;
+                rows::refresh(&mut transaction, &mut state).await?;
+                Ok(state.start_rollout(new, &note)?.stepped())
+            };
+            return dry.boxed();
+        }
+        self.change(move |mut transaction, state| {
+            async move {
+                requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
+                let plan = state.start_rollout(new, &note)?;
+                let (after, stepped) = rollouts::write(&mut transaction, plan, once).await?;
+                Ok((transaction, after, stepped))
+            }
+            .boxed()
+        })
+        .boxed()
+    }
+
+    fn step_rollout(
+        &self,
+        (namespace, policy, candidate): (Namespace, PolicyName, Revision),
+        step: Step,
+        note: Note,
+        once: Option<Once<Stepped>>,
+    ) -> Answer<'_, Stepped> {
+        self.change(move |mut transaction, state| {
+            async move {
+                requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
+                let plan = state.step_rollout(&namespace, &policy, candidate, step, &note)?;
+                let (after, stepped) = rollouts::write(&mut transaction, plan, once).await?;
+                Ok((transaction, after, stepped))
+            }
+            .boxed()
+        })
+        .boxed()
+    }
+
+    fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>> {
+        async move {
+            let mut connection = self.reader.acquire().await.map_err(failed)?;
+            rollouts::read(&mut connection, filter).await
         }
         .boxed()
     }
@@ -517,6 +576,8 @@ impl FromStr for RevisionAction {
             "update" => Ok(Self::Update),
             "delete" => Ok(Self::Delete),
             "rollback" => Ok(Self::Rollback),
+            "candidate" => Ok(Self::Candidate),
+            "promote" => Ok(Self::Promote),
             _ => Err(()),
         }
     }

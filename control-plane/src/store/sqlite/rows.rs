@@ -10,7 +10,7 @@ use fusebox_proto::v1;
 use prost::Message;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use super::{audit, failed};
+use super::{audit, failed, rollouts};
 use crate::store::{
     Ending, NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
     audit::NewAudit,
@@ -69,7 +69,7 @@ pub(super) async fn refresh(connection: &mut SqliteConnection, state: &mut State
 pub(super) async fn load_state(connection: &mut SqliteConnection) -> Result<State, StoreError> {
     let (revision, seen) = stored_revisions(&mut *connection).await?;
     let rows = sqlx::query("SELECT namespace, name, definition, sha256, created_us, updated_us FROM policies")
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
     let mut state = State { revision, seen, ..State::default() };
@@ -81,6 +81,7 @@ pub(super) async fn load_state(connection: &mut SqliteConnection) -> Result<Stat
         let name = (policy.namespace.clone(), policy.name.clone());
         state.policies.insert(name, Arc::new(plan::stored(policy, created, updated)));
     }
+    state.rollouts = rollouts::load(connection, &state).await?;
     Ok(state)
 }
 
@@ -94,12 +95,6 @@ pub(super) async fn write_revisions(
         let StoredRevision { revision, action, policy, author, message, at } = stored;
         let bytes = plan::encode(policy);
         let digest = plan::digest(&bytes);
-        let action_name = match action {
-            RevisionAction::Create => "create",
-            RevisionAction::Update => "update",
-            RevisionAction::Delete => "delete",
-            RevisionAction::Rollback => "rollback",
-        };
         sqlx::query(
             "INSERT INTO policy_revisions (revision, namespace, name, action, definition, sha256, author, message, at_us) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -107,7 +102,7 @@ pub(super) async fn write_revisions(
         .bind(narrow(revision.0))
         .bind(policy.namespace.as_str())
         .bind(policy.name.as_str())
-        .bind(action_name)
+        .bind(action.name())
         .bind(bytes.as_slice())
         .bind(digest.as_slice())
         .bind(author.as_str())
@@ -117,6 +112,15 @@ pub(super) async fn write_revisions(
         .await
         .map_err(failed)?;
         let key = (policy.namespace.clone(), policy.name.clone());
+        // What a rollout brings to some replicas is not in force, and what its abort leaves in force was so before.
+        let in_force = match action {
+            RevisionAction::Create | RevisionAction::Update | RevisionAction::Delete | RevisionAction::Promote => true,
+            RevisionAction::Rollback => policy.revision == *revision,
+            RevisionAction::Candidate => false,
+        };
+        if !in_force {
+            continue;
+        }
         let query = if after.policies.contains_key(&key) {
             sqlx::query(
                 "INSERT INTO policies (namespace, name, revision, definition, sha256, created_us, updated_us) \
@@ -126,7 +130,7 @@ pub(super) async fn write_revisions(
             )
             .bind(policy.namespace.as_str())
             .bind(policy.name.as_str())
-            .bind(narrow(revision.0))
+            .bind(narrow(policy.revision.0))
             .bind(bytes.as_slice())
             .bind(digest.as_slice())
             .bind(plan::to_micros(*at))

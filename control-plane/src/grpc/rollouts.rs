@@ -1,0 +1,343 @@
+//! `fusebox.v1.RolloutService`.
+
+use std::{pin::Pin, sync::Arc, time::SystemTime};
+
+use fusebox_policy::{Namespace, Policy, PolicyName, Revision, invalid::Faults};
+use fusebox_proto::{
+    parse_policy_name,
+    v1::{self, rollout_service_server::RolloutService},
+};
+use futures_util::{Stream, stream};
+use prost::Message;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::{caller, requests, status};
+use crate::{
+    caller::Caller,
+    fleet::check_reason,
+    hub::{Hub, Snapshot},
+    rollouts::{Lives, RolloutId, Rollouts, StepError, machine::Step, spec::RolloutSpec, wire},
+    shutdown::Shutdown,
+    store::{NewRollout, Note, Once, RequestKey, RolloutFilter, Stepped, StoredRollout},
+};
+
+/// Pages are of this size when nothing is said, and never larger than the other.
+const PAGE: (i32, i32) = (100, 1000);
+/// Longest message of a change.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// The service.
+#[derive(Debug)]
+pub struct RolloutApi {
+    rollouts: Rollouts,
+    hub: Hub,
+    shutdown: Shutdown,
+}
+
+fn check_message(field: &str, message: &str) -> Result<(), Status> {
+    if message.len() > LONGEST_MESSAGE {
+        return Err(status::invalid_field(field, &format!("must be at most {LONGEST_MESSAGE} bytes")));
+    }
+    Ok(())
+}
+
+/// Reads `namespaces/{namespace}/policies/{policy}/rollouts/{rollout}`.
+fn rollout_name(text: &str) -> Result<RolloutId, Status> {
+    let wrong = || {
+        status::invalid_field(
+            "name",
+            "must be namespaces/{namespace}/policies/{policy}/rollouts/{rollout}, by its number",
+        )
+    };
+    let (policy, number) = text.rsplit_once("/rollouts/").ok_or_else(wrong)?;
+    let (namespace, policy) = parse_policy_name(policy).map_err(|invalid| status::invalid(&invalid.under("name")))?;
+    Ok((namespace, policy, Revision(number.parse().map_err(|_| wrong())?)))
+}
+
+/// Reads what a list is of; `None` for all.
+fn parent(text: &str) -> Result<(Option<Namespace>, Option<PolicyName>), Status> {
+    let bad = |invalid: fusebox_policy::Invalid| status::invalid(&invalid.under("parent"));
+    if text == "namespaces/-" {
+        return Ok((None, None));
+    }
+    if text.contains("/policies/") {
+        let (namespace, policy) = parse_policy_name(text).map_err(bad)?;
+        return Ok((Some(namespace), Some(policy)));
+    }
+    let name = text.strip_prefix("namespaces/").ok_or_else(|| {
+        status::invalid_field(
+            "parent",
+            "must be namespaces/{namespace}, with /policies/{policy}, or namespaces/- for all",
+        )
+    })?;
+    Ok((Some(Namespace::try_new(name).map_err(bad)?), None))
+}
+
+fn kept(stepped: &Stepped) -> Vec<u8> {
+    wire::rollout(&stepped.rollout, None).encode_to_vec()
+}
+
+/// What a change of a rollout is besides its step.
+struct Why {
+    note: Note,
+    once: Option<Once<Stepped>>,
+}
+
+impl Why {
+    fn new(caller: Caller, message: String, key: Option<RequestKey>) -> Self {
+        let note = Note { caller: caller.asking(key.as_ref()), message, at: SystemTime::now() };
+        Self { note, once: key.map(|key| Once::new(key, kept)) }
+    }
+}
+
+impl RolloutApi {
+    /// Over the use cases.
+    #[must_use]
+    pub const fn new(rollouts: Rollouts, hub: Hub, shutdown: Shutdown) -> Self {
+        Self { rollouts, hub, shutdown }
+    }
+
+    fn respond(outcome: Result<StoredRollout, StepError>) -> Result<Response<v1::Rollout>, Status> {
+        let outcome = match outcome {
+            Ok(rollout) => Ok(rollout),
+            Err(StepError::Store(error)) => Err(error),
+            Err(error @ StepError::GatesHold { .. }) => return Err(status::gates_hold(&error)),
+        };
+        let render = |rollout: &StoredRollout| wire::rollout(rollout, None);
+        requests::respond(outcome, render, |error| status::store(&error))
+    }
+
+    async fn step(&self, id: RolloutId, step: Step, why: Why) -> Result<Response<v1::Rollout>, Status> {
+        let Why { note, once } = why;
+        Self::respond(self.rollouts.step(id, step, note, once).await.map_err(StepError::Store))
+    }
+
+    /// A rollout that is stored, in progress or not.
+    async fn stored(&self, id: &RolloutId) -> Result<StoredRollout, Status> {
+        let (namespace, policy, candidate) = id.clone();
+        let before = Some(Revision(candidate.0.saturating_add(1)));
+        let filter = RolloutFilter { namespace: Some(namespace), policy: Some(policy), before, limit: 1 };
+        let found = self.rollouts.store.rollouts(filter).await.map_err(|error| status::store(&error))?.pop();
+        found.filter(|found| found.candidate == candidate).ok_or_else(|| {
+            let (namespace, policy, candidate) = id;
+            status::not_found("rollout", &format!("namespaces/{namespace}/policies/{policy}/rollouts/{candidate}"))
+        })
+    }
+
+    async fn show(&self, stored: &StoredRollout) -> v1::Rollout {
+        let present = self.hub.current();
+        match present.rollouts.iter().find(|staged| staged.rollout.candidate == stored.candidate) {
+            Some(staged) => wire::rollout(&staged.rollout, Some(&self.rollouts.look(staged).await)),
+            None => wire::rollout(stored, None),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RolloutService for RolloutApi {
+    async fn create_rollout(
+        &self,
+        request: Request<v1::CreateRolloutRequest>,
+    ) -> Result<Response<v1::Rollout>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let key = requests::key("CreateRollout", &request.request_id, &request)?;
+        let v1::CreateRolloutRequest { policy, spec, message, validate_only, request_id: _ } = request;
+        check_message("message", &message)?;
+        let key = key.filter(|_| !validate_only);
+        if let Some(answer) = requests::answered(&self.rollouts.store, key.as_ref()).await? {
+            return Ok(Response::new(answer));
+        }
+        let mut faults = Faults::new();
+        let etag = policy.as_ref().map(|policy| policy.etag.clone()).filter(|etag| !etag.is_empty());
+        let policy = match policy {
+            // The paths of a policy's fields are those of its manifest.
+            Some(policy) => faults.take("", Policy::try_from(policy)),
+            None => {
+                faults.push("policy", "is required");
+                None
+            }
+        };
+        let spec = faults.take("rollout", RolloutSpec::try_from(spec.unwrap_or_default()));
+        let (policy, spec) = faults.into_result(policy.zip(spec)).map_err(|invalid| status::invalid(&invalid))?;
+        let Why { note, once } = Why::new(caller, message, key);
+        let new = NewRollout { policy: Box::new(policy), etag, spec };
+        let started = self.rollouts.start(new, note, validate_only, once).await;
+        Self::respond(started.map_err(StepError::Store))
+    }
+
+    async fn get_rollout(&self, request: Request<v1::GetRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let v1::GetRolloutRequest { name } = request.into_inner();
+        let stored = self.stored(&rollout_name(&name)?).await?;
+        Ok(Response::new(self.show(&stored).await))
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<v1::ListRolloutsRequest>,
+    ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
+        let v1::ListRolloutsRequest { parent: of, page_size, page_token } = request.into_inner();
+        let (namespace, policy) = parent(&of)?;
+        let size = match page_size {
+            0 => PAGE.0,
+            1.. => page_size.min(PAGE.1),
+            _ => return Err(status::invalid_field("page_size", "must not be negative")),
+        };
+        let before = if page_token.is_empty() {
+            None
+        } else {
+            let number = page_token.parse();
+            Some(Revision(number.map_err(|_| status::invalid_field("page_token", "is not one of this method"))?))
+        };
+        let limit = size.unsigned_abs();
+        let filter = RolloutFilter { namespace, policy, before, limit: limit + 1 };
+        let mut stored = self.rollouts.store.rollouts(filter).await.map_err(|error| status::store(&error))?;
+        let more = stored.len() > limit as usize;
+        stored.truncate(limit as usize);
+        let next_page_token = match stored.last() {
+            Some(last) if more => last.candidate.to_string(),
+            Some(_) | None => String::new(),
+        };
+        let mut rollouts = Vec::with_capacity(stored.len());
+        for stored in &stored {
+            rollouts.push(self.show(stored).await);
+        }
+        Ok(Response::new(v1::ListRolloutsResponse { rollouts, next_page_token }))
+    }
+
+    type WatchRolloutStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRolloutResponse, Status>> + Send>>;
+
+    async fn watch_rollout(
+        &self,
+        request: Request<v1::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let v1::WatchRolloutRequest { name } = request.into_inner();
+        let id = rollout_name(&name)?;
+        // Followed before it is read: what changes in between is seen.
+        let (policies, lives) = (self.hub.subscribe(), self.rollouts.follow());
+        let stored = self.stored(&id).await?;
+        let first = self.show(&stored).await;
+        let api = Self { rollouts: self.rollouts.clone(), hub: self.hub.clone(), shutdown: self.shutdown.clone() };
+        let follow = Follow { api, id, policies, lives, told: None, next: Some(first), over: false };
+        Ok(Response::new(Box::pin(stream::unfold(follow, |mut follow| async {
+            let event = follow.next().await?;
+            Some((event, follow))
+        }))))
+    }
+
+    async fn promote_rollout(
+        &self,
+        request: Request<v1::PromoteRolloutRequest>,
+    ) -> Result<Response<v1::Rollout>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let key = requests::key("PromoteRollout", &request.request_id, &request)?;
+        let v1::PromoteRolloutRequest { name, force, reason, request_id: _ } = request;
+        if let Some(answer) = requests::answered(&self.rollouts.store, key.as_ref()).await? {
+            return Ok(Response::new(answer));
+        }
+        let id = rollout_name(&name)?;
+        check_message("reason", &reason)?;
+        if force {
+            let mut faults = Faults::new();
+            check_reason(&reason, &mut faults);
+            faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;
+        }
+        let Why { note, once } = Why::new(caller, reason, key);
+        Self::respond(self.rollouts.promote(id, force, note, once).await)
+    }
+
+    async fn pause_rollout(&self, request: Request<v1::PauseRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let key = requests::key("PauseRollout", &request.request_id, &request)?;
+        let v1::PauseRolloutRequest { name, reason, request_id: _ } = request;
+        check_message("reason", &reason)?;
+        self.step(rollout_name(&name)?, Step::Pause, Why::new(caller, reason, key)).await
+    }
+
+    async fn resume_rollout(
+        &self,
+        request: Request<v1::ResumeRolloutRequest>,
+    ) -> Result<Response<v1::Rollout>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let key = requests::key("ResumeRollout", &request.request_id, &request)?;
+        let v1::ResumeRolloutRequest { name, reason, request_id: _ } = request;
+        check_message("reason", &reason)?;
+        self.step(rollout_name(&name)?, Step::Resume, Why::new(caller, reason, key)).await
+    }
+
+    async fn abort_rollout(&self, request: Request<v1::AbortRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let key = requests::key("AbortRollout", &request.request_id, &request)?;
+        let v1::AbortRolloutRequest { name, reason, request_id: _ } = request;
+        let id = rollout_name(&name)?;
+        let mut faults = Faults::new();
+        check_reason(&reason, &mut faults);
+        faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;
+        check_message("reason", &reason)?;
+        self.step(id, Step::Abort, Why::new(caller, reason, key)).await
+    }
+}
+
+/// One reader's place in the life of a rollout.
+struct Follow {
+    api: RolloutApi,
+    id: RolloutId,
+    policies: watch::Receiver<Arc<Snapshot>>,
+    lives: watch::Receiver<Arc<Lives>>,
+    told: Option<v1::Rollout>,
+    next: Option<v1::Rollout>,
+    over: bool,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Result<v1::WatchRolloutResponse, Status>> {
+        loop {
+            if self.over {
+                return None;
+            }
+            if let Some(next) = self.next.take().filter(|next| self.told.as_ref() != Some(next)) {
+                use v1::RolloutState::{Aborted, Promoted};
+                self.over = matches!(next.state(), Promoted | Aborted);
+                self.told = Some(next.clone());
+                return Some(Ok(v1::WatchRolloutResponse { rollout: Some(next) }));
+            }
+            let begun = self.api.shutdown.begun();
+            let ended = tokio::select! {
+                changed = self.policies.changed() => changed.is_err(),
+                changed = self.lives.changed() => changed.is_err(),
+                () = begun => true,
+            };
+            if ended {
+                self.over = true;
+                return Some(Err(status::unavailable("the server is shutting down")));
+            }
+            self.next = match self.look().await {
+                Ok(next) => next,
+                Err(refusal) => {
+                    self.over = true;
+                    return Some(Err(refusal));
+                }
+            };
+        }
+    }
+
+    /// The rollout as it is known at present.
+    async fn look(&mut self) -> Result<Option<v1::Rollout>, Status> {
+        let lives = Arc::clone(&self.lives.borrow_and_update());
+        let snapshot = Arc::clone(&self.policies.borrow_and_update());
+        let candidate = self.id.2;
+        match snapshot.rollouts.iter().find(|staged| staged.rollout.candidate == candidate) {
+            // Its replicas have not been looked at yet: soon they will have been.
+            Some(staged) => Ok(lives.get(&candidate).map(|live| wire::rollout(&staged.rollout, Some(live)))),
+            None => {
+                let stored = self.api.stored(&self.id).await?;
+                Ok((!stored.standing.state.in_progress()).then(|| wire::rollout(&stored, None)))
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What programs read from refusals and lists.
+
+use fusebox_proto::v1::{self, rollout_stage::Selector};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::server::{Server, policy, stages, to_instance};
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, ErrorDetails) {
+    let status = result.unwrap_err();
+    let details = status.get_error_details();
+    let reason = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}")).reason.clone();
+    (status.code(), reason, details)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_says_what_is_wrong_in_words_and_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.apply(policy("1s")).await.unwrap();
+    let (code, _, details) = refusal(server.start_rollout(policy("2s"), stages(vec![Selector::Percent(0)])).await);
+    let fields: Vec<_> = details.bad_request().unwrap().field_violations.iter().map(|own| own.field.clone()).collect();
+    assert_eq!((code, fields), (Code::InvalidArgument, vec!["rollout.stages[0].percent".to_owned()]));
+    let (code, reason, _) = refusal(server.start_rollout(policy("1s"), to_instance("a-1")).await);
+    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "NOTHING_TO_ROLL_OUT"));
+    let rollout = server.start_rollout(policy("2s"), to_instance("a-1")).await.unwrap();
+    let again = server.start_rollout(policy("3s"), to_instance("a-1")).await;
+    for refused in [refusal(again), refusal(server.apply(policy("3s")).await)] {
+        let (code, reason, details) = refused;
+        assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "ROLLOUT_IN_PROGRESS"));
+        assert_eq!(details.error_info().unwrap().metadata["rollout"], rollout.name);
+    }
+    let none = format!("{}9", rollout.name);
+    let get = v1::GetRolloutRequest { name: none.clone() };
+    let abort = v1::AbortRolloutRequest { name: none.clone(), reason: "x".to_owned(), ..Default::default() };
+    for refused in
+        [refusal(server.rollouts().get_rollout(get).await), refusal(server.rollouts().abort_rollout(abort).await)]
+    {
+        assert_eq!((refused.0, refused.1.as_str()), (Code::NotFound, "ROLLOUT_NOT_FOUND"));
+    }
+    let nameless = v1::PauseRolloutRequest { name: "rollouts/2".to_owned(), ..Default::default() };
+    assert_eq!(refusal(server.rollouts().pause_rollout(nameless).await).0, Code::InvalidArgument);
+    let unsaid = v1::AbortRolloutRequest { name: rollout.name.clone(), ..Default::default() };
+    assert_eq!(refusal(server.rollouts().abort_rollout(unsaid).await).0, Code::InvalidArgument);
+    let running = v1::ResumeRolloutRequest { name: rollout.name.clone(), ..Default::default() };
+    assert_eq!(refusal(server.rollouts().resume_rollout(running).await).1, "ROLLOUT_NOT_PAUSED");
+    let paging = v1::ListRolloutsRequest { parent: "elsewhere".to_owned(), ..Default::default() };
+    assert_eq!(refusal(server.rollouts().list_rollouts(paging).await).0, Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollouts_are_listed_newest_first_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.apply(policy("1s")).await.unwrap();
+    for number in 0..3 {
+        let rollout = server.start_rollout(policy(&format!("{}s", number + 2)), to_instance("a-1")).await.unwrap();
+        server.abort(&rollout.name).await;
+    }
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let parent = "namespaces/default/policies/service-b".to_owned();
+        let request = v1::ListRolloutsRequest { parent, page_size: 2, page_token };
+        let page = server.rollouts().list_rollouts(request).await.unwrap().into_inner();
+        found.extend(page.rollouts.iter().map(|own| own.candidate_revision));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found, [6, 4, 2]);
+    let elsewhere = v1::ListRolloutsRequest { parent: "namespaces/other".to_owned(), ..Default::default() };
+    assert!(server.rollouts().list_rollouts(elsewhere).await.unwrap().into_inner().rollouts.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_twice_is_carried_out_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.apply(policy("1s")).await.unwrap();
+    let create = v1::CreateRolloutRequest {
+        policy: Some(policy("2s")),
+        spec: Some(to_instance("a-1")),
+        request_id: "6f1c0a52-7d0e-4c3b-9a68-0d1f3f1f7b2e".to_owned(),
+        ..Default::default()
+    };
+    let first = server.rollouts().create_rollout(create.clone()).await.unwrap().into_inner();
+    assert_eq!(server.rollouts().create_rollout(create).await.unwrap().into_inner(), first);
+    let abort = v1::AbortRolloutRequest {
+        name: first.name,
+        reason: "enough".to_owned(),
+        request_id: "6f1c0a52-7d0e-4c3b-9a68-0d1f3f1f7b2f".to_owned(),
+    };
+    let ended = server.rollouts().abort_rollout(abort.clone()).await.unwrap().into_inner();
+    assert_eq!(server.rollouts().abort_rollout(abort).await.unwrap().into_inner(), ended);
+    let dry = v1::CreateRolloutRequest {
+        policy: Some(policy("2s")),
+        spec: Some(to_instance("a-1")),
+        validate_only: true,
+        ..Default::default()
+    };
+    assert_eq!(server.rollouts().create_rollout(dry).await.unwrap().into_inner().candidate_revision, 4);
+    let list = v1::ListRolloutsRequest { parent: "namespaces/-".to_owned(), ..Default::default() };
+    assert_eq!(server.rollouts().list_rollouts(list).await.unwrap().into_inner().rollouts.len(), 1);
+}
