@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fusebox_proto::v1;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::{Instant, sleep_until},
+};
 
 use crate::store::{StoreHandle, StoredTransition, timestamp};
 
@@ -12,10 +15,11 @@ const WAITING: usize = 4096;
 /// Transitions of one transaction.
 const BATCH: usize = 256;
 
-/// How often a transaction that failed is tried again, and after how long. Longer than a lease, so that a store that is back after a
-/// restart loses nothing; not for ever, since the fault may be in what is written.
-const TRIES: u32 = 20;
+/// How long after a failure the store is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How often the same transitions are tried when the fault may be in them. When it is the store's own (a full disk), there is no end to it:
+/// the fleet stays frozen until the store can be written again.
+const TRIES: u32 = 20;
 
 /// Where the owner puts transitions.
 #[derive(Clone, Debug)]
@@ -45,35 +49,95 @@ pub(super) fn start(
     store: StoreHandle,
     live: broadcast::Sender<Arc<v1::BreakerTransition>>,
 ) -> (Log, watch::Receiver<u64>) {
-    let (log, mut waiting) = mpsc::channel(WAITING);
+    let (log, waiting) = mpsc::channel(WAITING);
     let (failed, unwritten) = watch::channel(0);
-    tokio::spawn(async move {
-        let mut batch = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            let mut told = false;
-            for _ in 0..TRIES {
-                let wrote = store.append_transitions(batch.clone()).await;
-                if let Ok(ids) = &wrote {
-                    for (transition, id) in batch.iter_mut().zip(ids) {
-                        transition.id = *id;
-                    }
-                }
-                // Whoever follows is told at once, written or not.
-                if !std::mem::replace(&mut told, true) {
-                    for transition in &batch {
-                        // Nobody may be listening.
-                        let _ = live.send(Arc::new(wire(transition)));
-                    }
-                }
-                let Err(error) = wrote else { break };
-                tracing::error!(error = %error, "cannot write the log of transitions");
-                failed.send_modify(|count| *count += 1);
-                tokio::time::sleep(TRY_AGAIN).await;
-            }
-            batch.clear();
-        }
-    });
+    tokio::spawn(Writer { store, live, failed, kept: Vec::new(), told: 0, tries: 0 }.run(waiting));
     (Log(log), unwritten)
+}
+
+struct Writer {
+    store: StoreHandle,
+    live: broadcast::Sender<Arc<v1::BreakerTransition>>,
+    failed: watch::Sender<u64>,
+    /// Not written yet, in the order in which they came.
+    kept: Vec<StoredTransition>,
+    /// How many of them followers know already.
+    told: usize,
+    /// How often the first of them have failed.
+    tries: u32,
+}
+
+impl Writer {
+    async fn run(mut self, mut waiting: mpsc::Receiver<StoredTransition>) {
+        loop {
+            let again = Instant::now() + TRY_AGAIN;
+            let mut ended = false;
+            if self.kept.is_empty() {
+                ended = waiting.recv_many(&mut self.kept, BATCH).await == 0;
+            } else {
+                // Followers are told of what comes meanwhile, as long as there is room to keep it.
+                loop {
+                    let room = BATCH.min(WAITING.saturating_sub(self.kept.len()));
+                    tokio::select! {
+                        () = sleep_until(again) => break,
+                        came = waiting.recv_many(&mut self.kept, room), if room > 0 => {
+                            if came == 0 {
+                                ended = true;
+                                break;
+                            }
+                            self.tell();
+                        }
+                    }
+                }
+            }
+            while !self.kept.is_empty() && self.write().await {}
+            if ended {
+                if !self.kept.is_empty() {
+                    tracing::error!(lost = self.kept.len(), "the last transitions could not be written");
+                }
+                return;
+            }
+        }
+    }
+
+    /// Writes the oldest; whether that went well. Followers are told at once, written or not.
+    async fn write(&mut self) -> bool {
+        let size = BATCH.min(self.kept.len());
+        let batch = &mut self.kept[..size];
+        let wrote = self.store.append_transitions(batch.to_vec()).await;
+        if let Ok(ids) = &wrote {
+            for (transition, id) in batch.iter_mut().zip(ids) {
+                transition.id = *id;
+            }
+        }
+        self.tell();
+        let Err(error) = wrote else {
+            self.drop_oldest(size);
+            return true;
+        };
+        tracing::error!(error = %error, "cannot write the log of transitions");
+        self.failed.send_modify(|count| *count += 1);
+        self.tries += 1;
+        if !error.is_of_the_store() && self.tries >= TRIES {
+            tracing::error!(lost = size, "the store does not take these transitions");
+            self.drop_oldest(size);
+        }
+        false
+    }
+
+    fn drop_oldest(&mut self, number: usize) {
+        self.kept.drain(..number);
+        self.told -= number;
+        self.tries = 0;
+    }
+
+    fn tell(&mut self) {
+        for transition in &self.kept[self.told..] {
+            // Nobody may be listening.
+            let _ = self.live.send(Arc::new(wire(transition)));
+        }
+        self.told = self.kept.len();
+    }
 }
 
 /// A transition as operators see it.

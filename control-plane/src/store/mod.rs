@@ -279,6 +279,19 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the store itself is in trouble (no room, busy, a disk that fails), so that the same may work later. Else what was asked of
+    /// it is at fault.
+    #[must_use]
+    pub fn is_of_the_store(&self) -> bool {
+        if let Self::Database(error) = self {
+            let other = |kind| matches!(kind, sqlx::error::ErrorKind::Other);
+            return error.as_database_error().is_none_or(|error| other(error.kind()));
+        }
+        matches!(self, Self::Busy | Self::Full | Self::InUse(_) | Self::Folder { .. })
+    }
+}
+
 /// Everything in force.
 #[derive(Clone, Debug)]
 pub struct Loaded {

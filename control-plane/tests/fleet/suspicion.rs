@@ -53,9 +53,11 @@ async fn a_store_that_refuses_writes_freezes_the_fleet_and_one_that_takes_them_a
     world.beat(LocalState::Open).await;
     world.until("frozen", LocalState::Open).await;
     assert_eq!(world.explain().await.suspicion, "store_unwritable");
-    for _ in 0..lease().as_secs() {
+    // However long that lasts.
+    for _ in 0..4 * lease().as_secs() {
         let heard = world.beat(LocalState::Open).await;
         assert!(is_quiet(&heard), "{heard:?}");
+        assert_eq!(world.explain().await.mode, "frozen");
     }
     let refused = world.disk.refused();
     assert!(refused > 1, "it is tried again, {refused} times so far");
