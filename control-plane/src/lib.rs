@@ -21,6 +21,7 @@ pub mod rollouts;
 pub mod serve;
 pub mod sessions;
 pub mod shutdown;
+pub mod simulation;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -28,6 +28,7 @@ mod render;
 mod resolve;
 mod resource;
 mod selection;
+mod simulate;
 mod span;
 mod token;
 mod wait;
@@ -54,6 +55,7 @@ pub use self::{
     recover::RecoverArgs,
     resolve::ResolveArgs,
     selection::SelectionArgs,
+    simulate::SimulateArgs,
     token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
     wait::WaitArgs,
 };
@@ -135,6 +137,12 @@ pub enum Command {
     /// Check manifests and change nothing
     #[command(after_help = "Example:\n  fusebox validate -f policies/ --offline")]
     Validate(ValidateArgs),
+    /// Tell what policies would do to calls: attempts, load, time open, success, in virtual time and without a server
+    #[command(
+        after_help = "Example:\n  fusebox simulate -f policy.yaml --failure-rate 0.3 --latency p50=20ms,p99=2s\n  \
+                            fusebox simulate -f policy.yaml --outage 2m..3m --rate 500/s --replicas 12 -o json"
+    )]
+    Simulate(SimulateArgs),
     /// List policies, breakers, instances or services
     #[command(after_help = "Example:\n  fusebox get policies\n  fusebox get policy service-b -o yaml\n  \
                             fusebox get breakers -o json\n  fusebox get instances -w\n  fusebox get policies -l team=payments\n  \
@@ -247,6 +255,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Apply(args) => apply::apply(session, args).await,
         Command::Diff(args) => apply::diff(session, args).await,
         Command::Validate(args) => apply::validate(session, args).await,
+        Command::Simulate(args) => simulate::run(session, args).await,
         Command::Get(args) => get::get(session, args).await,
         Command::Describe(args) => describe::describe(session, args).await,
         Command::Explain(args) => explain::explain(session, args).await,

@@ -166,3 +166,22 @@ async fn the_version_is_told_without_a_server() {
     assert_eq!(fusebox(&["version"]).await.exits(0).out, format!("fusebox {own}\n"));
     assert_eq!(fusebox(&["version", "-o", "json"]).await.exits(0).json()["client"]["version"], own);
 }
+
+#[tokio::test]
+async fn a_policy_is_simulated_without_a_server() {
+    let text = manifest("b", "b", "1s");
+    let line = ["simulate", "-f", "-", "--failure-rate", "0.3", "--latency", "p50=20ms,p99=2s", "--duration", "1m"];
+    let first = fusebox_reading(&text, &line).await.exits(0);
+    assert_eq!(fusebox_reading(&text, &line).await.out, first.out, "the same seed gives the same figures");
+    first.prints("policy/b").prints("load x").prints("Attempts per call:");
+    let json = [&line[..], &["-o", "json", "--replicas", "12", "--outage", "20s..40s"]].concat();
+    let result = fusebox_reading(&text, &json).await.exits(0).json();
+    let result = &result["items"][0];
+    assert!(result["breaker_open_share"].as_f64().unwrap() > 0.0, "{result}");
+    assert!(result["success_rate"].as_f64().unwrap() < 1.0, "{result}");
+    for bad in
+        [["--failure-rate", "2"], ["--latency", "p99"], ["--rate", "fast"], ["--outage", "3m"], ["--duration", "0s"]]
+    {
+        fusebox_reading(&text, &[&["simulate", "-f", "-"][..], &bad].concat()).await.exits(2);
+    }
+}
