@@ -107,6 +107,18 @@ pub fn is_eligible(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool 
         && (member.report.evident_calls() >= u64::from(spec.least_evidence()) || member.report.tripped())
 }
 
+/// For how long after its last report a replica that had a vote, and says no more, stays in the denominator: as long again as its report
+/// counted, so that nobody opens the fleet by losing the others.
+#[must_use]
+pub fn lost_for(spec: &BreakerSpec) -> Duration {
+    report_lifetime(spec).saturating_mul(2)
+}
+
+/// Whether a replica had a vote, and has been silent since for no longer than [`lost_for`].
+fn is_lost(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
+    !counts(member, spec, now) && now.since(member.at) <= lost_for(spec) && is_eligible(member, spec, member.at)
+}
+
 /// Whether what a replica has seen lately speaks against the target.
 #[must_use]
 pub fn speaks_against(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
@@ -130,13 +142,14 @@ pub fn judge(
     coordination: &Coordination,
     now: Timestamp,
 ) -> (Evidence, Option<Met>) {
-    judge_among(members, spec, coordination, now, |_| true)
+    judge_among(members, 0, spec, coordination, now, |_| true)
 }
 
-/// The same, of those replicas only that may vote.
+/// The same, of those replicas only that may vote. `lost` replicas had a vote and were lost lately.
 #[must_use]
 pub fn judge_among(
     members: &Members,
+    lost: u64,
     spec: &BreakerSpec,
     coordination: &Coordination,
     now: Timestamp,
@@ -168,7 +181,10 @@ pub fn judge_among(
         evidence.causes.add(&member.report.causes);
     }
     let quorum = || {
-        let share = (eligible * u64::from(coordination.quorum_percent())).div_ceil(100);
+        // Who is left when others are lost is a biased sample: the lost ones stay in the denominator for a while (S11).
+        let silent = members.values().filter(|member| is_lost(member, spec, now)).count() as u64;
+        let voters = eligible.saturating_add(silent).saturating_add(lost);
+        let share = voters.saturating_mul(u64::from(coordination.quorum_percent())).div_ceil(100);
         let needed = share.max(MIN_WITNESSES);
         (open_voters >= needed).then_some(Met::Quorum { needed: narrow(needed) })
     };

@@ -120,6 +120,56 @@ fn a_fleet_that_has_shrunk_opens_nothing_for_a_lease() {
     assert_eq!(verdict(&trip_main(&mut fleet, 16_000)), Some(FleetState::Open));
 }
 
+/// S11: two of ten are too few, and would be enough of the six that are left.
+#[test]
+fn who_is_lost_stays_in_the_denominator_for_a_while() {
+    let ten = || {
+        let mut fleet = Fleet::new(CoordinationMode::Quorum);
+        for number in 2..10 {
+            fleet.report(number, saw(5, 0), 0);
+        }
+        assert_eq!(verdict(&trip_main(&mut fleet, 100)), None, "three of ten are needed");
+        fleet
+    };
+    let well = |fleet: &mut Fleet, millis| {
+        for number in 2..6 {
+            fleet.report(number, saw(5, 0), millis);
+        }
+    };
+
+    // As many as may go within a lease without a guard: they leave,
+    let mut fleet = ten();
+    for number in 6..10 {
+        fleet.leave(number, 1000);
+    }
+    well(&mut fleet, 2000);
+    assert_eq!(verdict(&trip_main(&mut fleet, 2000)), None);
+    well(&mut fleet, 30_000);
+    assert_eq!(verdict(&trip_main(&mut fleet, 30_000)), Some(FleetState::Open), "six are the fleet now");
+
+    // or fall silent.
+    let mut fleet = ten();
+    for seconds in 1..=15 {
+        well(&mut fleet, seconds * 1000);
+        assert_eq!(verdict(&trip_main(&mut fleet, seconds * 1000)), None, "after {seconds} s");
+    }
+    well(&mut fleet, 30_000);
+    assert_eq!(verdict(&trip_main(&mut fleet, 30_000)), Some(FleetState::Open));
+}
+
+#[test]
+fn who_comes_back_as_another_run_counts_once() {
+    let mut fleet = Fleet::new(CoordinationMode::Quorum);
+    for number in 0..6 {
+        fleet.report(number, saw(5, 0), 0);
+    }
+    for number in 2..4 {
+        fleet.leave(number, 1000);
+        fleet.report(number, saw(5, 0), 2000);
+    }
+    assert_eq!(verdict(&trip_main(&mut fleet, 3000)), Some(FleetState::Open), "two of six");
+}
+
 #[test]
 fn replicas_that_come_back_end_the_shrink() {
     let mut fleet = Fleet::new(CoordinationMode::Balanced);

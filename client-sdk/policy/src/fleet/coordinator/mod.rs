@@ -157,7 +157,7 @@ impl Coordinator {
         let Some(entry) = self.entries.get_mut(key) else {
             return Vec::new();
         };
-        entry.breaker.leave(member);
+        entry.breaker.leave(member, now);
         // What nobody holds and nothing was decided about need not be remembered; what was decided, for one lease: a replica that was
         // cut off may come back with an older verdict in force, and must be told.
         let settled = entry.newest.is_none() || entry.breaker.since(now) >= self.limits.lease;

@@ -10,7 +10,7 @@ mod probes;
 pub(super) mod ramp;
 mod state;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub(super) use self::state::{Change, Inherited};
 pub use self::state::{FleetState, MemberView, ProbeResult, Settings, View};
@@ -24,7 +24,7 @@ use super::{
     rule::{self, Met},
     spec::CoordinationMode,
 };
-use crate::{Draw, Timestamp, Zone};
+use crate::{Draw, InstanceId, Timestamp, Zone};
 
 /// Least time between two canvasses of one breaker: the deadline for their answers.
 const CANVASS_INTERVAL: Duration = Duration::from_millis(50);
@@ -42,6 +42,8 @@ enum State {
 pub struct SharedBreaker {
     settings: Settings,
     members: Members,
+    /// Replicas that had a vote and have gone, with their last report, for as long as they stay in the denominator.
+    lost: BTreeMap<InstanceId, Timestamp>,
     state: State,
     since: Timestamp,
     reason: String,
@@ -69,6 +71,7 @@ impl SharedBreaker {
         Self {
             settings,
             members: Members::new(),
+            lost: BTreeMap::new(),
             state: State::Released,
             since: now,
             reason: String::new(),
@@ -208,6 +211,7 @@ impl SharedBreaker {
         let lapsed = self.state() != FleetState::Released;
         let change = lapsed.then(|| self.enter(State::Released, "leases_lapsed", reason, now));
         self.members.clear();
+        self.lost.clear();
         change
     }
 
@@ -216,6 +220,8 @@ impl SharedBreaker {
         if let State::Ramp(ramp) = &mut self.state {
             ramp.refused(report.rejected);
         }
+        // It is back.
+        self.lost.remove(&id.instance);
         let before = self.members.get(id);
         let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
         // A replica that does not obey refuses nothing, and has calls all the same.
@@ -239,8 +245,18 @@ impl SharedBreaker {
 
     /// A replica has gone, or holds the breaker no longer. That alone never opens anything: the rest is judged again only when
     /// one of them reports.
-    pub(super) fn leave(&mut self, id: &MemberId) {
-        self.members.remove(id);
+    ///
+    /// Nor does it make the quorum of those who are left smaller at once.
+    pub(super) fn leave(&mut self, id: &MemberId, now: Timestamp) {
+        let spec = &self.settings.breaker;
+        let over = |at: Timestamp| now.since(at) > rule::lost_for(spec);
+        self.lost.retain(|_, at| !over(*at));
+        if let Some(member) = self.members.remove(id)
+            && !over(member.at)
+            && rule::is_eligible(&member, spec, member.at)
+        {
+            self.lost.insert(id.instance.clone(), member.at);
+        }
     }
 
     /// The numbers now, and the rule that they meet.
@@ -251,7 +267,8 @@ impl SharedBreaker {
     /// The same, of those replicas only that may vote.
     pub(super) fn judge_among(&self, now: Timestamp, may_vote: impl Fn(&MemberId) -> bool) -> (Evidence, Option<Met>) {
         let Settings { breaker, coordination, .. } = &self.settings;
-        rule::judge_among(&self.members, breaker, coordination, now, may_vote)
+        let lost = self.lost.values().filter(|at| now.since(**at) <= rule::lost_for(breaker)).count() as u64;
+        rule::judge_among(&self.members, lost, breaker, coordination, now, may_vote)
     }
 
     /// Opens on a rule that its own replicas meet.
