@@ -28,7 +28,7 @@ pub struct MemoryStore {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inner {
     state: State,
     revisions: Vec<StoredRevision>,
@@ -85,6 +85,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new(store_id: &str) -> Self {
         Self { store_id: store_id.to_owned(), inner: Mutex::default() }
+    }
+
+    /// A backup: the same store as it is now, and later another one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self { store_id: self.store_id.clone(), inner: Mutex::new(inner.clone()) }
     }
 
     fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Answer<'_, T> {

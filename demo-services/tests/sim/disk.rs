@@ -1,11 +1,11 @@
-//! The control plane's disk: what outlives a crash.
+//! The control plane's disk: what outlives a crash, and what operators and fate do to it.
 //!
 //! A store in memory that all runs of the simulated server share. Overrides end at a wall-clock date, which the simulation does not
 //! move: this keeps their ends in simulated time instead.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -13,28 +13,112 @@ use fusebox_control_plane::{
     rollouts::machine::Step,
     store::{
         Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
-        RolloutFilter, Stepped, Store, StoredDecision, StoredOverride, StoredRevision, StoredRollout, StoredToken,
-        StoredTransition, TransitionFilter,
+        RolloutFilter, Stepped, Store, StoreError, StoreHandle, StoredDecision, StoredOverride, StoredRevision,
+        StoredRollout, StoredToken, StoredTransition, TransitionFilter,
         audit::{AuditFilter, AuditPage},
         memory::MemoryStore,
     },
 };
 use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
+use fusebox_proto::v1;
 use futures_util::future::FutureExt as _;
 
-use crate::history::{History, What};
+use crate::{
+    history::{History, What},
+    properties::key_of,
+};
+
+/// How well the disk works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// What is written is there.
+    Well,
+    /// Nothing can be written.
+    Refuses,
+    /// What is written is there, and the answer is lost.
+    Forgets,
+}
+
+/// The slot that a disk is in.
+#[derive(Clone)]
+pub(crate) struct Slot(Arc<Mutex<Inner>>);
+
+struct Inner {
+    disk: Arc<Disk>,
+    backup: Option<MemoryStore>,
+    wiped: u32,
+}
+
+impl Slot {
+    pub(crate) fn new(history: History) -> Self {
+        let disk = Arc::new(Disk::new(MemoryStore::new("simulated"), history));
+        Self(Arc::new(Mutex::new(Inner { disk, backup: None, wiped: 0 })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk that a server finds when it starts.
+    pub(crate) fn disk(&self) -> StoreHandle {
+        self.inner().disk.clone()
+    }
+
+    pub(crate) fn back_up(&self) {
+        let mut inner = self.inner();
+        inner.backup = Some(inner.disk.rows.copy());
+    }
+
+    /// Puts the backup in its place. A server that runs does not see it.
+    pub(crate) fn restore(&self) {
+        let mut inner = self.inner();
+        let rows = inner.backup.as_ref().expect("a backup was made").copy();
+        let (history, ends) = (inner.disk.history.clone(), lock(&inner.disk.ends).clone());
+        inner.disk = Arc::new(Disk { ends: Mutex::new(ends), ..Disk::new(rows, history) });
+    }
+
+    /// Puts an empty one in its place.
+    pub(crate) fn wipe(&self) {
+        let mut inner = self.inner();
+        inner.wiped += 1;
+        let rows = MemoryStore::new(&format!("simulated-{}", inner.wiped));
+        inner.disk = Arc::new(Disk::new(rows, inner.disk.history.clone()));
+    }
+
+    pub(crate) fn falls_ill(&self, health: Health) {
+        *lock(&self.inner().disk.health) = health;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The disk.
-pub(crate) struct Disk {
+struct Disk {
     rows: MemoryStore,
     history: History,
     /// Override -> its end, since the simulation began.
     ends: Mutex<BTreeMap<u64, Duration>>,
+    health: Mutex<Health>,
 }
 
 impl Disk {
-    pub(crate) fn new(history: History) -> Self {
-        Self { rows: MemoryStore::new("simulated"), history, ends: Mutex::default() }
+    fn new(rows: MemoryStore, history: History) -> Self {
+        Self { rows, history, ends: Mutex::default(), health: Mutex::new(Health::Well) }
+    }
+
+    /// A write, as well as the disk is.
+    async fn write<T>(&self, write: Answer<'_, T>) -> Result<T, StoreError> {
+        let health = *lock(&self.health);
+        match health {
+            Health::Well => write.await,
+            Health::Refuses => Err(StoreError::Busy),
+            Health::Forgets => {
+                write.await?;
+                Err(StoreError::Busy)
+            }
+        }
     }
 }
 
@@ -58,7 +142,7 @@ impl Store for Disk {
         validate_only: bool,
         once: Option<Once<Applied>>,
     ) -> Answer<'_, Applied> {
-        self.rows.apply_once(changes, note, validate_only, once)
+        async move { self.write(self.rows.apply_once(changes, note, validate_only, once)).await }.boxed()
     }
 
     fn start_rollout(
@@ -100,16 +184,16 @@ impl Store for Disk {
     }
 
     fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
-        self.rows.saw_revision(revision)
+        async move { self.write(self.rows.saw_revision(revision)).await }.boxed()
     }
 
     fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
-        self.rows.adopt_present(note)
+        async move { self.write(self.rows.adopt_present(note)).await }.boxed()
     }
 
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         async move {
-            let term = self.rows.next_term(at_least).await?;
+            let term = self.write(self.rows.next_term(at_least)).await?;
             self.history.record(What::Term(term));
             Ok(term)
         }
@@ -119,21 +203,21 @@ impl Store for Disk {
     fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         async move {
             let length = new.expires.duration_since(new.created).unwrap_or_default();
-            let stored = self.rows.put_override_once(new, once).await?;
-            self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(stored.id, now() + length);
+            let stored = self.write(self.rows.put_override_once(new, once)).await?;
+            lock(&self.ends).insert(stored.id, now() + length);
             Ok(stored)
         }
         .boxed()
     }
 
     fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
-        self.rows.end_overrides_once(ids, ending, note, once)
+        async move { self.write(self.rows.end_overrides_once(ids, ending, note, once)).await }.boxed()
     }
 
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
         async move {
             let rows = self.rows.overrides().await?;
-            let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let ends = lock(&self.ends);
             let today = SystemTime::now();
             Ok(rows
                 .into_iter()
@@ -147,7 +231,23 @@ impl Store for Disk {
     }
 
     fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
-        self.rows.append_transitions(transitions)
+        async move {
+            let decisions: Vec<What> = transitions
+                .iter()
+                .filter(|row| row.instance.is_none())
+                .map(|row| What::Logged {
+                    key: key_of(Some(&v1::BreakerKey::from(&row.key))),
+                    from: row.from.clone(),
+                    to: row.to.clone(),
+                })
+                .collect();
+            let ids = self.write(self.rows.append_transitions(transitions)).await?;
+            for decision in decisions {
+                self.history.record(decision);
+            }
+            Ok(ids)
+        }
+        .boxed()
     }
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
@@ -171,7 +271,7 @@ impl Store for Disk {
     }
 
     fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
-        self.rows.put_decisions(decisions)
+        async move { self.write(self.rows.put_decisions(decisions)).await }.boxed()
     }
 
     fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {

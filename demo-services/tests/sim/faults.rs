@@ -5,9 +5,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use turmoil::Sim;
 
-use crate::world::{LATENCY, PLANE};
+use crate::{
+    disk::{self, Slot},
+    replica::Replicas,
+    world::{LATENCY, PLANE},
+};
 
-/// Something done to the network or to a process.
+/// Something done to the network, to a process or to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing passes between the two, and nobody is told.
@@ -26,10 +30,22 @@ pub(crate) enum Fault {
     Crash(&'static str),
     /// It starts again.
     Bounce(&'static str),
+    /// A replica's process stands still for so long, by its own clock in no time.
+    Pause(&'static str, Duration),
+    /// What a replica keeps on disk is overwritten with something else.
+    Spoil(&'static str),
+    /// The control plane's database is backed up.
+    BackUp,
+    /// The backup is put in its place: a server finds it at its next start.
+    Restore,
+    /// An empty one is put in its place.
+    Wipe,
+    /// The disk's health changes.
+    Disk(disk::Health),
 }
 
 /// Does it.
-pub(crate) fn cause(sim: &mut Sim<'_>, fault: Fault) {
+pub(crate) fn cause(sim: &mut Sim<'_>, disk: &Slot, replicas: &Replicas, fault: Fault) {
     match fault {
         Fault::Partition(a, b) => sim.partition(a, b),
         Fault::OneWay(from, to) => sim.partition_oneway(from, to),
@@ -39,6 +55,12 @@ pub(crate) fn cause(sim: &mut Sim<'_>, fault: Fault) {
         Fault::Slow(a, b, latency) => sim.set_link_latency(a, b, latency),
         Fault::Crash(host) => sim.crash(host),
         Fault::Bounce(host) => sim.bounce(host),
+        Fault::Pause(host, length) => replicas.pauses.stop(host, length),
+        Fault::Spoil(host) => replicas.spoil(host),
+        Fault::BackUp => disk.back_up(),
+        Fault::Restore => disk.restore(),
+        Fault::Wipe => disk.wipe(),
+        Fault::Disk(health) => disk.falls_ill(health),
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use fusebox::{Client, FleetStateShown as FleetState};
+use fusebox::{Client, FleetStateShown as FleetState, PolicySource};
 use fusebox_policy::breaker::LocalState;
 use fusebox_proto::sync::v1::{
     self as sync, SyncRequest, SyncResponse, sync_request::Message as Up, sync_response::Message as Down,
 };
 
-use crate::faults::Fault;
+use crate::{faults::Fault, target::SERVICE_B};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub(crate) enum What {
     ServerUp,
     /// The store gave out a term.
     Term(u64),
+    /// The store took a row about a decision of the fleet.
+    Logged { key: String, from: String, to: String },
     /// The network or a process was hurt, or mended.
     Fault(Fault),
     /// An operator's word was taken.
@@ -81,12 +83,20 @@ pub(crate) struct Shown {
     pub(crate) fleet: FleetState,
     /// Whether no call passes, but for probes.
     pub(crate) refuses: bool,
+    /// How many breakers of other targets a verdict of the fleet holds.
+    pub(crate) others_held: usize,
+    /// How many policies the replica could not use.
+    pub(crate) rejected: usize,
+    /// Where its policies come from.
+    pub(crate) source: PolicySource,
 }
 
 impl Shown {
     pub(crate) fn of(client: &Client) -> Self {
         let status = client.status();
-        let breaker = status.breakers.first();
+        let (own, others): (Vec<_>, Vec<_>) =
+            status.breakers.iter().partition(|breaker| breaker.target.as_str() == SERVICE_B);
+        let breaker = own.first();
         Self {
             connected: status.connected,
             revision: status.revision.0,
@@ -94,17 +104,25 @@ impl Shown {
             local: breaker.map_or(LocalState::Closed, |breaker| breaker.local),
             fleet: breaker.map_or(FleetState::Released, |breaker| breaker.fleet),
             refuses: breaker.is_some_and(|breaker| breaker.admission <= 0.0),
+            others_held: others.iter().filter(|breaker| is_held(breaker.fleet)).count(),
+            rejected: status.rejected.len(),
+            source: status.source,
         }
     }
 
     /// Whether a verdict of the fleet keeps calls back: an operator's word is none.
     pub(crate) fn is_held(&self) -> bool {
-        matches!(self.fleet, FleetState::Open | FleetState::HalfOpen | FleetState::Ramp)
+        is_held(self.fleet)
     }
 
     pub(crate) fn is_forced(&self) -> bool {
         matches!(self.fleet, FleetState::ForcedOpen | FleetState::ForcedClosed)
     }
+}
+
+/// Whether a verdict of the fleet keeps calls back.
+pub(crate) const fn is_held(state: FleetState) -> bool {
+    matches!(state, FleetState::Open | FleetState::HalfOpen | FleetState::Ramp)
 }
 
 /// A cheap handle on the events of one run.
@@ -116,6 +134,8 @@ struct Inner {
     events: Vec<Event>,
     shown: BTreeMap<String, Shown>,
     revision: u64,
+    /// The end of the present step: a host whose clock has jumped is not ahead of the others.
+    latest: Duration,
 }
 
 impl History {
@@ -125,7 +145,9 @@ impl History {
 
     /// Adds what happens on a simulated host, now.
     pub(crate) fn record(&self, what: What) {
-        self.record_at(turmoil::sim_elapsed().expect("only hosts record"), what);
+        let at = turmoil::sim_elapsed().expect("only hosts record");
+        let latest = self.inner().latest;
+        self.record_at(at.min(latest), what);
     }
 
     pub(crate) fn record_at(&self, at: Duration, what: What) {
@@ -137,6 +159,11 @@ impl History {
             inner.revision = *revision;
         }
         inner.events.push(Event { at, what });
+    }
+
+    /// Begins a step that ends at that time.
+    pub(crate) fn step(&self, until: Duration) {
+        self.inner().latest = until;
     }
 
     /// What the replicas show now, and the newest revision that an operator was told is stored.
@@ -168,6 +195,7 @@ impl Event {
             | What::Shown { .. }
             | What::ServerUp
             | What::Term(_)
+            | What::Logged { .. }
             | What::Fault(_)
             | What::Ordered(_) => false,
         }
@@ -190,6 +218,7 @@ impl fmt::Display for Event {
             What::Heard { replica, message } => write!(f, "{replica} hears {}", down(message)),
             What::ServerUp => write!(f, "plane starts"),
             What::Term(term) => write!(f, "plane has term {term}"),
+            What::Logged { key, from, to } => write!(f, "store: {key} goes from {from} to {to}"),
             What::Fault(fault) => write!(f, "--- {fault:?}"),
             What::Ordered(taken) => write!(f, "operator: {taken:?}"),
         }
@@ -198,10 +227,15 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connected, revision, policy_revision, local, fleet, refuses } = self;
+        let Self { connected, revision, policy_revision, local, fleet, refuses, others_held, rejected, source: _ } =
+            self;
         let connected = if *connected { "connected" } else { "alone" };
         let refuses = if *refuses { ", refuses" } else { "" };
-        write!(f, "{connected} at {revision} ({policy_revision}), local {}, fleet {fleet}{refuses}", local.name())
+        write!(f, "{connected} at {revision} ({policy_revision}), local {}, fleet {fleet}{refuses}", local.name())?;
+        if *others_held + *rejected > 0 {
+            write!(f, "; {others_held} others held, {rejected} policies rejected")?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@
 //! target folder of its own) that is seeded too, and one seed in a process of its own tells exactly one story; a test holds it to that.
 //! Wall time reaches nothing that is compared.
 //!
-//! Not simulated: threads (all hosts share one), disks, wall clocks, and retransmission: what a partition has swallowed stays lost, and
+//! Not simulated: threads (all hosts share one), wall clocks, the control plane's own files (a store in memory stands for them), and retransmission: what a partition has swallowed stays lost, and
 //! its connection stalls until somebody gives it up.
 
 mod disk;
@@ -19,7 +19,9 @@ mod faults;
 mod history;
 mod net;
 mod operator;
+mod page;
 mod properties;
+mod relay;
 mod replica;
 mod scenarios;
 mod seeds;

@@ -36,6 +36,8 @@ pub(crate) enum Order {
     Release,
     /// Looks at the overrides.
     Overrides,
+    /// Puts a restored copy in force.
+    Adopt,
 }
 
 /// The script, from the beginning.
@@ -94,6 +96,13 @@ async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
                 Ok(_) => Ok(Taken::Released),
                 // An answer that was lost had been given all the same.
                 Err(status) if status.code() == tonic::Code::NotFound => Ok(Taken::Released),
+                Err(status) => Err(status),
+            }
+        }
+        Order::Adopt => {
+            let request = v1::AdoptPresentRequest { reason: "restored".to_owned() };
+            match PolicyServiceClient::new(channel()).adopt_present(request).await {
+                Ok(answer) => Ok(Taken::Applied { revision: answer.into_inner().revision }),
                 Err(status) => Err(status),
             }
         }

@@ -1,8 +1,15 @@
 //! A replica of service A: the real SDK, calls at random moments, and its status on record.
 
-use std::{io, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fusebox::{CallError, Client};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use turmoil::net::TcpStream;
 
@@ -10,7 +17,8 @@ use crate::{
     history::{History, Shown, What},
     net,
     tap::{End, Tap},
-    world::{PLANE_ADDRESS, TARGET, TARGET_PORT},
+    target::SERVICE_B,
+    world::{TARGET, TARGET_PORT},
 };
 
 /// How often a replica's status is looked at. What it shows is known to be so until this much later.
@@ -23,15 +31,17 @@ pub(crate) struct Replica {
     pub(crate) zone: Option<&'static str>,
     /// Mean time from the end of a call to the next one. Without it the replica makes no calls.
     pub(crate) every: Option<Duration>,
+    /// What it calls, each as often.
+    pub(crate) targets: &'static [&'static str],
 }
 
 impl Replica {
     pub(crate) const fn busy(name: &'static str) -> Self {
-        Self { name, zone: None, every: Some(Duration::from_millis(100)) }
+        Self { name, zone: None, every: Some(Duration::from_millis(100)), targets: &[SERVICE_B] }
     }
 
     pub(crate) const fn idle(name: &'static str) -> Self {
-        Self { name, zone: None, every: None }
+        Self { name, zone: None, every: None, targets: &[SERVICE_B] }
     }
 
     pub(crate) const fn in_zone(self, zone: &'static str) -> Self {
@@ -41,10 +51,60 @@ impl Replica {
     pub(crate) const fn every(self, millis: u64) -> Self {
         Self { every: Some(Duration::from_millis(millis)), ..self }
     }
+
+    pub(crate) const fn calls(self, targets: &'static [&'static str]) -> Self {
+        Self { targets, ..self }
+    }
 }
 
-/// The process, from its start to the end of the simulation. `index` is its number, by which the target knows it.
-pub(crate) async fn run(replica: Replica, index: u8, history: History) -> turmoil::Result {
+/// Replicas that are about to stand still, and for how long.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pauses(Arc<Mutex<BTreeMap<String, Duration>>>);
+
+impl Pauses {
+    pub(crate) fn stop(&self, replica: &str, length: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(replica.to_owned(), length);
+    }
+
+    fn take(&self, replica: &str) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(replica)
+    }
+}
+
+/// What can be done to replicas from outside.
+pub(crate) struct Replicas {
+    pub(crate) pauses: Pauses,
+    /// Where they keep their policies, if they do.
+    pub(crate) folders: Option<TempDir>,
+}
+
+impl Replicas {
+    pub(crate) fn cache(&self, replica: &str) -> Option<PathBuf> {
+        self.folders.as_ref().map(|folders| folders.path().join(replica))
+    }
+
+    pub(crate) fn spoil(&self, replica: &str) {
+        let folder = self.cache(replica).expect("replicas keep something");
+        for file in std::fs::read_dir(folder).expect("it has kept something") {
+            std::fs::write(file.expect("a file").path(), "FUSEBOX, or so it says").expect("a disk that works");
+        }
+    }
+}
+
+/// Where a replica lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    /// Its number, by which the target knows it.
+    pub(crate) index: u8,
+    pub(crate) control_plane: String,
+    /// Where it keeps its policies, if it does.
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) pauses: Pauses,
+}
+
+/// The process, from its start to the end of the simulation.
+pub(crate) async fn run(replica: Replica, home: Home, history: History) -> turmoil::Result {
+    let Home { index, control_plane, cache, pauses } = home;
     let name = replica.name.to_owned();
     history.record(What::Started { replica: name.clone() });
     let tap = {
@@ -53,18 +113,30 @@ pub(crate) async fn run(replica: Replica, index: u8, history: History) -> turmoi
     };
     let mut builder = Client::builder("service-a")
         .instance(&*name)
-        .control_plane(PLANE_ADDRESS)
+        .control_plane(control_plane)
         .dial_with(move |endpoint| endpoint.connect_with_connector_lazy(net::connector(tap.clone())));
+    if let Some(folder) = cache {
+        builder = builder.cache_dir(folder);
+    }
     if let Some(zone) = replica.zone {
         builder = builder.zone(zone);
     }
     let client = builder.start()?;
-    tokio::spawn(look(client.clone(), name.clone(), history.clone()));
+    tokio::spawn(look(client.clone(), name.clone(), history.clone(), pauses));
     let Some(every) = replica.every else { return std::future::pending().await };
-    let target = client.target("service-b");
+    for other in replica.targets.iter().filter(|target| **target != SERVICE_B) {
+        let target = client.target(other);
+        tokio::spawn(async move {
+            loop {
+                wait(every).await;
+                // Service B is what the story is about.
+                let _ = target.call(|| ask(index)).await;
+            }
+        });
+    }
+    let target = client.target(SERVICE_B);
     loop {
-        // Exponential, as calls of many users come.
-        tokio::time::sleep(every.mul_f64(-(1.0 - fastrand::f64()).ln())).await;
+        wait(every).await;
         let result = target
             .call(|| {
                 let shown = Shown::of(&client);
@@ -78,6 +150,11 @@ pub(crate) async fn run(replica: Replica, index: u8, history: History) -> turmoi
             ended => What::Ended { replica, ok: ended.is_ok() },
         });
     }
+}
+
+/// Exponential, as calls of many users come.
+async fn wait(every: Duration) {
+    tokio::time::sleep(every.mul_f64(-(1.0 - fastrand::f64()).ln())).await;
 }
 
 /// How long a caller waits where no policy says less: before the first policies have come.
@@ -97,9 +174,13 @@ async fn exchange(index: u8) -> io::Result<()> {
     }
 }
 
-async fn look(client: Client, name: String, history: History) {
+async fn look(client: Client, name: String, history: History, pauses: Pauses) {
     let mut last = None;
     loop {
+        if let Some(length) = pauses.take(&name) {
+            // The process' clock goes on while nothing in it does.
+            tokio::time::advance(length).await;
+        }
         let shown = Shown::of(&client);
         if last.as_ref() != Some(&shown) {
             history.record(What::Shown { replica: name.clone(), shown: shown.clone() });

@@ -11,6 +11,9 @@ use crate::{
     world::TARGET_PORT,
 };
 
+/// The target of most stories.
+pub(crate) const SERVICE_B: &str = "service-b";
+
 /// How service B answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {

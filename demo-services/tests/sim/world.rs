@@ -7,20 +7,21 @@ use fusebox_control_plane::{config::Limits, serve::serve, shutdown::Shutdown, st
 use fusebox_policy::breaker::LocalState;
 
 use crate::{
-    disk::Disk,
+    disk::Slot,
     faults::{self, Fault},
     history::{Event, History, Shown, What},
     net,
     operator::{self, Order},
     properties::{self, Violation},
-    replica::{self, Replica},
+    relay::{self, Meddle},
+    replica::{self, Home, Pauses, Replica, Replicas},
     tap::{End, Tap},
     target::{self, Health, Script},
 };
 
 /// The control plane's host.
 pub(crate) const PLANE: &str = "plane";
-const PLANE_PORT: u16 = 7443;
+pub(crate) const PLANE_PORT: u16 = 7443;
 pub(crate) const PLANE_ADDRESS: &str = "http://plane:7443";
 /// Service B's host.
 pub(crate) const TARGET: &str = "target";
@@ -33,6 +34,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 /// What a message takes at least; at most four times as long.
 pub(crate) const LATENCY: Duration = Duration::from_millis(5);
+/// No policy of any story lets a breaker stay open for less.
+pub(crate) const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 /// How long a state must last before it counts as settled.
 const STEADY: Duration = Duration::from_secs(2);
 
@@ -48,6 +51,14 @@ pub(crate) struct Scenario {
     pub(crate) settles_within: Option<Duration>,
     /// Probes at the same time that the policy allows.
     pub(crate) probes: u32,
+    /// Whether replicas keep their policies on disk.
+    pub(crate) caches: bool,
+    /// Who stands between replicas and the control plane.
+    pub(crate) meddle: Option<Meddle>,
+    /// Whether replicas are told what the control plane says, so that what they do can be held against it.
+    pub(crate) judged: bool,
+    /// Whether decisions are on record as soon as they are told.
+    pub(crate) recorded: bool,
 }
 
 impl Scenario {
@@ -61,6 +72,10 @@ impl Scenario {
             calm: Duration::from_secs(30),
             settles_within: Some(Duration::from_secs(45)),
             probes: 1,
+            caches: false,
+            meddle: None,
+            judged: true,
+            recorded: true,
         }
     }
 
@@ -72,6 +87,7 @@ impl Scenario {
 
 /// What came of it.
 pub(crate) struct Run {
+    pub(crate) seed: u64,
     pub(crate) events: Vec<Event>,
     /// When everything was in order after the calm had begun.
     pub(crate) settled: Option<Duration>,
@@ -82,7 +98,19 @@ pub(crate) struct Run {
 pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
     fastrand::seed(seed);
     let history = History::default();
-    let Scenario { replicas, script, orders, mut faults, calm, settles_within, probes } = scenario;
+    let Scenario {
+        replicas,
+        script,
+        orders,
+        mut faults,
+        calm,
+        settles_within,
+        probes,
+        caches,
+        meddle,
+        judged,
+        recorded,
+    } = scenario;
     let limit = calm + settles_within.unwrap_or_default();
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -93,11 +121,13 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
         .simulation_duration(limit + Duration::from_secs(3600))
         .build();
 
-    let disk: StoreHandle = Arc::new(Disk::new(history.clone()));
+    let disk = Slot::new(history.clone());
+    let folders = caches.then(|| tempfile::tempdir().expect("a temporary folder"));
+    let outside = Replicas { pauses: Pauses::default(), folders };
     let replicas: Arc<[Replica]> = replicas.into();
     {
-        let (history, replicas) = (history.clone(), Arc::clone(&replicas));
-        sim.host(PLANE, move || plane(Arc::clone(&disk), Arc::clone(&replicas), history.clone()));
+        let (disk, history, replicas) = (disk.clone(), history.clone(), Arc::clone(&replicas));
+        sim.host(PLANE, move || plane(disk.disk(), Arc::clone(&replicas), history.clone()));
     }
     {
         let (history, replicas) = (history.clone(), Arc::clone(&replicas));
@@ -105,8 +135,18 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
     }
     for (index, own) in replicas.iter().enumerate() {
         let (history, own) = (history.clone(), own.clone());
-        let index = u8::try_from(index).expect("few replicas");
-        sim.host(own.name, move || replica::run(own.clone(), index, history.clone()));
+        let mut home = Home {
+            index: u8::try_from(index).expect("few replicas"),
+            control_plane: PLANE_ADDRESS.to_owned(),
+            cache: outside.cache(own.name),
+            pauses: outside.pauses.clone(),
+        };
+        if let Some(meddle) = meddle.clone().filter(|meddle| meddle(&own).is_some()) {
+            let (relay, own) = (relay::host_of(own.name), own.clone());
+            home.control_plane = format!("http://{relay}:{PLANE_PORT}");
+            sim.host(relay, move || relay::run(own.clone(), Arc::clone(&meddle)));
+        }
+        sim.host(own.name, move || replica::run(own.clone(), home.clone(), history.clone()));
     }
     {
         let (history, orders): (_, Arc<[_]>) = (history.clone(), orders.into());
@@ -121,8 +161,9 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
         let now = sim.elapsed();
         while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
             history.record_at(now, What::Fault(fault));
-            faults::cause(&mut sim, fault);
+            faults::cause(&mut sim, &disk, &outside, fault);
         }
+        history.step(now + STEP);
         sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"));
         if now >= calm && history.look(|shown, revision| in_order(shown, revision, &replicas)) {
             let since = *in_order_since.get_or_insert(now);
@@ -136,11 +177,11 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
     }
     drop(sim);
     let events = history.events();
-    let mut violations = properties::check(&events, &replicas, probes);
+    let mut violations = if judged { properties::check(&events, &replicas, probes, recorded) } else { Vec::new() };
     if settles_within.is_some() && settled.is_none() {
         violations.extend(properties::unsettled(&history, &replicas, limit));
     }
-    Run { events, settled, violations }
+    Run { seed, events, settled, violations }
 }
 
 /// Everybody is connected, runs the newest policies, and is held back by nothing.
@@ -150,6 +191,7 @@ fn in_order(shown: &BTreeMap<String, Shown>, revision: u64, replicas: &[Replica]
 
 pub(crate) fn is_in_order(shown: &Shown, replica: &Replica, revision: u64) -> bool {
     shown.connected
+        && shown.others_held == 0
         && shown.revision == revision
         && shown.fleet == FleetState::Released
         && (replica.every.is_none() || shown.local == LocalState::Closed)
@@ -157,9 +199,12 @@ pub(crate) fn is_in_order(shown: &Shown, replica: &Replica, revision: u64) -> bo
 
 async fn plane(disk: StoreHandle, replicas: Arc<[Replica]>, history: History) -> turmoil::Result {
     history.record(What::ServerUp);
-    let names: BTreeMap<&'static str, ()> = replicas.iter().map(|replica| (replica.name, ())).collect();
+    let names: BTreeMap<String, &'static str> = replicas
+        .iter()
+        .flat_map(|replica| [(replica.name.to_owned(), replica.name), (relay::host_of(replica.name), replica.name)])
+        .collect();
     let incoming = net::incoming(PLANE_PORT, move |host| {
-        names.contains_key(host).then(|| Tap::new(history.clone(), host.to_owned(), End::Server))
+        names.get(host).map(|name| Tap::new(history.clone(), (*name).to_owned(), End::Server))
     })
     .await?;
     // Only the end of the simulation ends it.

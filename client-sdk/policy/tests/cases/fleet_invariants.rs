@@ -189,6 +189,7 @@ fn a_history_names_what_does_not_hold() {
             Invariant::S13,
             vec![(0, decided(Ground::Time, Phase::Active, FleetState::HalfOpen, FleetState::Released, &[]))],
         ),
+        (Invariant::S13, vec![(0, decided(Ground::Lapse, Phase::Active, FleetState::Released, FleetState::Open, &[]))]),
     ];
     for (invariant, story) in cases {
         assert_eq!(violated(story), [invariant]);
@@ -208,6 +209,8 @@ fn the_rest_can_fail_too() {
     assert!(check::l4_converged(Revision(2), [Revision(2)]) && !check::l4_converged(Revision(2), [Revision(1)]));
     assert!(check::l5_poison_is_isolated(&few, &more) && !check::l5_poison_is_isolated(&more, &few));
     assert!(check::l6_damped(&[at(0), at(1)], 2) && !check::l6_damped(&[at(0), at(1), at(2)], 2));
+    let burst = |changes: u64| check::l6_damped_by(&(0..changes).map(at).collect::<Vec<_>>(), ms(1000));
+    assert!(burst(4) && !burst(5));
     assert!(check::l7_acknowledged_or_listed(&more, &few, &[2].into()));
     assert!(!check::l7_acknowledged_or_listed(&more, &few, &few));
     assert!(Invariant::ALL.iter().all(|own| !own.sentence().is_empty()) && Invariant::ALL.len() == 22);

@@ -286,7 +286,11 @@ impl Server {
         for effect in effects {
             match effect {
                 Effect::Transition { key: _, from, to: _, cause, detail: _, evidence } => {
-                    let ground = if cause == "adopted" { Ground::Inherited } else { ground };
+                    let ground = match cause {
+                        "adopted" => Ground::Inherited,
+                        "leases_lapsed" => Ground::Lapse,
+                        _ => ground,
+                    };
                     decided = Some((from, ground, evidence.witness_instances));
                 }
                 Effect::Verdict { key: _, to, decision } => {

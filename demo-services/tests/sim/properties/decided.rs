@@ -3,10 +3,28 @@
 use std::time::Duration;
 
 use fusebox::FleetStateShown as FleetState;
+use fusebox_policy::{
+    InstanceId,
+    fleet::{
+        CoordinationMode,
+        gate::ProbeId,
+        held::Fence,
+        history::Event as Judged,
+        invariants::{self as check, Ground, Invariant, Phase},
+    },
+};
 use fusebox_proto::sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down};
 
-use super::{Check, EVIDENCE, Fence, SLACK, Word, key_of, span, state};
-use crate::history::Shown;
+use super::{Check, EVIDENCE, SLACK, Said, Word, key_of, span, state};
+use crate::{
+    history::{Shown, is_held},
+    target::SERVICE_B,
+};
+
+/// Of a caller's targets, how many automatic verdicts may hold: the policies' default.
+const MAX_OPEN_PERCENT: u8 = 50;
+/// From so many targets up.
+const CAPPED_FROM: usize = 4;
 
 impl Check {
     pub(super) fn arrived(&mut self, at: Duration, replica: &str, message: Option<&Up>) {
@@ -15,20 +33,27 @@ impl Check {
             Some(Up::Transition(transition)) => transition.window.iter().collect(),
             Some(Up::CanvassAnswer(answer)) => answer.window.iter().collect(),
             Some(Up::ProbeOutcome(outcome)) => {
-                self.permits.remove(&(outcome.term, outcome.id));
+                let probe = ProbeId { term: outcome.term, id: outcome.id };
+                let key = key_of(outcome.key.as_ref());
+                if self.permits.remove(&probe).is_some() {
+                    self.judge(at, Judged::Returned { key: key.clone(), probe }, String::new);
+                }
+                self.probed.insert(key, at);
                 Vec::new()
             }
             _ => Vec::new(),
         };
-        if windows.is_empty() {
-            return;
+        for window in windows {
+            let key = key_of(window.key.as_ref());
+            self.reported.insert(key.clone(), at);
+            let witness = &mut self.of(replica).witness;
+            if window.own_trip || (window.calls > 0 && window.failures * 2 >= window.calls) {
+                let told = Fence { term: window.held_term, rev: window.held_rev };
+                witness.insert(key, (at, told));
+            } else {
+                witness.remove(&key);
+            }
         }
-        self.last_report = Some(at);
-        let speaks_against = |window: &&sync::BreakerWindow| {
-            window.own_trip || (window.calls > 0 && window.failures * 2 >= window.calls)
-        };
-        let witness = windows.into_iter().find(speaks_against);
-        self.of(replica).witness = witness.map(|window| (at, (window.held_term, window.held_rev)));
     }
 
     pub(super) fn issued(&mut self, at: Duration, replica: &str, message: Option<&Down>) {
@@ -37,66 +62,111 @@ impl Check {
             Some(Down::HeartbeatAck(ack)) => {
                 let lease = span(ack.lease);
                 for (fence, word) in &mut self.of(replica).words {
-                    if fence.0 == ack.term && fence.1 <= ack.rev {
+                    if fence.term == ack.term && fence.rev <= ack.rev {
                         (word.affirmed, word.lease) = (at, lease);
                     }
                 }
             }
             Some(Down::ProbePermit(permit)) => {
-                let key = key_of(permit.key.as_ref());
+                let (key, ttl) = (key_of(permit.key.as_ref()), span(permit.ttl));
+                let probe = ProbeId { term: permit.term, id: permit.id };
                 self.permits.retain(|_, (_, until)| at < *until);
-                self.permits.insert((permit.term, permit.id), (key.clone(), at + span(permit.ttl)));
-                let live: Vec<Fence> =
+                self.permits.insert(probe, (key.clone(), at + ttl));
+                let live: Vec<ProbeId> =
                     self.permits.iter().filter(|(_, (own, _))| *own == key).map(|(id, _)| *id).collect();
-                self.must(at >= self.learns_until, "S7", at, || "a server that still learns gives a permit".to_owned());
                 let bound = self.bound;
-                self.must(live.len() <= bound as usize, "S4", at, || {
+                // Used ones count too, as long as nobody knows what came of them.
+                self.must(check::s4_probe_bound(live.len(), bound), Invariant::S4, at, || {
                     format!("permits {live:?} are out at the same time, and at most {bound} may be")
                 });
+                let phase = self.phase(at);
+                let granted = Judged::Granted { key, probe, ttl, bound, phase };
+                self.judge(at, granted, || format!("permit {probe:?} is given while {phase:?}"));
             }
             _ => {}
         }
     }
 
-    pub(super) fn verdict(&mut self, at: Duration, replica: &str, verdict: &sync::Verdict) {
-        let (fence, to) = ((verdict.term, verdict.rev), state(verdict));
-        let word = Word {
-            state: to,
-            policy_revision: verdict.policy_revision,
-            lease: span(verdict.lease),
-            heard: false,
-            affirmed: at,
-        };
-        let heard = self.of(replica).words.get(&fence).is_some_and(|word| word.heard);
-        self.of(replica).words.insert(fence, Word { heard, ..word });
-        let stored = self.terms.contains(&verdict.term);
-        self.must(stored, "S8", at, || format!("term {} is used before it is stored", verdict.term));
+    fn phase(&self, at: Duration) -> Phase {
+        if at < self.learns_until { Phase::Learning } else { Phase::Active }
+    }
+
+    fn verdict(&mut self, at: Duration, replica: &str, verdict: &sync::Verdict) {
+        let (fence, to) = (Fence { term: verdict.term, rev: verdict.rev }, state(verdict));
+        let policy_revision = verdict.policy_revision;
+        if verdict.key.as_ref().is_some_and(|key| key.target == SERVICE_B) {
+            let word = Word { state: to, policy_revision, lease: span(verdict.lease), heard: false, affirmed: at };
+            let words = &mut self.of(replica).words;
+            let heard = words.get(&fence).is_some_and(|word| word.heard);
+            words.insert(fence, Word { heard, ..word });
+        }
         let key = key_of(verdict.key.as_ref());
         let before = self.said.get(&key).copied();
-        if before.is_some_and(|(said, _, _)| fence <= said) {
+        if before.is_some_and(|said| fence <= said.fence) {
             // Said again, to one who missed it.
             return;
         }
-        self.said.insert(key, (fence, to, verdict.policy_revision));
+        self.said.insert(key.clone(), Said { fence, state: to, policy_revision });
         // A verdict about another revision of the policy is void.
-        let released = before.filter(|(_, _, revision)| *revision == verdict.policy_revision);
-        let from = released.map_or(FleetState::Released, |(_, from, _)| from);
+        let valid = before.filter(|said| said.policy_revision == policy_revision);
+        let from = valid.map_or(FleetState::Released, |said| said.state);
         // A server that has just started may stand behind what an earlier one had decided.
-        let adopted =
-            before.is_none() && self.replicas.values().any(|seen| seen.shown.as_ref().is_some_and(Shown::is_held));
-        if to != FleetState::Open || from != FleetState::Released || adopted {
-            return;
-        }
-        self.must(at >= self.learns_until, "S7", at, || "a server that still learns opens".to_owned());
+        let obeyed = self.replicas.values().any(|seen| seen.shown.as_ref().is_some_and(Shown::is_held));
+        let adopted = before.is_none() && obeyed;
+        let ground = if to == FleetState::Released && !obeyed {
+            Ground::Lapse
+        } else {
+            self.ground(at, &key, adopted, before.is_some() && valid.is_none())
+        };
         // What was seen before the fleet was released led to that outage, and not to another one.
         let counts = |(seen_at, told): (Duration, Fence)| {
-            at <= seen_at + EVIDENCE && released.is_none_or(|(said, _, _)| told == said)
+            at <= seen_at + EVIDENCE && valid.is_none_or(|said| told == said.fence)
         };
-        let witnesses = self.replicas.values().filter(|seen| seen.witness.is_some_and(counts)).count();
-        self.must(witnesses >= 2, "S3", at, || {
-            format!("it opens, and {witnesses} replicas have spoken against the target since {before:?} was said")
+        let speaks = self.replicas.iter().filter(|(_, seen)| seen.witness.get(&key).copied().is_some_and(counts));
+        let witnesses: Vec<InstanceId> =
+            speaks.map(|(name, _)| InstanceId::try_new(name).expect("a replica's name")).collect();
+        let decided = Judged::Decided {
+            key: key.clone(),
+            run: self.run,
+            fence,
+            from,
+            to,
+            ground,
+            mode: CoordinationMode::Balanced,
+            witnesses: witnesses.clone(),
+            phase: self.phase(at),
+        };
+        self.judge(at, decided, || {
+            format!(
+                "{key} goes from {from} to {to} by {ground:?}; {witnesses:?} speak against the target since {before:?}"
+            )
         });
-        let reported = self.last_report.is_some_and(|report| at <= report + SLACK);
-        self.must(reported, "S13", at, || "it opens, and nobody has reported anything".to_owned());
+        if from != to && !adopted && valid.is_some() {
+            self.records.decided(at, &key, from, to);
+        }
+        if to == FleetState::Open && from == FleetState::Released && !adopted && self.targets >= CAPPED_FROM {
+            let (open, targets) = (self.said.values().filter(|said| is_held(said.state)).count(), self.targets);
+            self.must(check::s14_blast_cap(open, targets, MAX_OPEN_PERCENT), Invariant::S14, at, || {
+                format!("{open} of {targets} targets are held")
+            });
+        }
+    }
+
+    /// What made a decision come about, as far as can be seen from outside.
+    fn ground(&self, at: Duration, key: &str, adopted: bool, changed: bool) -> Ground {
+        let just = |last: Option<Duration>| last.is_some_and(|last| at <= last + SLACK);
+        if adopted {
+            Ground::Inherited
+        } else if changed {
+            Ground::Policy
+        } else if just(self.probed.get(key).copied()) {
+            Ground::Probe
+        } else if just(self.reported.get(key).copied()) {
+            Ground::Report
+        } else if just(self.lost) {
+            Ground::Departure
+        } else {
+            Ground::Time
+        }
     }
 }

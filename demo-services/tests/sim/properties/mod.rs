@@ -1,11 +1,27 @@
-//! What must hold of every run, whatever goes wrong in it: checked on the history, by the names of the fleet's invariants.
+//! What must hold of every run, whatever goes wrong in it: the fleet's invariants as the core states them, over what really was said,
+//! shown and done. What only a simulation can see stands beside them, under the same names.
 
 mod decided;
 mod obeyed;
+mod recorded;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use fusebox::FleetStateShown as FleetState;
+use fusebox_policy::{
+    Timestamp, Zone,
+    fleet::{
+        CoordinationScope,
+        gate::ProbeId,
+        held::Fence,
+        history::{Event as Judged, Ledger},
+        invariants::{self as check, Invariant},
+    },
+};
 use fusebox_proto::{
     duration,
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
@@ -21,26 +37,25 @@ use crate::{
 
 /// What is seen late because hosts take turns, and replicas are looked at from time to time.
 const SLACK: Duration = world::STEP.saturating_mul(2).saturating_add(LOOK_EVERY);
-/// How long a message may be under way before its connection is given up: heartbeats are missed, and what was held arrives.
-const UNDER_WAY: Duration = Duration::from_secs(5);
 /// How long what a replica has seen counts.
 const EVIDENCE: Duration = Duration::from_secs(60);
 
 /// Something that must not be.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
-    pub(crate) invariant: &'static str,
+    pub(crate) invariant: Invariant,
     pub(crate) at: Duration,
     pub(crate) what: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:.3}: {}", self.invariant, self.at.as_secs_f64(), self.what)
+        write!(f, "at {:.3}: {}\n    {}", self.at.as_secs_f64(), self.what, self.invariant)
     }
 }
 
-type Fence = (u64, u64);
+/// One run of a replica.
+type Member = (String, u32);
 
 /// A verdict that one replica was told.
 struct Word {
@@ -54,51 +69,81 @@ struct Word {
 
 #[derive(Default)]
 struct Seen {
-    zone: String,
+    zone: Option<Zone>,
+    run: u32,
     shown: Option<Shown>,
+    /// Verdicts about service B.
     words: BTreeMap<Fence, Word>,
-    applied: BTreeMap<String, Fence>,
     /// Permits of the present half-open verdict that are neither used nor given back.
-    permits: u32,
-    /// When it last reported something that speaks against the target, and what it had been told by then.
-    witness: Option<(Duration, Fence)>,
+    permits: Vec<(String, ProbeId)>,
+    /// All that it ever heard of: a permit that is told again counts once.
+    heard: BTreeSet<ProbeId>,
+    /// Its store was wiped: revisions count from one again.
+    begins_again: bool,
+    /// Key -> when it last reported something that speaks against the target, and what it had been told by then.
+    witness: BTreeMap<String, (Duration, Fence)>,
+}
+
+/// What the server last said of a breaker.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    fence: Fence,
+    state: FleetState,
+    policy_revision: u64,
 }
 
 struct Check {
+    /// What the core judges by.
+    ledger: Ledger<String, Member>,
     replicas: BTreeMap<String, Seen>,
     /// Probes that may be out at the same time.
     bound: u32,
-    terms: Vec<u64>,
-    /// Key -> what the server last said: fence, state, revision of the policy.
-    said: BTreeMap<String, (Fence, FleetState, u64)>,
-    /// Permit -> key, until when it can be used.
-    permits: BTreeMap<Fence, (String, Duration)>,
-    last_report: Option<Duration>,
+    /// Targets of the caller.
+    targets: usize,
+    /// Runs of the server.
+    run: u64,
+    said: BTreeMap<String, Said>,
+    /// Permit -> key, until when it can be used: until its outcome has arrived, however long ago it was used.
+    permits: BTreeMap<ProbeId, (String, Duration)>,
+    /// When replicas last reported on a breaker, and when the outcome of a probe last arrived.
+    reported: BTreeMap<String, Duration>,
+    probed: BTreeMap<String, Duration>,
+    /// When a replica was last lost.
+    lost: Option<Duration>,
     /// Until when a server that follows another one listens and decides nothing.
     learns_until: Duration,
-    /// The latest end of any override.
-    forced_until: Duration,
+    records: recorded::Records,
     found: Vec<Violation>,
 }
 
 /// Checks a history.
-pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32) -> Vec<Violation> {
-    let seen = |replica: &Replica| Seen { zone: replica.zone.unwrap_or_default().to_owned(), ..Seen::default() };
-    let forced_until = events.iter().filter_map(|event| {
-        let What::Ordered(Taken::Forced { length, .. }) = event.what else { return None };
-        Some(event.at + length)
-    });
+pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded: bool) -> Vec<Violation> {
+    let seen = |replica: &Replica| Seen {
+        zone: replica.zone.map(|zone| Zone::try_new(zone).expect("a zone's name")),
+        ..Seen::default()
+    };
     let mut check = Check {
+        ledger: Ledger::default(),
         replicas: replicas.iter().map(|replica| (replica.name.to_owned(), seen(replica))).collect(),
         bound,
-        terms: Vec::new(),
+        targets: replicas.iter().map(|replica| replica.targets.len()).max().unwrap_or_default(),
+        run: 0,
         said: BTreeMap::new(),
         permits: BTreeMap::new(),
-        last_report: None,
+        reported: BTreeMap::new(),
+        probed: BTreeMap::new(),
+        lost: None,
         learns_until: Duration::ZERO,
-        forced_until: forced_until.max().unwrap_or_default(),
+        records: recorded::Records::default(),
         found: Vec::new(),
     };
+    // A replica may have heard of an override before the operator hears that it is taken.
+    for event in events {
+        if let What::Ordered(Taken::Forced { length, .. }) = event.what {
+            let end = stamp(event.at + length);
+            check.judge(event.at, Judged::Forced { key: String::new(), end }, String::new);
+        }
+    }
     for event in events {
         check.event(event);
         check.enforced(event.at);
@@ -106,6 +151,9 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32) -> Vec<V
         if check.found.len() > 20 {
             break;
         }
+    }
+    if recorded {
+        check.recorded();
     }
     check.found
 }
@@ -115,21 +163,21 @@ pub(crate) fn unsettled(history: &History, replicas: &[Replica], at: Duration) -
     let (shown, revision) = history.look(|shown, revision| (shown.clone(), revision));
     let found = replicas.iter().filter_map(|replica| {
         let own = shown.get(replica.name)?;
-        let invariant = if own.connected && own.revision == revision { "L1" } else { "L4" };
+        let converged = own.connected && own.revision == revision;
         (!world::is_in_order(own, replica, revision)).then(|| Violation {
-            invariant,
+            invariant: if converged { Invariant::L1 } else { Invariant::L4 },
             at,
             what: format!("{} is not in order in the end: {own}; the newest revision is {revision}", replica.name),
         })
     });
     let mut found: Vec<Violation> = found.collect();
     if found.is_empty() {
-        found.push(Violation { invariant: "L1", at, what: "nothing stays in order".to_owned() });
+        found.push(Violation { invariant: Invariant::L1, at, what: "nothing stays in order".to_owned() });
     }
     found
 }
 
-fn key_of(key: Option<&v1::BreakerKey>) -> String {
+pub(crate) fn key_of(key: Option<&v1::BreakerKey>) -> String {
     key.map(|key| format!("{}/{}@{}", key.policy, key.strategy, key.zone)).unwrap_or_default()
 }
 
@@ -141,10 +189,21 @@ fn state(verdict: &sync::Verdict) -> FleetState {
     FleetState::try_from(verdict.state()).expect("the control plane names a state")
 }
 
+const fn stamp(at: Duration) -> Timestamp {
+    Timestamp::after_origin(at)
+}
+
 impl Check {
-    fn must(&mut self, holds: bool, invariant: &'static str, at: Duration, what: impl FnOnce() -> String) {
+    fn must(&mut self, holds: bool, invariant: Invariant, at: Duration, what: impl FnOnce() -> String) {
         if !holds {
             self.found.push(Violation { invariant, at, what: what() });
+        }
+    }
+
+    /// Lets the core judge what happens.
+    fn judge(&mut self, at: Duration, event: Judged<String, Member>, what: impl FnOnce() -> String) {
+        if let Err(broken) = self.ledger.observe(stamp(at), event) {
+            self.found.push(Violation { invariant: broken.invariant, at, what: what() });
         }
     }
 
@@ -156,69 +215,99 @@ impl Check {
         let at = *at;
         match what {
             What::Started { replica } => {
-                let zone = std::mem::take(&mut self.of(replica).zone);
-                *self.of(replica) = Seen { zone, ..Seen::default() };
+                let seen = self.of(replica);
+                *seen = Seen { zone: seen.zone.take(), run: seen.run + 1, ..Seen::default() };
             }
             What::Shown { replica, shown } => self.shown(at, replica, shown),
             What::Admitted { replica, shown } => self.admitted(at, replica, shown),
-            What::Refused { replica, shown } => {
-                self.must(shown.fleet != FleetState::ForcedClosed, "S6", at, || {
-                    format!("{replica} refuses a call though an operator forces it closed")
-                });
-            }
-            What::Told { replica, message } => match &message.message {
-                Some(Up::VerdictAck(ack)) if ack.key.is_some() => {
-                    let (key, fence) = (key_of(ack.key.as_ref()), (ack.term, ack.rev));
-                    let seen = self.of(replica);
-                    // One whose lease had ended may be told again: nothing newer has been said.
-                    let lapsed = !seen.shown.as_ref().is_some_and(Shown::is_held);
-                    let before = seen.applied.insert(key, fence).unwrap_or_default();
-                    let holds = fence > before || (lapsed && fence == before);
-                    self.must(holds, "S1", at, || format!("{replica} applies {fence:?} after {before:?}"));
-                }
-                Some(Up::ProbeOutcome(outcome)) if outcome.result() == sync::probe_outcome::Result::Inconclusive => {
-                    let seen = self.of(replica);
-                    seen.permits = seen.permits.saturating_sub(1);
-                }
-                _ => {}
-            },
+            What::Refused { replica, shown } => self.refused(at, replica, shown),
+            What::Told { replica, message } => self.told(at, replica, message.message.as_ref()),
             What::Arrived { replica, message } => self.arrived(at, replica, message.message.as_ref()),
             What::Issued { replica, message } => self.issued(at, replica, message.message.as_ref()),
-            What::Heard { replica, message } => match &message.message {
-                Some(Down::Verdict(verdict)) => {
-                    let fence = (verdict.term, verdict.rev);
-                    let seen = self.of(replica);
-                    if let Some(word) = seen.words.get_mut(&fence)
-                        && !std::mem::replace(&mut word.heard, true)
-                    {
-                        // Permits of an older verdict are void; one that is only said again changes nothing.
-                        seen.permits = 0;
-                    }
-                    let key = verdict.key.clone().unwrap_or_default();
-                    let fits = key.zone.is_empty() || key.zone == seen.zone;
-                    self.must(fits, "S10", at, || format!("{replica} is told of zone {}", key.zone));
-                }
-                Some(Down::ProbePermit(_)) => self.of(replica).permits += 1,
-                _ => {}
-            },
+            What::Heard { replica, message } => self.heard(at, replica, message.message.as_ref()),
             What::ServerUp => {
+                self.run += 1;
                 self.said.clear();
                 // The first one has nobody to learn from.
-                if !self.terms.is_empty() {
+                if self.run > 1 {
                     self.learns_until = at + LEASE;
                 }
             }
             What::Term(term) => {
-                let last = self.terms.last().copied().unwrap_or_default();
-                self.terms.push(*term);
-                self.must(*term > last, "S8", at, || format!("term {term} is given out after {last}"));
+                let taken = Judged::Term { run: self.run, term: *term, stored: true };
+                self.judge(at, taken, || format!("term {term} is given out"));
             }
-            What::Fault(Fault::Crash(host)) => {
-                if let Some(seen) = self.replicas.get_mut(*host) {
+            What::Logged { key, from, to } => self.records.row(at, key, from, to),
+            What::Fault(fault) => {
+                if let Fault::Crash(host) = fault
+                    && let Some(seen) = self.replicas.get_mut(*host)
+                {
                     seen.shown = None;
+                    self.lost = Some(at);
+                }
+                if *fault == Fault::Wipe {
+                    self.replicas.values_mut().for_each(|seen| seen.begins_again = true);
                 }
             }
-            What::Fault(_) | What::Ordered(_) | What::Ended { .. } | What::Reached { .. } => {}
+            What::Ordered(Taken::Overrides { acknowledged, unacknowledged, connected }) => {
+                let listed = *acknowledged as usize + unacknowledged.len();
+                self.must(listed == *connected, Invariant::L7, at, || {
+                    format!(
+                        "of {connected} live replicas {acknowledged} have acknowledged an override, and \
+                             {unacknowledged:?} have not"
+                    )
+                });
+            }
+            What::Ordered(Taken::Applied { .. } | Taken::Forced { .. } | Taken::Released)
+            | What::Ended { .. }
+            | What::Reached { .. } => {}
+        }
+    }
+
+    fn told(&mut self, at: Duration, replica: &str, message: Option<&Up>) {
+        match message {
+            Some(Up::VerdictAck(ack)) if ack.key.is_some() => {
+                let fence = Fence { term: ack.term, rev: ack.rev };
+                let seen = self.of(replica);
+                // One whose lease had ended may be told again: nothing newer has been said.
+                let lapsed = !seen.shown.as_ref().is_some_and(Shown::is_held);
+                let member = (replica.to_owned(), seen.run);
+                let applied = Judged::Applied { member, key: key_of(ack.key.as_ref()), fence, lapsed };
+                self.judge(at, applied, || format!("{replica} applies {fence:?} after a later one"));
+            }
+            Some(Up::ProbeOutcome(outcome)) => {
+                let id = ProbeId { term: outcome.term, id: outcome.id };
+                self.of(replica).permits.retain(|(_, own)| *own != id);
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, at: Duration, replica: &str, message: Option<&Down>) {
+        match message {
+            Some(Down::Verdict(verdict)) => {
+                let fence = Fence { term: verdict.term, rev: verdict.rev };
+                let seen = self.of(replica);
+                if let Some(word) = seen.words.get_mut(&fence)
+                    && !std::mem::replace(&mut word.heard, true)
+                {
+                    // Permits of an older verdict are void; one that is only said again changes nothing.
+                    seen.permits.clear();
+                }
+                let own = seen.zone.clone();
+                let key = verdict.key.clone().unwrap_or_default();
+                let about = Zone::try_new(&key.zone).ok();
+                let scope = if about.is_some() { CoordinationScope::Zone } else { CoordinationScope::Fleet };
+                let fits = check::s10_scope_isolation(scope, about.as_ref(), own.as_ref());
+                self.must(fits, Invariant::S10, at, || format!("{replica} is told of zone {}", key.zone));
+            }
+            Some(Down::ProbePermit(permit)) => {
+                let (seen, id) = (self.of(replica), ProbeId { term: permit.term, id: permit.id });
+                if seen.heard.insert(id) {
+                    seen.permits.push((key_of(permit.key.as_ref()), id));
+                }
+            }
+            _ => {}
         }
     }
 }

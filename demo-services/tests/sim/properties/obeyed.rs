@@ -3,39 +3,72 @@
 use std::time::Duration;
 
 use fusebox::FleetStateShown as FleetState;
-use fusebox_policy::breaker::LocalState;
+use fusebox_policy::{
+    Revision,
+    breaker::LocalState,
+    fleet::{
+        gate::Forced,
+        history::Event as Judged,
+        invariants::{self as check, Admission, Invariant},
+    },
+};
 
-use super::{Check, SLACK, UNDER_WAY, Violation};
-use crate::history::Shown;
+use super::{Check, SLACK, Violation, stamp};
+use crate::{history::Shown, target::SERVICE_B};
+
+const fn forced(state: FleetState) -> Option<Forced> {
+    match state {
+        FleetState::ForcedOpen => Some(Forced::Open),
+        FleetState::ForcedClosed => Some(Forced::Closed),
+        FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp => None,
+    }
+}
 
 impl Check {
     pub(super) fn shown(&mut self, at: Duration, replica: &str, shown: &Shown) {
-        let forced_until = self.forced_until + UNDER_WAY;
         let seen = self.of(replica);
         let before = seen.shown.replace(shown.clone()).map_or(0, |before| before.revision);
-        self.must(shown.revision >= before, "S9", at, || {
+        let begins = shown.revision < before && std::mem::take(&mut seen.begins_again);
+        self.must(shown.revision >= before || begins, Invariant::S9, at, || {
             format!("{replica} goes back from revision {before} to {}", shown.revision)
         });
-        self.must(!shown.is_forced() || at <= forced_until, "S6", at, || {
-            format!("{replica} obeys an override that ended at {forced_until:?} at the latest")
-        });
+        if shown.is_forced() {
+            let obeyed = Judged::Obeyed { key: String::new() };
+            self.judge(at.saturating_sub(SLACK), obeyed, || format!("{replica} obeys an override that has ended"));
+        }
     }
 
     pub(super) fn admitted(&mut self, at: Duration, replica: &str, shown: &Shown) {
         let held = shown.is_held() && shown.refuses;
-        self.must(!(held && shown.fleet == FleetState::Open), "S5", at, || {
-            format!("{replica} lets a call through that the fleet refuses")
-        });
-        let own = shown.fleet == FleetState::Released && shown.local == LocalState::Open;
-        self.must(!own, "S5", at, || format!("{replica} lets a call through that its own breaker refuses"));
-        self.must(shown.fleet != FleetState::ForcedOpen, "S6", at, || {
-            format!("{replica} lets a call through though an operator forces it open")
-        });
-        if held && shown.fleet == FleetState::HalfOpen {
-            let left = self.of(replica).permits.checked_sub(1);
-            self.of(replica).permits = left.unwrap_or_default();
-            self.must(left.is_some(), "S4", at, || format!("{replica} probes without a permit"));
-        }
+        let permits = &mut self.of(replica).permits;
+        let probe = (held && shown.fleet == FleetState::HalfOpen).then(|| permits.pop()).flatten();
+        let admission = Admission {
+            admitted: true,
+            forced: forced(shown.fleet),
+            own_allows: shown.fleet != FleetState::Released || shown.local != LocalState::Open,
+            fleet_allows: !held,
+            probe: probe.is_some(),
+        };
+        let (key, probe) = probe.map_or((SERVICE_B.to_owned(), None), |(key, probe)| (key, Some(probe)));
+        let called = Judged::Called { key, admission, probe };
+        self.judge_call(at, replica, shown, called);
+    }
+
+    pub(super) fn refused(&mut self, at: Duration, replica: &str, shown: &Shown) {
+        let admission = Admission {
+            admitted: false,
+            forced: forced(shown.fleet),
+            own_allows: false,
+            fleet_allows: false,
+            probe: false,
+        };
+        self.judge_call(at, replica, shown, Judged::Called { key: SERVICE_B.to_owned(), admission, probe: None });
+    }
+
+    fn judge_call(&mut self, at: Duration, replica: &str, shown: &Shown, called: Judged<String, super::Member>) {
+        let admitted = matches!(called, Judged::Called { admission, .. } if admission.admitted);
+        let what = if admitted { "lets a call through" } else { "refuses a call" };
+        self.judge(at, called, || format!("{replica} {what}, and shows {shown}"));
     }
 
     /// What replicas obey at this moment.
@@ -43,17 +76,19 @@ impl Check {
         let mut found = Vec::new();
         for (name, seen) in &self.replicas {
             let Some(shown) = seen.shown.as_ref().filter(|shown| shown.is_held()) else { continue };
+            let running = Revision(shown.policy_revision);
             let words = seen.words.values().filter(|word| {
-                word.heard && word.state == shown.fleet && word.policy_revision == shown.policy_revision
+                let about = Revision(word.policy_revision);
+                word.heard && word.state == shown.fleet && check::s9_policy_atomicity(about, running)
             });
             let Some(word) = words.max_by_key(|word| word.affirmed + word.lease) else {
                 let what = format!("{name} obeys a verdict that nobody gave about what it runs: {shown}");
-                found.push(Violation { invariant: "S9", at, what });
+                found.push(Violation { invariant: Invariant::S9, at, what });
                 continue;
             };
-            if at >= word.affirmed + word.lease + SLACK {
+            if !check::s2_lease_bound(Some(stamp(word.affirmed)), word.lease + SLACK, stamp(at)) {
                 let what = format!("{name} obeys what a server last stood behind at {:?}: {shown}", word.affirmed);
-                found.push(Violation { invariant: "S2", at, what });
+                found.push(Violation { invariant: Invariant::S2, at, what });
             }
         }
         self.found.extend(found);

@@ -1,12 +1,14 @@
 //! The network between the replicas and the control plane is bad.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fusebox::FleetStateShown as FleetState;
+use fusebox_proto::sync::v1::{SyncResponse, sync_response::Message as Down};
 
-use super::{NAMES, POLICY, down, fleet, millis, secs, some_trouble};
+use super::{NAMES, POLICY, down, fleet, millis, openings, secs, some_trouble, ten};
 use crate::{
     faults::{self, Fault},
+    relay::Meddler,
     replica::LOOK_EVERY,
     seeds,
     target::Health,
@@ -34,7 +36,7 @@ fn a_replica_that_is_cut_off_decides_alone_within_a_lease_and_joins_again() {
         scenario.calm = LONG;
         scenario
     };
-    seeds::run(2, make, |run| {
+    seeds::run(1, make, |run| {
         let (cut, at) = cut_at(run);
         decides_alone(run, cut, at);
         for name in NAMES.iter().filter(|name| **name != cut) {
@@ -53,16 +55,11 @@ fn a_replica_that_is_cut_off_decides_alone_within_a_lease_and_joins_again() {
 fn cut_at(run: &Run) -> (&'static str, Duration) {
     let faults = run.faults();
     let first = faults.first().expect("the scenario has one");
-    match first.1 {
-        Fault::Partition(_, cut) => (cut, first.0),
-        Fault::OneWay(from, to) => (if from == PLANE { to } else { from }, first.0),
-        other @ (Fault::Repair(..)
-        | Fault::Hold(..)
-        | Fault::Release(..)
-        | Fault::Slow(..)
-        | Fault::Crash(_)
-        | Fault::Bounce(_)) => panic!("the first fault is {other:?}"),
+    if let Fault::Partition(_, cut) = first.1 {
+        return (cut, first.0);
     }
+    let Fault::OneWay(from, to) = first.1 else { panic!("the first fault is {:?}", first.1) };
+    (if from == PLANE { to } else { from }, first.0)
 }
 
 #[test]
@@ -77,7 +74,7 @@ fn when_everybody_is_cut_off_everybody_decides_alone() {
         scenario.calm = secs(30);
         scenario
     };
-    seeds::run(2, make, |run| {
+    seeds::run(1, make, |run| {
         let (at, _) = run.faults()[0];
         for name in NAMES {
             decides_alone(run, name, at);
@@ -99,5 +96,68 @@ fn late_lost_and_bursting_messages_break_nothing() {
         scenario.calm = until;
         scenario
     };
-    seeds::run(3, make, |_| {});
+    seeds::run(2, make, |_| {});
+}
+
+/// Links are clogged one after the other, and opened in another order.
+#[test]
+fn links_clogged_one_by_one_and_opened_in_another_order_bring_order() {
+    let make = |rng: &mut fastrand::Rng| {
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(3), secs(25)));
+        let (mut clogged, mut opened) = (NAMES.to_vec(), NAMES.to_vec());
+        rng.shuffle(&mut clogged);
+        rng.shuffle(&mut opened);
+        let mut at = millis(rng, 2_000, 5_000);
+        for (names, clog) in [(clogged, true), (opened, false)] {
+            for name in names {
+                at += millis(rng, 100, 2_500);
+                let fault = if clog { Fault::Hold(PLANE, name) } else { Fault::Release(PLANE, name) };
+                scenario.faults.push((at, fault));
+            }
+        }
+        scenario.calm = at.max(secs(25));
+        scenario
+    };
+    seeds::run(1, make, |_| {});
+}
+
+/// Nothing reaches it, and everybody else is told as fast as ever.
+#[test]
+fn a_replica_that_hears_nothing_slows_nobody_down() {
+    let make = |rng: &mut fastrand::Rng| {
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(Health::Failing, secs(8), secs(20)));
+        scenario.faults =
+            vec![(millis(rng, 6_000, 8_000), Fault::OneWay(PLANE, "a-4")), (secs(40), Fault::Repair(PLANE, "a-4"))];
+        scenario.calm = secs(40);
+        scenario
+    };
+    seeds::run(1, make, |run| {
+        let opened = openings(run)[0];
+        for name in &NAMES[..3] {
+            let shown = run.shown_at(name, opened + Duration::from_millis(100));
+            assert_eq!(shown.fleet, FleetState::Open, "{name} is not open soon after {opened:?}");
+        }
+    });
+}
+
+/// Ten replicas that all would probe, and permits of which some get lost: S4 says that no more are out, and all close in the end.
+#[test]
+fn a_storm_of_probes_stays_within_the_budget_though_permits_get_lost() {
+    let make = |rng: &mut fastrand::Rng| {
+        let loses = || {
+            let down = |message: SyncResponse| {
+                let lost = matches!(message.message, Some(Down::ProbePermit(_))) && fastrand::u8(0..4) == 0;
+                if lost { Vec::new() } else { vec![message] }
+            };
+            Meddler { down: Box::new(down), ..Meddler::default() }
+        };
+        let length = millis(rng, 3_000, 8_000);
+        let mut scenario = Scenario::new(ten(), POLICY).script(down(Health::Failing, secs(3), secs(3) + length));
+        scenario.meddle = Some(Arc::new(move |_| Some(loses())));
+        scenario.calm = secs(3) + length;
+        // A permit that is lost is given again after its 3 s and 15 more.
+        scenario.settles_within = Some(secs(180));
+        scenario
+    };
+    seeds::run(1, make, |_| {});
 }

@@ -1,14 +1,20 @@
 //! The stories, by what they are about.
 
+mod changes;
+mod disks;
 mod everything;
+mod hostile;
 mod links;
+mod matrix;
 mod operators;
 mod outage;
 mod plane;
+mod witnesses;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use fusebox::FleetStateShown as FleetState;
+use fusebox_proto::{sync::v1::sync_response::Message as Down, v1};
 
 use crate::{
     faults::Fault,
@@ -61,6 +67,30 @@ fn some_trouble(rng: &mut fastrand::Rng) -> Health {
     if rng.bool() { Health::Failing } else { Health::Hanging }
 }
 
+/// What the control plane decided, and when, each once.
+fn verdicts(run: &Run) -> Vec<(Duration, v1::FleetState)> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for event in &run.events {
+        if let What::Issued { message, .. } = &event.what
+            && let Some(Down::Verdict(verdict)) = &message.message
+            && seen.insert((verdict.term, verdict.rev))
+        {
+            found.push((event.at, verdict.state()));
+        }
+    }
+    found
+}
+
+/// The times at which nothing opened.
+const NEVER: [Duration; 0] = [];
+
+/// When it opened.
+fn openings(run: &Run) -> Vec<Duration> {
+    let opened = verdicts(run).into_iter().filter(|(_, state)| *state == v1::FleetState::Open);
+    opened.map(|(at, _)| at).collect()
+}
+
 impl Run {
     /// What went wrong, and when.
     fn faults(&self) -> Vec<(Duration, Fault)> {
@@ -94,4 +124,27 @@ impl Run {
     fn ever(&self, name: &str, state: FleetState) -> bool {
         self.shown(name).iter().any(|(_, shown)| shown.fleet == state)
     }
+
+    /// Of a replica's calls, how many have succeeded, and how many there were.
+    fn calls(&self, name: &str) -> (usize, usize) {
+        let own = self.events.iter().filter_map(|event| {
+            if let What::Ended { replica, ok } = &event.what {
+                return (replica == name).then_some(*ok);
+            }
+            matches!(&event.what, What::Refused { replica, .. } if replica == name).then_some(false)
+        });
+        own.fold((0, 0), |(well, all), ok| (well + usize::from(ok), all + 1))
+    }
+}
+
+const TEN: &[&str] = &["a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "a-7", "a-8", "a-9", "a-10"];
+
+fn ten() -> Vec<Replica> {
+    TEN.iter().map(|name| Replica::busy(name).every(200)).collect()
+}
+
+/// Two of ten are sick once all have a vote: less than the quorum of ten, and enough for one of five.
+fn two_sick(at: Duration, asks: &Replica) -> Health {
+    let sick = at > secs(6) && ["a-1", "a-2"].contains(&asks.name);
+    if sick { Health::Failing } else { Health::Well }
 }

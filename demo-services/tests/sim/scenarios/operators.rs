@@ -33,7 +33,7 @@ fn policies_that_change_in_an_outage_reach_everybody_and_void_what_was_said() {
         scenario.calm = until;
         scenario
     };
-    seeds::run(3, make, |_| {});
+    seeds::run(2, make, |_| {});
 }
 
 /// When an operator asked for an override and when that was taken, for how long it is, and what replicas must show.
@@ -69,7 +69,7 @@ fn an_override_outlives_the_stream_and_ends_at_its_own_time() {
         scenario.calm = at + secs(31);
         scenario
     };
-    seeds::run(4, make, |run| {
+    seeds::run(2, make, |run| {
         let (asked, taken, length, state) = forced(run);
         let soon = LOOK_EVERY * 3;
         for name in NAMES {
@@ -103,7 +103,29 @@ fn a_forced_fleet_is_released_everywhere_when_the_operator_says_so() {
         scenario.calm = secs(20);
         scenario
     };
-    seeds::run(2, make, |run| {
+    seeds::run(1, make, |run| {
         assert!(run.ever("a-1", FleetState::ForcedOpen));
+    });
+}
+
+#[test]
+fn who_has_not_heard_of_an_override_is_listed() {
+    let make = |rng: &mut fastrand::Rng| {
+        let mut scenario = Scenario::new(fleet(), POLICY);
+        let at = millis(rng, 3_000, 6_000);
+        // It is connected, and does not hear it yet.
+        scenario.faults = vec![(at, Fault::OneWay(PLANE, "a-2")), (at + secs(2), Fault::Repair(PLANE, "a-2"))];
+        scenario.orders.push((at + millis(rng, 100, 300), Order::Force { open: true, length: secs(8) }));
+        scenario.orders.push((at + millis(rng, 600, 1_500), Order::Overrides));
+        scenario.calm = at + secs(10);
+        scenario
+    };
+    seeds::run(1, make, |run| {
+        // L7, for each look of an operator, is that nobody is missing on both lists.
+        let listed = run.events.iter().any(|event| {
+            matches!(&event.what, What::Ordered(Taken::Overrides { acknowledged: 3, unacknowledged, connected: 4 })
+                if unacknowledged.len() == 1 && unacknowledged[0].contains("a-2"))
+        });
+        assert!(listed, "a-2 has not acknowledged it");
     });
 }

@@ -24,7 +24,7 @@ fn a_control_plane_that_crashes_again_and_again_leaves_nothing_stuck() {
         scenario.calm = until;
         scenario
     };
-    seeds::run(3, make, |_| {});
+    seeds::run(2, make, |_| {});
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn without_a_control_plane_replicas_go_on_alone_for_ever() {
         scenario.settles_within = None;
         scenario
     };
-    seeds::run(2, make, |run| {
+    seeds::run(1, make, |run| {
         let (crash, _) = run.faults()[0];
         for name in NAMES {
             let later = crash + LEASE + LOOK_EVERY * 2;
@@ -77,7 +77,7 @@ fn everybody_comes_back_after_a_restart_without_a_storm() {
         scenario.settles_within = Some(secs(32));
         scenario
     };
-    seeds::run(2, make, |run| {
+    seeds::run(1, make, |run| {
         let back: Duration = run.faults()[1].0;
         let mut hellos: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         for event in run.events.iter().filter(|event| event.at >= back) {

@@ -261,10 +261,16 @@ pub fn same_decisions(left: &Coordinator, right: &Coordinator) -> bool {
     left.mode() == right.mode() && decided(left) == decided(right)
 }
 
-/// L6: how often one breaker can change its state in an hour at most, steps of a ramp aside. Each way from released back to released
-/// has at most four changes, and each of them passes through an open time of at least the policy's `delay`.
+/// L6: how often one breaker can change its state in an hour at most.
 #[must_use]
 pub fn most_transitions_per_hour(spec: &BreakerSpec) -> u128 {
     const HOUR: Duration = Duration::from_secs(3600);
-    4 * (HOUR.as_nanos() / spec.delay().as_nanos().max(1) + 1)
+    most_transitions_within(HOUR, spec.delay())
+}
+
+/// L6: how often one breaker can change its state within a span at most, steps of a ramp aside. Each way from released back to released
+/// has at most four changes, and each of them passes through an open time of at least the policy's `delay`.
+#[must_use]
+pub fn most_transitions_within(span: Duration, delay: Duration) -> u128 {
+    4 * (span.as_nanos() / delay.as_nanos().max(1) + 1)
 }

@@ -13,7 +13,8 @@ mod machines;
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 pub use machines::{
-    Broken, Step, check_gate, check_permits, check_quiescence, check_step, most_transitions_per_hour, same_decisions,
+    Broken, Step, check_gate, check_permits, check_quiescence, check_step, most_transitions_per_hour,
+    most_transitions_within, same_decisions,
 };
 
 use super::{
@@ -107,6 +108,8 @@ pub enum Ground {
     Time,
     /// A replica is gone.
     Departure,
+    /// All leases have ended: no replica obeys it any more, and the server lets go of it too.
+    Lapse,
     /// The policy has changed.
     Policy,
     /// What replicas hold of a former run, or term, goes on.
@@ -230,6 +233,7 @@ pub fn s12_idempotence<T: PartialEq>(once: &T, twice: &T) -> bool {
 pub fn s13_silence_is_no_evidence(from: FleetState, to: FleetState, ground: Ground) -> bool {
     match ground {
         Ground::Report | Ground::Probe | Ground::Policy | Ground::Inherited => true,
+        Ground::Lapse => to == FleetState::Released,
         // A ramp ends with time, on calls that were reported before.
         Ground::Time | Ground::Departure => {
             to == from || from == FleetState::Ramp || (from != FleetState::Released && to != FleetState::Released)
@@ -293,6 +297,16 @@ pub fn l6_damped(changes: &[Timestamp], most_an_hour: usize) -> bool {
         .iter()
         .enumerate()
         .all(|(first, from)| changes.get(first + most_an_hour).is_none_or(|next| next.since(*from) >= HOUR))
+}
+
+/// [`Invariant::L6`] for any span, however short. Each way from released back to released has at most four changes, and each of them passes
+/// through an open time of at least `delay`. For simulations.
+#[must_use]
+pub fn l6_damped_by(changes: &[Timestamp], delay: Duration) -> bool {
+    changes.iter().enumerate().all(|(first, from)| {
+        let spans = changes[first..].iter().map(|until| until.since(*from));
+        spans.enumerate().all(|(more, span)| (more as u128) < most_transitions_within(span, delay))
+    })
 }
 
 /// [`Invariant::L7`]. For the control plane's tests.
