@@ -110,14 +110,18 @@ pub enum ConfigError {
     /// Nobody's certificate could be checked.
     #[error("--auth mtls needs --tls-cert, --tls-key, and --client-ca to check clients' certificates against")]
     NoClientCa,
+    /// A JWT could not be checked.
+    #[cfg(feature = "jwt")]
+    #[error("--auth jwt, --jwt-keys, --jwt-issuer and --jwt-audience go together")]
+    HalfJwt,
     /// Nobody could do anything.
     #[error(
-        "--auth mtls needs at least one --grant that says what a certificate's name may do, like \
+        "--auth mtls and --auth jwt need at least one --grant that says what a name may do, like \
          agent=spiffe://example.org/ns/{{namespace}}/sa/{{service}}"
     )]
     NoGrants,
     /// They would have no effect.
-    #[error("--grant says what names of certificates may do, and no certificate is asked for: add --auth mtls")]
+    #[error("--grant says what names of certificates or JWTs may do, and none is asked for: add --auth mtls")]
     IdleGrants,
     /// It would have no effect.
     #[error(

@@ -21,6 +21,8 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 
+#[cfg(feature = "jwt")]
+use crate::access::jwt::{Jwts, KeysError};
 use crate::{
     access::{self, Access, gate::gate, tokens::Tokens},
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
@@ -57,6 +59,10 @@ pub enum ServeError {
     /// The files of TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys of JWTs.
+    #[cfg(feature = "jwt")]
+    #[error(transparent)]
+    Jwt(#[from] KeysError),
     /// The file of the bootstrap token.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -137,9 +143,13 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
         (None, None) => return Err(ServeError::Config(ConfigError::NoHome)),
     };
     let shutdown = Shutdown::new();
-    let AccessConfig { tls, bootstrap, access, room, in_words } = config.access;
+    #[cfg(feature = "jwt")]
+    let jwt = config.access.jwt.clone();
+    let AccessConfig { tls, bootstrap, access, room, in_words, .. } = config.access;
     let tls = tls.map(|files| Tls::start(files, &shutdown)).transpose()?;
     let bootstrap = bootstrap.map(|file| reload::bootstrap(file, &shutdown)).transpose()?;
+    #[cfg(feature = "jwt")]
+    let access = access::Settings { jwts: jwt.map(|files| Jwts::start(files, &shutdown)).transpose()?, ..access };
     let access = access::Settings { bootstrap, ..access };
     let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?);
     let unusable = |source| ServeError::Listen { address: config.listen, source };

@@ -8,6 +8,8 @@ pub mod certificate;
 pub mod gate;
 pub mod grants;
 mod guarded;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 pub mod limits;
 mod principal;
 pub mod rules;
@@ -38,6 +40,9 @@ pub struct Settings {
     pub certificates: bool,
     /// A token that stands in a file.
     pub bootstrap: Option<Bootstrap>,
+    /// JWTs that count.
+    #[cfg(feature = "jwt")]
+    pub jwts: Option<jwt::Jwts>,
     /// What names of certificates and JWTs mean.
     pub grants: Vec<Grant>,
     /// How much one identity may ask for.
@@ -48,6 +53,10 @@ impl Settings {
     /// Whether nobody is asked.
     #[must_use]
     pub const fn is_open(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        if self.jwts.is_some() {
+            return false;
+        }
         !self.tokens && !self.certificates && self.bootstrap.is_none()
     }
 }
@@ -128,6 +137,10 @@ pub enum Refusal {
     /// A certificate that can't be read.
     #[error("{0}")]
     Unreadable(String),
+    /// A JWT that does not count here.
+    #[cfg(feature = "jwt")]
+    #[error("this JWT does not count here: {0}")]
+    BadJwt(&'static str),
     /// A name that has no role here.
     #[error("no role is granted to {0}")]
     NotGranted(String),
@@ -202,6 +215,10 @@ impl Access {
         let settings = &self.0.settings;
         if let Some(principal) = settings.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recognise(text)) {
             return Ok(principal);
+        }
+        #[cfg(feature = "jwt")]
+        if let Some(jwts) = settings.jwts.as_ref().filter(|_| text.split('.').count() == 3) {
+            return jwts.recognise(text, &settings.grants);
         }
         match Secret::parse(text) {
             Some(secret) if settings.tokens => self.0.tokens.recognise(&secret),

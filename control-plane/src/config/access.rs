@@ -33,6 +33,18 @@ pub struct AccessArgs {
     /// agent=spiffe://example.org/ns/{namespace}/sa/{service}; may be repeated, the first that fits decides
     #[arg(long = "grant", env = "FUSEBOX_GRANTS", value_delimiter = ',', value_name = "ROLE=PATTERN")]
     pub grants: Vec<Grant>,
+    /// Keys of those who sign JWTs, a JWKS; read again when it changes
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "FUSEBOX_JWT_KEYS", value_name = "FILE", requires = "jwt_issuer", requires = "jwt_audience")]
+    pub jwt_keys: Option<PathBuf>,
+    /// What must be the issuer of a JWT
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "FUSEBOX_JWT_ISSUER", value_name = "NAME")]
+    pub jwt_issuer: Option<String>,
+    /// What must be in the audience of a JWT
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "FUSEBOX_JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
     /// File with a token of your own making, of an admin, for the first steps; takes --auth token along. Counts as long as it is there
     #[arg(long, env = "FUSEBOX_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
     pub bootstrap_token_file: Option<PathBuf>,
@@ -57,6 +69,9 @@ pub enum AuthMethod {
     Token,
     /// By certificates that --client-ca signed, and what --grant says of their names.
     Mtls,
+    /// By JWTs that a key of --jwt-keys signed, and what --grant says of their subjects.
+    #[cfg(feature = "jwt")]
+    Jwt,
 }
 
 /// Checked settings of TLS and access.
@@ -66,7 +81,10 @@ pub struct AccessConfig {
     pub tls: Option<Files>,
     /// Where a bootstrap token stands.
     pub bootstrap: Option<PathBuf>,
-    /// Whom the server knows; the bootstrap token is not read yet.
+    /// Where the keys of JWTs stand.
+    #[cfg(feature = "jwt")]
+    pub jwt: Option<access::jwt::Files>,
+    /// Whom the server knows; the bootstrap token and the keys of JWTs are not read yet.
     pub access: access::Settings,
     /// How many connections it takes.
     pub room: Room,
@@ -82,24 +100,37 @@ impl AccessConfig {
         if certificates && (args.client_ca.is_none() || files.is_none()) {
             return Err(ConfigError::NoClientCa);
         }
-        if certificates && args.grants.is_empty() {
+        #[cfg(feature = "jwt")]
+        let jwt = match (args.auth.contains(&AuthMethod::Jwt), &args.jwt_keys, &args.jwt_issuer, &args.jwt_audience) {
+            (false, None, ..) => None,
+            (true, Some(keys), Some(issuer), Some(audience)) => {
+                Some(access::jwt::Files { keys: keys.clone(), issuer: issuer.clone(), audience: audience.clone() })
+            }
+            _ => return Err(ConfigError::HalfJwt),
+        };
+        #[cfg(feature = "jwt")]
+        let jwts = jwt.is_some();
+        #[cfg(not(feature = "jwt"))]
+        let jwts = false;
+        let named = certificates || jwts;
+        if named && args.grants.is_empty() {
             return Err(ConfigError::NoGrants);
         }
-        if !certificates && !args.grants.is_empty() {
+        if !named && !args.grants.is_empty() {
             return Err(ConfigError::IdleGrants);
         }
         if args.client_ca.is_some() && !certificates && !args.require_client_cert {
             return Err(ConfigError::IdleClientCa);
         }
         if !listen.ip().is_loopback() && !insecure {
-            if !certificates && !tokens {
+            if !named && !tokens {
                 return Err(ConfigError::Exposed(listen));
             }
             if files.is_none() {
                 return Err(ConfigError::PlainTokens(listen));
             }
         }
-        let client_required = args.require_client_cert || (certificates && !tokens);
+        let client_required = args.require_client_cert || (certificates && !tokens && !jwts);
         let tls = files.map(|(certificate, key)| Files {
             certificate,
             key,
@@ -117,17 +148,26 @@ impl AccessConfig {
             connections: number(args.max_connections, standard.connections),
             from_one_address: number(args.max_connections_per_address, standard.from_one_address),
         };
-        let in_words = match (tokens, certificates) {
-            (false, false) if listen.ip().is_loopback() => {
-                "open to every program on this machine; nobody is asked who they are (--auth changes that)"
-            }
-            (false, false) => "OPEN TO EVERYBODY WHO REACHES THIS ADDRESS; nobody is asked who they are",
-            (true, false) => "by tokens",
-            (false, true) => "by client certificates",
-            (true, true) => "by tokens or client certificates",
+        let kinds = [(tokens, "tokens"), (certificates, "client certificates"), (jwts, "JWTs")];
+        let kinds: Vec<_> = kinds.into_iter().filter_map(|(is_on, kind)| is_on.then_some(kind)).collect();
+        let in_words = if !kinds.is_empty() {
+            format!("by {}", kinds.join(" or "))
+        } else if listen.ip().is_loopback() {
+            "open to every program on this machine; nobody is asked who they are (--auth changes that)".to_owned()
+        } else {
+            "OPEN TO EVERYBODY WHO REACHES THIS ADDRESS; nobody is asked who they are".to_owned()
         };
-        let access = access::Settings { tokens, certificates, bootstrap: None, grants: args.grants.clone(), limits };
-        Ok(Self { tls, bootstrap: args.bootstrap_token_file.clone(), access, room, in_words: in_words.to_owned() })
+        let grants = args.grants.clone();
+        let access = access::Settings { tokens, certificates, grants, limits, ..access::Settings::default() };
+        Ok(Self {
+            tls,
+            bootstrap: args.bootstrap_token_file.clone(),
+            #[cfg(feature = "jwt")]
+            jwt,
+            access,
+            room,
+            in_words,
+        })
     }
 }
 

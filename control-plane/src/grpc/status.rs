@@ -156,6 +156,8 @@ pub fn unauthenticated(refusal: &Refusal) -> Status {
         Refusal::Expired => "CREDENTIALS_EXPIRED",
         Refusal::Revoked => "CREDENTIALS_REVOKED",
         Refusal::Nameless | Refusal::Unreadable(_) => "CERTIFICATE_UNUSABLE",
+        #[cfg(feature = "jwt")]
+        Refusal::BadJwt(_) => "JWT_UNUSABLE",
         Refusal::NotGranted(_) => "ROLE_NOT_GRANTED",
     };
     with(Code::Unauthenticated, short(&refusal.to_string()), reason, &[])

@@ -34,6 +34,7 @@ impl Tls {
     /// # Errors
     /// They are of no use at the start.
     pub fn start(files: Files, shutdown: &Shutdown) -> Result<Self, TlsError> {
+        let seen = look_now(&files.paths().map(Into::into).collect::<Vec<_>>());
         let loaded = files.load()?;
         let expires = loaded.expires;
         let tls = Self(Arc::new(ArcSwap::from_pointee(loaded)));
@@ -41,7 +42,7 @@ impl Tls {
             event.name = "tls.loaded", certificate = %files.certificate.display(),
             expires = %humantime::format_rfc3339_seconds(expires), "certificate loaded"
         );
-        tokio::spawn(tls.clone().keep(files, shutdown.clone()));
+        tokio::spawn(tls.clone().keep(files, seen, shutdown.clone()));
         Ok(tls)
     }
 
@@ -51,9 +52,9 @@ impl Tls {
         Arc::clone(&self.0.load().config)
     }
 
-    async fn keep(self, files: Files, shutdown: Shutdown) {
+    /// `seen` is from before the first reading: what changes in between is read again.
+    async fn keep(self, files: Files, mut seen: Vec<Option<Digest>>, shutdown: Shutdown) {
         let paths: Vec<PathBuf> = files.paths().map(Into::into).collect();
-        let mut seen = look(paths.clone()).await;
         let mut alarmed: Option<tokio::time::Instant> = None;
         while pause(&shutdown).await {
             self.alarm(&mut alarmed);
@@ -133,11 +134,11 @@ pub enum BootstrapError {
 /// # Errors
 /// It is of no use at the start.
 pub fn bootstrap(path: PathBuf, shutdown: &Shutdown) -> Result<Bootstrap, BootstrapError> {
+    let mut seen = look_now(std::slice::from_ref(&path));
     let held = Bootstrap::default();
     held.set(Some(&bootstrap_text(&path)?));
     let (keeper, shutdown) = (held.clone(), shutdown.clone());
     tokio::spawn(async move {
-        let mut seen = look(vec![path.clone()]).await;
         while pause(&shutdown).await {
             let now = look(vec![path.clone()]).await;
             if now == seen {
@@ -173,18 +174,19 @@ fn bootstrap_text(path: &PathBuf) -> Result<String, BootstrapError> {
 }
 
 /// Waits for the next look; says whether there is one.
-async fn pause(shutdown: &Shutdown) -> bool {
+pub(crate) async fn pause(shutdown: &Shutdown) -> bool {
     tokio::select! {
         () = tokio::time::sleep(LOOK_EVERY) => true,
         () = shutdown.begun() => false,
     }
 }
 
-/// What the files hold, told apart by digests: secrets are not kept.
-async fn look(paths: Vec<PathBuf>) -> Vec<Option<Digest>> {
-    let read = move || {
-        let one = |path: &PathBuf| std::fs::read(path).ok().map(|bytes| Digest::of_bytes(&bytes));
-        paths.iter().map(one).collect()
-    };
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+/// What the files hold, told apart by digests: secrets are not kept. Taken before they are read, so that no change is missed.
+pub(crate) fn look_now(paths: &[PathBuf]) -> Vec<Option<Digest>> {
+    paths.iter().map(|path| std::fs::read(path).ok().map(|bytes| Digest::of_bytes(&bytes))).collect()
+}
+
+/// The same, off the tasks that serve.
+pub(crate) async fn look(paths: Vec<PathBuf>) -> Vec<Option<Digest>> {
+    tokio::task::spawn_blocking(move || look_now(&paths)).await.unwrap_or_default()
 }

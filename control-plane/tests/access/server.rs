@@ -81,12 +81,13 @@ impl Server {
         };
         let bootstrap = Bootstrap::default();
         bootstrap.set(Some(BOOTSTRAP));
+        let limited = access::Settings { limits, ..access::Settings::default() };
         let access = access::Settings {
             tokens: true,
             certificates: !grants.is_empty(),
             bootstrap: Some(bootstrap.clone()),
             grants: grants.iter().map(|grant| grant.parse().unwrap()).collect(),
-            limits,
+            ..limited
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
