@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fusebox_proto::v1::Role;
+use rustls::pki_types::pem::PemObject as _;
 use tonic::Code;
 
 use crate::{
@@ -154,5 +155,33 @@ async fn another_client_ca_is_taken_up() {
     };
     tokio::time::timeout(LIMIT, taken).await.expect("the new CA counts");
     who(&server, Some(&server.ca.client("spiffe://example.org/ns/ops/sa/ci"))).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn older_versions_of_tls_are_not_spoken() {
+    let server = Server::with_certificates(GRANTS).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(server.ca.pem().as_bytes()).unwrap()).unwrap();
+    let shake = async |versions: &[&'static rustls::SupportedProtocolVersion]| {
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let config = builder.with_root_certificates(roots.clone()).with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        tokio::time::timeout(LIMIT, connector.connect("localhost".try_into().unwrap(), stream)).await.unwrap().is_ok()
+    };
+    assert!(shake(&[&rustls::version::TLS13]).await);
+    assert!(!shake(&[&rustls::version::TLS12]).await);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_could_break_a_line_is_nobody_s() {
+    let server = Server::with_certificates(&["agent=spiffe://x/{service}"]).await;
+    for name in ["spiffe://x/a\nb", "spiffe://x/a\u{1b}[2J"] {
+        let refused = who(&server, Some(&server.ca.client(name))).await;
+        assert_eq!(reason(refused), (Code::Unauthenticated, "CERTIFICATE_UNUSABLE".to_owned()), "{name:?}");
+    }
     server.stop().await;
 }

@@ -3,11 +3,14 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use fusebox_control_plane::{access::limits, tls::accept::Room};
-use fusebox_proto::v1::{self, Role};
+use fusebox_proto::{
+    sync::v1 as sync,
+    v1::{self, Role},
+};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::Code;
 
-use crate::server::{BOOTSTRAP, LIMIT, Server, Told, refusal};
+use crate::server::{BOOTSTRAP, LIMIT, Server, Told, end_of, refusal};
 
 fn few() -> limits::Settings {
     let few = NonZeroU32::new(2).unwrap();
@@ -105,5 +108,26 @@ async fn a_handshake_that_is_never_finished_is_cut_and_holds_up_nobody() {
     server.admin().await.who().await.unwrap();
     let cut = tokio::time::timeout(LIMIT, silent.read(&mut [0; 64])).await.expect("it is cut");
     assert!(matches!(cut, Ok(0) | Err(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_tells_too_much_is_cut_and_told_when_to_come_back() {
+    let server = Server::with_tokens().await;
+    let (_, secret) = server.token("cart", Role::Agent, Some("service-a")).await;
+    let (up, down) = server.caller(Some(&secret)).await.sync("service-a").await.unwrap();
+    let flood = tokio::spawn(async move {
+        for seq in 1.. {
+            let heartbeat = sync::Heartbeat { seq, ..sync::Heartbeat::default() };
+            let message = sync::SyncRequest { message: Some(sync::sync_request::Message::Heartbeat(heartbeat)) };
+            if up.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    let (code, reason, details) = refusal(Err::<(), _>(end_of(down).await.unwrap()));
+    assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "IDENTITY_LIMIT"));
+    assert!(details.retry_info().is_some());
+    flood.abort();
     server.stop().await;
 }

@@ -102,8 +102,9 @@ async fn the_first_token_is_made_offline_and_makes_the_others() {
     run(&admin, "token list --all -o wide").await.exits(0).prints("revoked").prints("over");
     run(&admin, "token revoke nobody --reason x").await.exits(3);
 
+    let record = run(&admin, "audit -o json").await.exits(0).prints("token.create").prints("token.revoke");
     // Whatever happened, no secret is in what was said of it.
-    let said = [server.stop().await, list.out].concat();
+    let said = [server.stop().await, list.out, record.out].concat();
     for secret in [&admin, &reader] {
         assert!(!said.contains(&secret[17..]), "a secret in the log");
     }
