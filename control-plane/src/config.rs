@@ -2,7 +2,12 @@
 
 pub mod access;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
@@ -36,6 +41,9 @@ pub struct ServeArgs {
     /// Changes of policies that are remembered for replicas and watches that were cut off; whoever missed more reads everything anew
     #[arg(long, env = "FUSEBOX_REMEMBER_CHANGES", default_value_t = REMEMBERED, value_name = "NUMBER")]
     pub remember_changes: usize,
+    /// How often everything in the database is read and compared with its checksums
+    #[arg(long, env = "FUSEBOX_CHECK_EVERY", default_value = "6h", value_parser = interval, value_name = "TIME")]
+    pub check_every: Duration,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -78,6 +86,14 @@ pub struct Limits {
     pub transition_retention: Retention,
     /// Changes of policies that are remembered for whoever was cut off.
     pub remember_changes: usize,
+    /// How often everything stored is compared with its checksums.
+    pub check_every: Duration,
+}
+
+/// Reads an interval. What is always at work does nothing else.
+fn interval(text: &str) -> Result<Duration, String> {
+    let read = humantime::parse_duration(text).map_err(|error| format!("write a time such as 6h: {error}"))?;
+    if read < Duration::from_secs(1) { Err("must be at least 1s".to_owned()) } else { Ok(read) }
 }
 
 impl Default for Limits {
@@ -88,6 +104,7 @@ impl Default for Limits {
             audit_retention: Retention::default(),
             transition_retention: Retention::A_MONTH,
             remember_changes: REMEMBERED,
+            check_every: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -134,6 +151,25 @@ pub enum ConfigError {
     NoHome,
 }
 
+/// Where the data is: the folder that was told, else the one in the home.
+///
+/// # Errors
+/// There is no home.
+pub fn data_dir(
+    told: Option<&Path>,
+    xdg_data_home: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, ConfigError> {
+    if let Some(folder) = told {
+        return Ok(folder.to_owned());
+    }
+    let base = xdg_data_home
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| home.map(|home| home.join(".local/share")))
+        .ok_or(ConfigError::NoHome)?;
+    Ok(base.join("fusebox"))
+}
+
 impl Config {
     /// Checks the options. `home` and `xdg_data_home` are what the environment says.
     ///
@@ -141,22 +177,14 @@ impl Config {
     /// What can't be, and what to say instead.
     pub fn new(args: &ServeArgs, xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<Self, ConfigError> {
         let access = AccessConfig::new(&args.access, args.listen, args.insecure)?;
-        let data_dir = if args.dev {
-            None
-        } else if let Some(folder) = &args.data_dir {
-            Some(folder.clone())
-        } else {
-            let base = xdg_data_home
-                .filter(|folder| folder.is_absolute())
-                .or_else(|| home.map(|home| home.join(".local/share")))
-                .ok_or(ConfigError::NoHome)?;
-            Some(base.join("fusebox"))
-        };
+        let data_dir =
+            if args.dev { None } else { Some(self::data_dir(args.data_dir.as_deref(), xdg_data_home, home)?) };
         let limits = Limits {
             streams_per_second: args.streams_per_second,
             audit_retention: args.audit_retention,
             transition_retention: args.transition_retention,
             remember_changes: args.remember_changes,
+            check_every: args.check_every,
         };
         Ok(Self { listen: args.listen, data_dir, limits, access })
     }
@@ -176,6 +204,7 @@ mod tests {
             audit_retention: Retention::default(),
             transition_retention: Retention::A_MONTH,
             remember_changes: REMEMBERED,
+            check_every: Duration::from_secs(60),
             log_format: LogFormat::Text,
             access: AccessArgs::default(),
         }

@@ -5,6 +5,7 @@
 //! Connections come through [`tls`], and every request passes the gate of [`access`].
 
 pub mod access;
+pub mod backups;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod simulation;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+mod upkeep;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -25,6 +25,7 @@ use tonic::{
 use crate::access::jwt::{Jwts, KeysError};
 use crate::{
     access::{self, Access, gate::gate, tokens::Tokens},
+    backups::Backups,
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
     grpc::{
@@ -45,6 +46,7 @@ use crate::{
         accept::incoming,
         reload::{self, BootstrapError, Tls},
     },
+    upkeep,
 };
 
 /// Why a server can't start, or ended by itself.
@@ -119,6 +121,11 @@ pub async fn main(args: &ServeArgs) -> ExitCode {
             while let Some(inner) = cause {
                 anstream::eprintln!("  because: {inner}");
                 cause = inner.source();
+            }
+            if let ServeError::Store(StoreError::Corrupt { .. }) = error {
+                anstream::eprintln!(
+                    "  fix: put a backup in its place with `fusebox restore FILE --force`; replicas keep what they run meanwhile"
+                );
             }
             // Settings that can't be are a wrong use of the command; the rest is a failure.
             ExitCode::from(if matches!(error, ServeError::Config(_) | ServeError::Tls(_) | ServeError::Bootstrap(_)) {
@@ -238,6 +245,7 @@ where
     let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
+    tokio::spawn(upkeep::look_after(Arc::clone(&store), limits.check_every, shutdown.clone()));
     tokio::spawn(retention::keep(limits.audit_retention, Arc::clone(&store), shutdown.clone()));
     tokio::spawn(retention::keep_transitions(limits.transition_retention, Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
@@ -252,7 +260,7 @@ where
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let watcher = tokio::spawn(rollouts::watch::watch(rollouts, shutdown.clone()));
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
-    let admin_api = AdminServiceServer::new(AdminApi::new(&access));
+    let admin_api = AdminServiceServer::new(AdminApi::new(&access, Backups::new(Arc::clone(&store))));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));
     let decided = fleet.clone();

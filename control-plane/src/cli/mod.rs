@@ -8,7 +8,9 @@
 mod apply;
 mod atomic;
 mod audit;
+mod backup;
 mod breaker;
+mod check;
 mod connect;
 mod context;
 mod delete;
@@ -27,6 +29,7 @@ mod recover;
 mod render;
 mod resolve;
 mod resource;
+mod restore;
 mod selection;
 mod simulate;
 mod span;
@@ -40,7 +43,9 @@ use clap::{Args, Parser, Subcommand};
 pub use self::{
     apply::{ApplyArgs, DiffArgs, ValidateArgs},
     audit::{AuditArgs, AuditCommand, AuditExportArgs, AuditVerifyArgs},
+    backup::BackupArgs,
     breaker::{BreakerCommand, ForceArgs, ListArgs, ReleaseArgs},
+    check::{CheckArgs, CheckFormat},
     context::{ContextCommand, TokenText},
     delete::DeleteArgs,
     describe::DescribeArgs,
@@ -54,6 +59,7 @@ pub use self::{
     output::{Format, OutputArgs},
     recover::RecoverArgs,
     resolve::ResolveArgs,
+    restore::RestoreArgs,
     selection::SelectionArgs,
     simulate::SimulateArgs,
     token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
@@ -180,6 +186,16 @@ pub enum Command {
     /// Write every policy to a file of its own, of all namespaces or of the one of -n
     #[command(after_help = "Example:\n  fusebox export -o policies\n  fusebox apply -f policies -R")]
     Export(ExportArgs),
+    /// Copy everything that a control plane stores to a file, while it goes on
+    #[command(after_help = "Example:\n  fusebox backup monday.db\n  fusebox restore monday.db --dry-run")]
+    Backup(BackupArgs),
+    /// Put a backup in place of the data of a control plane that does not run
+    #[command(after_help = "Example:\n  fusebox restore monday.db --data-dir ./fusebox-data\n  \
+                            fusebox restore monday.db --dry-run")]
+    Restore(RestoreArgs),
+    /// Tell whether everything is as it should be: the way to the server, clocks, versions, its database, the replicas
+    #[command(after_help = "Example:\n  fusebox check\n  fusebox check -o short")]
+    Check(CheckArgs),
     /// Show who changed what, when, from where and why
     #[command(
         after_help = "Example:\n  fusebox audit --since 24h\n  fusebox audit --object policy/service-b -o json\n  \
@@ -266,6 +282,9 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Breaker(command) => breaker::breaker(session, command).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Export(args) => export::export(session, args).await,
+        Command::Backup(args) => backup::backup(session, args).await,
+        Command::Restore(args) => restore::restore(args).await,
+        Command::Check(args) => check::check(session, args).await,
         Command::Audit(args) => audit::audit(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
         Command::Recover(args) => recover::recover(session, args).await,

@@ -9,12 +9,13 @@ use fusebox_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, principal, status};
+use super::{backup, caller, principal, status};
 use crate::{
     access::{
         Access, Principal, Role, rules,
         tokens::{self, Tokens},
     },
+    backups::Backups,
     fleet::check_reason,
     store::{StoredToken, timestamp},
 };
@@ -23,18 +24,35 @@ use crate::{
 #[derive(Debug)]
 pub struct AdminApi {
     tokens: Tokens,
+    backups: Backups,
 }
 
 impl AdminApi {
-    /// Over what is known of access.
+    /// Over what is known of access, and what copies are made of.
     #[must_use]
-    pub fn new(access: &Access) -> Self {
-        Self { tokens: access.tokens().clone() }
+    pub fn new(access: &Access, backups: Backups) -> Self {
+        Self { tokens: access.tokens().clone(), backups }
     }
 }
 
 #[tonic::async_trait]
 impl AdminService for AdminApi {
+    type CreateBackupStream = backup::Chunks;
+
+    async fn create_backup(
+        &self,
+        request: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let caller = caller(&request);
+        let v1::CreateBackupRequest { reason } = request.into_inner();
+        if !reason.is_empty() {
+            let mut faults = Faults::new();
+            check_reason(&reason, &mut faults);
+            faults.into_result(Some(())).map_err(|invalid| status::invalid_request(&invalid))?;
+        }
+        Ok(Response::new(backup::stream(&self.backups, caller, reason)?))
+    }
+
     async fn create_token(
         &self,
         request: Request<v1::CreateTokenRequest>,

@@ -1,5 +1,7 @@
 //! `fusebox.v1.FleetService`.
 
+use std::time::SystemTime;
+
 use fusebox_proto::v1::{self, fleet_service_server::FleetService};
 use tonic::{Request, Response, Status};
 
@@ -12,7 +14,7 @@ use crate::{
     fleet::{Fleet, View},
     hub::Hub,
     shutdown::Shutdown,
-    store::StoreHandle,
+    store::{Alarm, StoreHandle, timestamp},
 };
 
 /// The service.
@@ -128,6 +130,13 @@ impl FleetService for FleetApi {
             revision: present.revision.0,
             regressed: present.regressed().is_some(),
             seen_revision: present.seen.0,
+            alarms: self.store.alarms().into_iter().map(alarm).collect(),
+            time: Some(timestamp(SystemTime::now())),
         }))
     }
+}
+
+fn alarm(alarm: Alarm) -> v1::Alarm {
+    let Alarm { kind, message, since } = alarm;
+    v1::Alarm { kind: kind.name().to_owned(), message, since: Some(timestamp(since)) }
 }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod audit;
+mod backup;
 pub mod breakers;
 mod caller;
 pub mod fleet;

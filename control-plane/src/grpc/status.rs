@@ -289,6 +289,7 @@ pub fn store(error: &StoreError) -> Status {
             tracing::error!(error = %error, "changes are refused; what is in force goes on");
             with(Code::Unavailable, error.to_string(), "STORE_FULL", &[])
         }
+        StoreError::NoBackup => with(Code::FailedPrecondition, error.to_string(), "NO_BACKUP", &[]),
         StoreError::TermTooHigh(_) => with(Code::FailedPrecondition, error.to_string(), "TERM_TOO_HIGH", &[]),
         StoreError::InUse(_) | StoreError::Database(_) | StoreError::Folder { .. } => {
             tracing::error!(error = %error, source = ?std::error::Error::source(error), "the store failed");

@@ -306,6 +306,13 @@ impl Store for MemoryStore {
         })
     }
 
+    fn record(&self, new: NewAudit) -> Answer<'_, ()> {
+        self.with(|inner| {
+            inner.record([new]);
+            Ok(())
+        })
+    }
+
     fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {
         self.with(|inner| {
             let old = inner.audit.iter().take_while(|record| record.at < before).take(most as usize).count();

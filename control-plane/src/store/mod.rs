@@ -3,6 +3,7 @@
 //! [`Store`] is the contract; [`memory`] and [`sqlite`] keep it, and one suite holds both to it. One method is one transaction and
 //! one use case. What may be written is decided in `plan`, once for all stores.
 
+mod alarm;
 pub mod audit;
 mod decision;
 pub mod memory;
@@ -16,6 +17,7 @@ mod tokens;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+pub use alarm::{Alarm, AlarmKind};
 pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, StoredDecision};
 use fusebox_policy::{
     InstanceId, Invalid, Namespace, Policy, PolicyName, Revision,
@@ -26,6 +28,7 @@ use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
 pub use rollout::{NewRollout, RolloutFilter, Staged, Stepped, StoredRollout};
+use tempfile::NamedTempFile;
 pub use tokens::{NewToken, Revoked, StoredToken};
 
 use self::audit::{AuditAction, AuditFilter, AuditPage, NewAudit};
@@ -174,6 +177,47 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every token that was ever made, the newest first.
     fn tokens(&self) -> Answer<'_, Vec<StoredToken>>;
+
+    /// Writes to the audit log what changes nothing that is stored: that somebody took a copy of it.
+    fn record(&self, new: NewAudit) -> Answer<'_, ()>;
+
+    /// Writes a copy of everything, as of one moment, to a temporary file. Changes go on meanwhile.
+    fn back_up(&self) -> Answer<'_, NamedTempFile> {
+        Box::pin(async { Err(StoreError::NoBackup) })
+    }
+
+    /// Reads everything and tells what is not as it was written. What it finds is an alarm until a later look finds nothing.
+    fn check(&self) -> Answer<'_, Vec<Finding>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Learns whether there is room for changes again. Asked while [`AlarmKind::StoreFull`] is on.
+    fn try_write(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What an operator must hear while the server goes on.
+    fn alarms(&self) -> Vec<Alarm> {
+        Vec::new()
+    }
+}
+
+/// Something stored that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub table: String,
+    /// Which row; a dash for the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, key, reason } = self;
+        write!(f, "{table} {key}: {reason}")
+    }
 }
 
 /// Why a store could not do what it was asked.
@@ -256,6 +300,9 @@ pub enum StoreError {
     /// There is no room for another change. What is stored can be read.
     #[error("the disk of the database is full")]
     Full,
+    /// It is in memory: there is nothing to copy.
+    #[error("this control plane keeps its data in memory only: there is nothing to back up")]
+    NoBackup,
     /// There is no greater term.
     #[error("term {0} is beyond the greatest one")]
     TermTooHigh(u64),

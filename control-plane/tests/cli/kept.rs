@@ -1,12 +1,12 @@
 //! A control plane whose database is kept, and can be touched while it does not run.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::Stdio, time::Duration};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -19,20 +19,73 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Kept {
     pub(crate) folder: TempDir,
     address: String,
+    data: PathBuf,
     process: Child,
 }
 
 impl Kept {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more options.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let (process, address) = serve(&data).await;
-        Self { folder, address, process }
+        let (process, address) = serve(command(), &data, options).await;
+        Self { folder, address, data, process }
+    }
+
+    /// With its data on a disk of so many megabytes that only it sees, and that ends with it; `None` if this user may not have one.
+    pub(crate) async fn start_on_small_disk(megabytes: u32) -> Option<Self> {
+        let probe = ["-rm", "sh", "-c", "mount -t tmpfs none /tmp"];
+        let may = tokio::process::Command::new("unshare").args(probe).stderr(Stdio::null()).status().await;
+        if !may.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("data");
+        std::fs::create_dir(&inside).unwrap();
+        let mount = format!("mount -t tmpfs -o size={megabytes}m none '{}' && exec \"$@\"", inside.display());
+        let mut program = command();
+        let mut wrapped = tokio::process::Command::new("unshare");
+        wrapped.args(["-rm", "sh", "-c", &mount, "sh"]).arg(program.as_std().get_program());
+        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        for (name, _) in program.as_std_mut().get_envs() {
+            wrapped.env_remove(name);
+        }
+        let (process, address) = serve(wrapped, &inside, &[]).await;
+        // The disk as the process sees it.
+        let root = PathBuf::from(format!("/proc/{}/root", process.id().unwrap()));
+        let data = root.join(inside.strip_prefix("/").unwrap());
+        Some(Self { folder, address, data, process })
+    }
+
+    /// Fills the disk with a file, but for a little.
+    pub(crate) fn fill(&self, filler: &std::path::Path) {
+        let mut file = std::fs::File::create(filler).unwrap();
+        while file.write_all(&[0; 16 * 1024]).is_ok() {}
+        let length = file.metadata().unwrap().len();
+        file.set_len(length.saturating_sub(64 * 1024)).unwrap();
+    }
+
+    /// Runs a command until its answer is as wanted.
+    pub(crate) async fn until(&self, line: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let ask = async {
+            loop {
+                let answer = self.run(line).await;
+                if wanted(&answer) {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, ask).await.expect("it never answers as wanted")
     }
 
     /// Where the database is.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// A path beside the data.
@@ -61,8 +114,8 @@ impl Kept {
     /// Serves from a folder that was stopped.
     pub(crate) async fn start_in(folder: TempDir) -> Self {
         let data = folder.path().join("data");
-        let (process, address) = serve(&data).await;
-        Self { folder, address, process }
+        let (process, address) = serve(command(), &data, &[]).await;
+        Self { folder, address, data, process }
     }
 
     /// A hand that does not go through the control plane.
@@ -74,8 +127,9 @@ impl Kept {
     }
 }
 
-async fn serve(data: &std::path::Path) -> (Child, String) {
-    let mut process = command().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).spawn().unwrap();
+async fn serve(mut program: Command, data: &std::path::Path, options: &[&str]) -> (Child, String) {
+    let serve = program.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).args(options);
+    let mut process = serve.spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
     let find = async {
         let mut seen = String::new();

@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod backup;
 mod canned;
 mod export;
 mod fleet;

@@ -15,7 +15,7 @@ use fusebox_control_plane::{
         Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
         RolloutFilter, Stepped, Store, StoreError, StoreHandle, StoredDecision, StoredOverride, StoredRevision,
         StoredRollout, StoredToken, StoredTransition, TransitionFilter,
-        audit::{AuditFilter, AuditPage},
+        audit::{AuditFilter, AuditPage, NewAudit},
         memory::MemoryStore,
     },
 };
@@ -264,6 +264,10 @@ impl Store for Disk {
 
     fn audit(&self, filter: AuditFilter) -> Answer<'_, AuditPage> {
         self.rows.audit(filter)
+    }
+
+    fn record(&self, new: NewAudit) -> Answer<'_, ()> {
+        self.rows.record(new)
     }
 
     fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {

@@ -63,6 +63,8 @@ pub enum AuditAction {
     TokenRevoke,
     /// The oldest records are dropped.
     AuditTruncate,
+    /// Somebody takes a copy of everything.
+    BackupCreate,
 }
 
 impl AuditAction {
@@ -90,6 +92,7 @@ impl AuditAction {
             Self::TokenCreate => "token.create",
             Self::TokenRevoke => "token.revoke",
             Self::AuditTruncate => "audit.truncate",
+            Self::BackupCreate => "backup.create",
         }
     }
 }
@@ -332,6 +335,13 @@ impl NewAudit {
         let json = |state: &plan::State| json!({ "revision": state.revision.0, "seenRevision": state.seen.0 });
         let new = Self::store(AuditAction::StoreAdopt, note, &json(before), &json(after));
         Self { revision: after.revision, ..new }
+    }
+
+    /// That somebody takes a copy of everything.
+    #[must_use]
+    pub fn backup(note: Note) -> Self {
+        let object = "store".to_owned();
+        Self { action: AuditAction::BackupCreate, object, note, revision: Revision(0), before: None, after: None }
     }
 
     /// That the oldest records are gone, up to this one.

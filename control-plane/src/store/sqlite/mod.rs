@@ -6,8 +6,10 @@
 //! unknown, whoever comes next learns what became of it.
 
 mod audit;
+mod check;
 mod decisions;
 mod requests;
+pub mod restore;
 mod rollouts;
 mod rows;
 #[cfg(test)]
@@ -16,7 +18,7 @@ mod tokens;
 
 use std::{
     fs::{File, OpenOptions},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -29,12 +31,14 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::Mutex;
+use tempfile::NamedTempFile;
+use tokio::{sync::Mutex, task::JoinError};
 
 use super::{
-    Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey, RevisionAction,
-    RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredRollout,
-    StoredToken, StoredTransition, TransitionFilter,
+    Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken, Note, Once,
+    RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
+    StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
+    alarm::Alarms,
     audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
     request,
@@ -52,6 +56,16 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
 ];
 
+/// The file in the data folder.
+const DATABASE: &str = "fusebox.db";
+/// What says that a process uses the folder.
+const LOCK: &str = "fusebox.lock";
+
+/// The least that a database has: one page of the smallest size.
+const SMALLEST: u64 = 512;
+/// What copies that are being made begin with.
+const BACKUP: &str = ".backup-";
+
 /// Readers that can work beside the writer.
 const READERS: u32 = 4;
 
@@ -66,6 +80,9 @@ pub struct SqliteStore {
     reader: SqlitePool,
     /// What is in force. Locked for the length of a write, so that a plan is never made on what is about to change.
     state: Arc<Mutex<State>>,
+    alarms: Arc<Alarms>,
+    /// Where copies are made.
+    folder: PathBuf,
     /// Held as long as the store lives.
     _lock: File,
 }
@@ -77,7 +94,13 @@ impl SqliteStore {
     /// The folder can't be used, another process uses it, or what is in it can't be read.
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
-        let file = folder.join("fusebox.db");
+        remove_unfinished(folder);
+        let file = folder.join(DATABASE);
+        // SQLite takes a file without a whole head for an empty one, and would begin anew in it.
+        if std::fs::metadata(&file).is_ok_and(|found| (1..SMALLEST).contains(&found.len())) {
+            let reason = "the file was cut".to_owned();
+            return Err(StoreError::Corrupt { table: DATABASE, key: "-".to_owned(), reason });
+        }
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .create_if_missing(true)
@@ -95,7 +118,15 @@ impl SqliteStore {
             let mut transaction = reader.begin().await.map_err(failed)?;
             rows::load_state(&mut transaction).await?
         };
-        Ok(Self { store_id, writer, reader, state: Arc::new(Mutex::new(state)), _lock: lock })
+        Ok(Self {
+            store_id,
+            writer,
+            reader,
+            state: Arc::new(Mutex::new(state)),
+            alarms: Arc::default(),
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Runs a write in a task of its own: a caller that goes away must not cut it in half.
@@ -112,7 +143,7 @@ impl SqliteStore {
             transaction.commit().await.map_err(failed)?;
             Ok(value)
         });
-        task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+        self.heed(task.await)
     }
 
     /// Changes what is in force, or what is known of it, in a task of its own. The lock goes with the task: the mirror changes with the
@@ -137,9 +168,23 @@ impl SqliteStore {
             *state = after;
             Ok(answer)
         });
-        task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+        self.heed(task.await)
     }
 }
+
+impl SqliteStore {
+    /// What came of a write: whether there is room is known from it.
+    fn heed<T>(&self, outcome: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
+        let outcome = outcome.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)));
+        if let Err(StoreError::Full) = outcome {
+            self.alarms.raise(AlarmKind::StoreFull, FULL.to_owned());
+        }
+        outcome
+    }
+}
+
+/// What a full disk means.
+const FULL: &str = "the disk of the database is full: changes are refused, what is in force goes on; make room, it is noticed by itself";
 
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).before_acquire(|connection, _| {
@@ -161,20 +206,26 @@ fn failed(error: sqlx::Error) -> StoreError {
     match primary {
         Some(5 | 6) => StoreError::Busy,
         Some(13) => StoreError::Full,
-        Some(11 | 26) => StoreError::Corrupt { table: "fusebox.db", key: "-".to_owned(), reason: error.to_string() },
+        Some(11 | 26) => StoreError::Corrupt { table: DATABASE, key: "-".to_owned(), reason: error.to_string() },
         Some(_) | None => StoreError::Database(error),
+    }
+}
+
+/// Removes copies that a process did not live to finish. Nobody else is at it: the folder is locked.
+fn remove_unfinished(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(BACKUP)
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "an unfinished copy can't be removed");
+        }
     }
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let failed = |source| StoreError::Folder { path: folder.display().to_string(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("fusebox.lock"))
-        .map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.display().to_string())),
@@ -259,7 +310,7 @@ impl Store for SqliteStore {
                 }
                 Ok(applied)
             });
-            task.await.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)))
+            self.heed(task.await)
         }
         .boxed()
     }
@@ -510,6 +561,74 @@ impl Store for SqliteStore {
             audit::read(&mut transaction, &filter).await
         }
         .boxed()
+    }
+
+    fn record(&self, new: NewAudit) -> Answer<'_, ()> {
+        self.write(|mut transaction| async move {
+            audit::append(&mut transaction, [new]).await?;
+            Ok((transaction, ()))
+        })
+        .boxed()
+    }
+
+    fn back_up(&self) -> Answer<'_, NamedTempFile> {
+        async move {
+            let unusable = |source| StoreError::Folder { path: self.folder.display().to_string(), source };
+            let file = tempfile::Builder::new().prefix(BACKUP).tempfile_in(&self.folder).map_err(unusable)?;
+            let Some(path) = file.path().to_str() else {
+                return Err(unusable(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is no UTF-8")));
+            };
+            let mut connection = self.reader.acquire().await.map_err(failed)?;
+            sqlx::query("VACUUM INTO $1").bind(path).execute(&mut *connection).await.map_err(failed)?;
+            Ok(file)
+        }
+        .boxed()
+    }
+
+    fn check(&self) -> Answer<'_, Vec<Finding>> {
+        async move {
+            let mut transaction = self.reader.begin().await.map_err(failed)?;
+            let findings = check::check(&mut transaction).await?;
+            match findings.as_slice() {
+                [] => self.alarms.clear(AlarmKind::StoreCorrupt),
+                [first, rest @ ..] => {
+                    let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+                    let advice = "what is in force goes on; restore a backup with `fusebox restore`";
+                    let message = format!("the database is damaged: {first}{more}; {advice}");
+                    self.alarms.raise(AlarmKind::StoreCorrupt, message);
+                }
+            }
+            Ok(findings)
+        }
+        .boxed()
+    }
+
+    fn try_write(&self) -> Answer<'_, ()> {
+        async move {
+            // Small rows may fit into what the files have to spare: room is when something larger can be committed.
+            self.write(|mut transaction| async move {
+                for statement in [
+                    "CREATE TABLE IF NOT EXISTS room (content BLOB NOT NULL) STRICT",
+                    "INSERT INTO room (content) VALUES (zeroblob(262144))",
+                ] {
+                    sqlx::query(statement).execute(&mut *transaction).await.map_err(failed)?;
+                }
+                Ok((transaction, ()))
+            })
+            .await?;
+            self.write(|mut transaction| async move {
+                sqlx::query("DROP TABLE room").execute(&mut *transaction).await.map_err(failed)?;
+                Ok((transaction, ()))
+            })
+            .await?;
+            self.alarms.clear(AlarmKind::StoreFull);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        self.alarms.list()
     }
 
     fn truncate_audit(&self, before: SystemTime, most: u32, note: Note) -> Answer<'_, u64> {

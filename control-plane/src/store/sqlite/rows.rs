@@ -12,7 +12,8 @@ use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
 use super::{audit, failed, rollouts};
 use crate::store::{
-    Ending, NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredRevision, StoredTransition,
+    Ending, NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredPolicy, StoredRevision,
+    StoredTransition,
     audit::NewAudit,
     plan::{self, State},
 };
@@ -68,21 +69,36 @@ pub(super) async fn refresh(connection: &mut SqliteConnection, state: &mut State
 /// Reads what is in force; inside a transaction, so that it is of one revision.
 pub(super) async fn load_state(connection: &mut SqliteConnection) -> Result<State, StoreError> {
     let (revision, seen) = stored_revisions(&mut *connection).await?;
-    let rows = sqlx::query("SELECT namespace, name, definition, sha256, created_us, updated_us FROM policies")
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed)?;
+    let rows =
+        sqlx::query("SELECT namespace, name, revision, definition, sha256, created_us, updated_us FROM policies")
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
     let mut state = State { revision, seen, ..State::default() };
     for row in &rows {
-        let key = format!("{}/{}", get::<String>(row, "namespace")?, get::<String>(row, "name")?);
-        let policy = decode("policies", &key, row)?;
-        let created = plan::from_micros(get(row, "created_us")?);
-        let updated = plan::from_micros(get(row, "updated_us")?);
-        let name = (policy.namespace.clone(), policy.name.clone());
-        state.policies.insert(name, Arc::new(plan::stored(policy, created, updated)));
+        let stored = policy(row)?;
+        let name = (stored.policy.namespace.clone(), stored.policy.name.clone());
+        state.policies.insert(name, Arc::new(stored));
     }
     state.rollouts = rollouts::load(connection, &state).await?;
     Ok(state)
+}
+
+/// A policy in force. What its columns say of it is what it says itself.
+pub(super) fn policy(row: &SqliteRow) -> Result<StoredPolicy, StoreError> {
+    let key = format!("{}/{}", get::<String>(row, "namespace")?, get::<String>(row, "name")?);
+    let policy = decode("policies", &key, row)?;
+    let number: i64 = get(row, "revision")?;
+    if format!("{}/{}", policy.namespace, policy.name) != key || policy.revision.0 != widen(number) {
+        return Err(corrupt(
+            "policies",
+            key,
+            format!("holds {} of revision {}", policy.resource_name(), policy.revision),
+        ));
+    }
+    let created = plan::from_micros(get(row, "created_us")?);
+    let updated = plan::from_micros(get(row, "updated_us")?);
+    Ok(plan::stored(policy, created, updated))
 }
 
 /// Writes revisions, and brings the tables of what is in force up to them.

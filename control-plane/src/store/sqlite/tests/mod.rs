@@ -1,5 +1,8 @@
 //! What only a database on a disk can do wrong.
 
+mod damage;
+mod migrations;
+
 use fusebox_policy::{Policy, PolicyName};
 use fusebox_proto::manifest;
 use sqlx::sqlite::SqliteConnectOptions;
