@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
+use fusebox_policy::pipeline::worst_case_attempts;
 use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
 use v1::applied_policy::Action;
@@ -139,8 +140,8 @@ pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failur
     }
     if !args.quiet {
         let instances = fetch::instances(&server, None, "").await?;
-        for (policy, _) in &different {
-            output::say(&impact(policy, &instances));
+        for (policy, previous) in &different {
+            output::say(&format!("{}{}", impact(policy, &instances), load(policy, *previous)?));
         }
         output::say(&format!(
             "{}: to apply exactly this: {}",
@@ -290,6 +291,19 @@ fn impact(policy: &v1::Policy, instances: &[v1::Instance]) -> String {
         1 => format!("{label} reaches 1 connected replica of {}", services.join(", ")),
         many => format!("{label} reaches {many} connected replicas of {}", services.join(", ")),
     }
+}
+
+/// What a change does to the load on the target: `; worst-case attempts of one call 3 -> 9`.
+fn load(policy: &v1::Policy, previous: Option<&v1::Policy>) -> Result<String, Failure> {
+    let attempts = |policy: &v1::Policy| -> Result<String, Failure> {
+        let worst = worst_case_attempts(&render::domain(policy)?.definition.pipeline);
+        Ok(worst.map_or_else(|| "without limit".to_owned(), |worst| worst.to_string()))
+    };
+    let after = attempts(policy)?;
+    Ok(match previous.map(attempts).transpose()? {
+        Some(before) if before != after => format!("; worst-case attempts of one call {before} -> {after}"),
+        Some(_) | None => format!("; worst-case attempts of one call {after}"),
+    })
 }
 
 fn count(policies: usize) -> String {

@@ -1,4 +1,4 @@
-//! `explain`: why the fleet decided what it did about a breaker, and what it did not do.
+//! `explain`: what a field means, or why the fleet decided what it did about a breaker, and what it did not do.
 
 use clap::Args;
 use fusebox_proto::v1::{self, BreakerDecision, ExplainBreakerResponse};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     failure::{Class, Failure},
-    fetch,
+    fetch, field,
     output::{self, Format, OutputArgs},
     render::{self, Row as _},
     resource::{Kind, Wanted},
@@ -17,8 +17,8 @@ use super::{
 /// Options of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// breaker, then its target or whole name; or breaker/NAME
-    #[arg(required = true, value_name = "breaker TARGET")]
+    /// A field like policy.spec.retry.maxAttempts; or breaker, then its target or whole name; or breaker/NAME
+    #[arg(required = true, value_name = "FIELD|breaker TARGET")]
     what: Vec<String>,
     /// Only breakers of this calling service
     #[arg(long, value_name = "CALLER")]
@@ -29,6 +29,11 @@ pub struct ExplainArgs {
 
 /// Runs `explain`.
 pub(super) async fn explain(session: &Session, args: ExplainArgs) -> Result<(), Failure> {
+    if let [path] = args.what.as_slice()
+        && field::is_field(path)
+    {
+        return output::print(&field::explain(path)?);
+    }
     let (_, name) = Wanted::one(&args.what, &[Kind::Breakers])?;
     let server = session.server().await?;
     let mut all = fetch::breakers_and_gone(&server, session.given_namespace()).await?;

@@ -24,6 +24,12 @@ pub struct HistoryArgs {
     /// Show what each revision changed
     #[arg(short, long)]
     patch: bool,
+    /// Only revisions from this one on; with --patch and --to, one diff from the content of the one to that of the other
+    #[arg(long, value_name = "REV")]
+    from: Option<u64>,
+    /// Only revisions up to this one
+    #[arg(long, value_name = "REV")]
+    to: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -52,30 +58,52 @@ pub struct UndoArgs {
 pub(super) async fn history(session: &Session, args: HistoryArgs) -> Result<(), Failure> {
     let (_, name) = Wanted::one(&args.what, &[Kind::Policies])?;
     let server = session.server().await?;
-    let revisions = fetch::revisions(&server, session.namespace(), &name).await?;
+    let all = fetch::revisions(&server, session.namespace(), &name).await?;
+    let known = |wanted: Option<u64>| match wanted {
+        Some(wanted) if !all.iter().any(|own| own.revision == wanted) => {
+            Err(Failure::new(Class::NotFound, format!("policy \"{name}\" has no revision {wanted}"))
+                .fix(format!("`fusebox history policy {name}` lists them")))
+        }
+        Some(_) | None => Ok(()),
+    };
+    known(args.from)?;
+    known(args.to)?;
+    if let (true, Some(from), Some(to)) = (args.patch, args.from, args.to)
+        && from != to
+    {
+        let one = |wanted: u64| all.iter().find(|own| own.revision == wanted);
+        let (old, new) = (one(from).map(content).transpose()?.flatten(), one(to).map(content).transpose()?.flatten());
+        let diff = render::unified(old.as_deref(), new.as_deref(), &format!("rev {from}"), &format!("rev {to}"));
+        return output::print(&render::coloured(&diff));
+    }
+    let within = |own: &&v1::PolicyRevision| {
+        args.from.is_none_or(|from| own.revision >= from) && args.to.is_none_or(|to| own.revision <= to)
+    };
+    let revisions: Vec<_> = all.iter().filter(within).cloned().collect();
     if args.patch && matches!(args.output.format, Format::Table | Format::Wide) {
         for (index, revision) in revisions.iter().enumerate() {
-            output::print(&patch(revision, revisions.get(index + 1))?)?;
+            let before = revisions.get(index + 1).or_else(|| all.iter().find(|own| own.revision < revision.revision));
+            output::print(&patch(revision, before)?)?;
         }
         return Ok(());
     }
     output::print(&render::many(&revisions, args.output)?)
 }
 
+/// The manifest as of a revision; a deletion carries the policy as it was before, and afterwards there is none.
+fn content(revision: &v1::PolicyRevision) -> Result<Option<String>, Failure> {
+    match (&revision.snapshot, revision.action()) {
+        (Some(snapshot), action) if action != v1::policy_revision::Action::Delete => {
+            Ok(Some(manifest::to_yaml(&render::domain(snapshot)?)))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// One revision with what it changed against the one before.
 fn patch(revision: &v1::PolicyRevision, before: Option<&v1::PolicyRevision>) -> Result<String, Failure> {
-    use v1::policy_revision::Action;
-    let text = |revision: &v1::PolicyRevision| -> Result<Option<String>, Failure> {
-        // A deletion carries the policy as it was before; afterwards there is none.
-        match (&revision.snapshot, revision.action()) {
-            (Some(snapshot), action) if action != Action::Delete => {
-                Ok(Some(manifest::to_yaml(&render::domain(snapshot)?)))
-            }
-            _ => Ok(None),
-        }
-    };
-    let old = before.map(text).transpose()?.flatten();
-    let new = text(revision)?;
+    let old = before.map(content).transpose()?.flatten();
+    let new = content(revision)?;
     let mut head = format!("rev {}: {}", revision.revision, render::revision_action(revision));
     for (word, value) in [(" by ", &revision.author), (": ", &revision.message)] {
         if !value.is_empty() {

@@ -13,16 +13,21 @@ mod breaker;
 mod check;
 mod connect;
 mod context;
+mod create;
 mod delete;
 mod describe;
+mod edit;
 mod events;
 mod explain;
 mod export;
 mod failure;
 mod fetch;
+mod field;
+mod fleet;
 mod get;
 mod history;
 mod local;
+mod man;
 mod manifests;
 mod output;
 mod recover;
@@ -47,14 +52,18 @@ pub use self::{
     breaker::{BreakerCommand, ForceArgs, ListArgs, ReleaseArgs},
     check::{CheckArgs, CheckFormat},
     context::{ContextCommand, TokenText},
+    create::{CreateArgs, Template},
     delete::DeleteArgs,
     describe::DescribeArgs,
+    edit::EditArgs,
     events::EventsArgs,
     explain::ExplainArgs,
     export::ExportArgs,
+    fleet::{FleetArgs, TopArgs},
     get::GetArgs,
     history::{HistoryArgs, UndoArgs},
     local::{CompletionArgs, VersionArgs},
+    man::ManArgs,
     manifests::FileArgs,
     output::{Format, OutputArgs},
     recover::RecoverArgs,
@@ -157,10 +166,25 @@ pub enum Command {
     /// Show everything about one policy, breaker, instance or service
     #[command(after_help = "Example:\n  fusebox describe policy service-b\n  fusebox describe breaker/service-b")]
     Describe(DescribeArgs),
-    /// Tell why the fleet decided what it did about a breaker, and what a guard held back
-    #[command(after_help = "Example:\n  fusebox explain breaker service-b\n  \
-                            fusebox explain breaker/service-b --service service-a -o json")]
+    /// Tell what a field of a manifest means; or why the fleet decided what it did about a breaker
+    #[command(
+        after_help = "Example:\n  fusebox explain policy.spec.retry.maxAttempts\n  fusebox explain breaker service-b\n  \
+                            fusebox explain breaker/service-b --service service-a -o json"
+    )]
     Explain(ExplainArgs),
+    /// Create a policy from a template
+    #[command(after_help = "Example:\n  fusebox create policy service-b --from standard\n  \
+                            fusebox create policy service-b --from fail-fast --dry-run -o yaml > policy.yaml")]
+    Create(CreateArgs),
+    /// Change a policy in $EDITOR: it is checked, shown as a diff, and written only if nobody changed it meanwhile
+    #[command(after_help = "Example:\n  fusebox edit policy service-b -m 'longer timeout'")]
+    Edit(EditArgs),
+    /// Show the replicas by service: what they run, how far behind they are, what they refused
+    #[command(after_help = "Example:\n  fusebox fleet\n  fusebox fleet service-a --filter 'behind = true'")]
+    Fleet(FleetArgs),
+    /// Show services and breakers, the restricted first, again and again; once where the output is no terminal
+    #[command(after_help = "Example:\n  fusebox top\n  fusebox top --once --limit 5")]
+    Top(TopArgs),
     /// Tell which policy is for a call, and why
     #[command(after_help = "Example:\n  fusebox resolve --service service-a --target service-b --method 'GET /'\n  \
                             fusebox resolve --service a --target b --method 'POST /pay' --header idempotency-key=1 -o json")]
@@ -229,6 +253,9 @@ pub enum Command {
     /// Print the JSON schema of manifests
     #[command(after_help = "Example:\n  fusebox schema > policy.schema.json")]
     Schema,
+    /// Write man pages to a folder, or print the whole reference as Markdown
+    #[command(after_help = "Example:\n  fusebox man ~/.local/share/man/man1\n  fusebox man --markdown")]
+    Man(ManArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  fusebox completion bash > /etc/bash_completion.d/fusebox")]
     Completion(CompletionArgs),
@@ -275,6 +302,10 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Get(args) => get::get(session, args).await,
         Command::Describe(args) => describe::describe(session, args).await,
         Command::Explain(args) => explain::explain(session, args).await,
+        Command::Create(args) => create::create(session, args).await,
+        Command::Edit(args) => edit::edit(session, args).await,
+        Command::Fleet(args) => fleet::fleet(session, args).await,
+        Command::Top(args) => fleet::top(session, args).await,
         Command::Resolve(args) => resolve::resolve(session, args).await,
         Command::Delete(args) => delete::delete(session, args).await,
         Command::History(args) => history::history(session, args).await,
@@ -292,6 +323,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::WhoAmI(args) => token::whoami(session, args).await,
         Command::CanI(args) => token::can_i(session, args).await,
         Command::Context(_) => Err(Failure::new(Class::Usage, "`context` needs no session")),
+        Command::Man(args) => man::man(&args),
         Command::Schema => local::schema(),
         Command::Completion(args) => local::completion(&args),
         Command::Version(args) => local::version(session, args).await,

@@ -199,3 +199,18 @@ async fn services_are_summed_up_over_their_replicas() {
     ask(&server, "describe service service-a").await.exits(0).prints("3, 2 behind").prints("a-2");
     ask(&server, "get services -w").await.exits(2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fleet_is_shown_by_service_and_the_top_by_what_is_restricted() {
+    let server = Canned::start().await;
+    let fleet = ask(&server, "fleet").await.exits(0);
+    fleet.prints("service-a: 1 of 3 replicas run what they should").prints("2 revisions").prints("behind");
+    let json = ask(&server, "fleet -o json").await.exits(0).json();
+    assert_eq!(
+        (&json["items"][0]["service"], &json["items"][0]["instances"][0]["lag"]),
+        (&json!("service-a"), &json!(2))
+    );
+    assert_eq!(ask(&server, "fleet -q").await.out.lines().count(), 3);
+    ask(&server, "top").await.exits(0).prints("3 replicas of 1 services, 1 breakers, 1 restricted").prints("service-b");
+    ask(&server, "top --limit 0").await.exits(0).prints("and 1 more");
+}

@@ -185,3 +185,27 @@ async fn a_policy_is_simulated_without_a_server() {
         fusebox_reading(&text, &[&["simulate", "-f", "-"][..], &bad].concat()).await.exits(2);
     }
 }
+
+#[tokio::test]
+async fn a_template_is_printed_as_a_manifest_and_a_field_explained() {
+    let printed = fusebox(&["create", "policy", "b", "--from", "standard", "--dry-run", "-o", "yaml"]).await.exits(0);
+    fusebox_reading(&printed.out, &["validate", "--offline", "-f", "-"]).await.exits(0).prints("policy/b valid");
+    fusebox(&["create", "policy", "Not A Name", "--from", "write", "--dry-run", "-o", "yaml"]).await.exits(5);
+    fusebox(&["create", "policy", "b", "--from", "magic"]).await.exits(2);
+    fusebox(&["explain", "policy.spec.retry.maxAttempts"]).await.exits(0).prints("<integer>").prints("Default: 3");
+    fusebox(&["explain", "policy.spec.retry.maxAttemps"]).await.exits(3).says("did you mean \"maxAttempts\"?");
+    fusebox(&["explain", "policy"]).await.exits(0).prints("FIELDS:").prints("metadata");
+}
+
+#[tokio::test]
+async fn man_pages_are_written_for_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("man1");
+    fusebox(&["man", target.to_str().unwrap()]).await.exits(0);
+    let page = fs::read_to_string(target.join("fusebox-breaker-force-open.1")).unwrap();
+    assert!(page.contains("maintenance of B"), "{page}");
+    assert!(fs::read_dir(&target).unwrap().count() > 25);
+    for shell in ["bash", "zsh", "fish"] {
+        fusebox(&["completion", shell]).await.exits(0).prints("simulate").prints("resolve").prints("outage");
+    }
+}

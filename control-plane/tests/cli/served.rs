@@ -297,3 +297,66 @@ async fn apply_prunes_only_what_it_was_told_to() {
     assert_eq!(server.run("get policies -q").await.out, "a\nc\n");
     server.read(&labelled("a"), "apply --prune --all").await.exits(0).prints("policy/c deleted");
 }
+
+/// An editor that changes 1s to a time, as `EDITOR`.
+fn editor(to: &str) -> String {
+    format!("sed -i 's/1s/{to}/'")
+}
+
+async fn edit(server: &Served, editor: &str, args: &[&str]) -> Answer {
+    let args = [&["edit", "policy", "b", "--yes", "--address", &server.address], args].concat();
+    let child = command().args(args).env("VISUAL", editor).output();
+    let output = timeout(START, child).await.expect("the editor did not end").unwrap();
+    Answer {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_edited_and_what_was_written_is_not_lost() {
+    let server = Served::start().await;
+    server.run("create policy b --from write").await.exits(0).prints("policy/b created (rev 1)").says("fusebox edit");
+    server.read(&manifest("b", "b", "1s"), "apply").await.exits(0);
+    edit(&server, &editor("2s"), &["-m", "slower"]).await.exits(0).prints("policy/b configured (rev 2 → 3)").says("+");
+    assert_eq!(server.run("history policy b -o json").await.json()["items"][0]["message"], "slower");
+    edit(&server, "true", &[]).await.exits(0).prints("policy/b unchanged");
+
+    let refused = edit(&server, "sed -i 's/maxAttempts: 3/maxAttempts: many/'", &[]).await.exits(5);
+    let kept = refused.err.split("apply -f ").nth(1).unwrap().split('`').next().unwrap().to_owned();
+    assert!(fs::read_to_string(&kept).unwrap().contains("maxAttempts: many"), "{refused:?}");
+    fs::remove_file(kept).unwrap();
+
+    // Somebody else changes it while the editor is open.
+    let program = env!("CARGO_BIN_EXE_fusebox");
+    let meanwhile = format!("{program} undo policy b --address {} > /dev/null 2>&1; sed -i 's/2s/7s/'", server.address);
+    let conflict = edit(&server, &meanwhile, &[]).await.exits(4).says("your text is in");
+    fs::remove_file(conflict.err.split("apply -f ").nth(1).unwrap().split('`').next().unwrap()).unwrap();
+    server.run("edit policy b").await.exits(2).says("--yes");
+    server.run("edit policy none --yes").await.exits(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_is_cut_and_compared_by_revisions() {
+    let server = Served::start().await;
+    for time in ["1s", "2s", "3s"] {
+        server.read(&manifest("b", "b", time), "apply").await.exits(0);
+    }
+    let listed = server.run("history policy b --from 2 -o json").await.exits(0).json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    let diff = server.run("history policy b -p --from 1 --to 3").await.exits(0);
+    assert!(diff.out.contains("duration: 1s") || diff.out.contains("-"), "{diff:?}");
+    assert!(diff.out.contains("1s") && diff.out.contains("3s") && !diff.out.contains("2s"), "{diff:?}");
+    server.run("history policy b --from 2 --to 2 -p").await.exits(0).prints("rev 2: update").prints("1s");
+    server.run("history policy b --to 9").await.exits(3).says("has no revision 9");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_fleet_is_shown_as_one() {
+    let server = Served::start().await;
+    server.run("fleet").await.exits(0).says("no instances found");
+    server.run("fleet service-a").await.exits(3).says("no replica connects as service");
+    server.run("top").await.exits(0).prints("rev 0, 0 replicas of 0 services, 0 breakers, 0 restricted");
+    server.read(&manifest("b", "b", "1s"), "diff").await.exits(1).says("worst-case attempts of one call 3");
+}
