@@ -42,6 +42,8 @@ use crate::{
 
 /// How soon a change shows. Many changes in a row make one view.
 const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+/// At most one part in so many of the owner's time goes into views: in a large fleet they take longer, and decisions come first.
+const VIEW_SHARE: u32 = 20;
 
 /// The owner wakes at least so often, so that it finds out when it did not.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -155,6 +157,7 @@ impl Owner {
         shutdown: Shutdown,
     ) {
         let mut shown = Instant::now();
+        let mut next_view = VIEW_INTERVAL;
         let mut awake = Instant::now();
         let mut changed = false;
         let begun = shutdown.begun();
@@ -177,7 +180,7 @@ impl Owner {
                 Ok(()) = policies.changed() => Woken::Policies,
                 Ok(()) = unwritten.changed() => Woken::Unwritten,
                 () = due => Woken::Due,
-                () = tokio::time::sleep_until(shown + VIEW_INTERVAL), if changed => Woken::Show,
+                () = tokio::time::sleep_until(shown + next_view), if changed => Woken::Show,
                 () = tokio::time::sleep_until(awake + LOOK_INTERVAL) => Woken::Look,
             };
             // Before anything is believed of what has waited meanwhile.
@@ -229,9 +232,11 @@ impl Owner {
                     changed = true;
                 }
                 Woken::Show => {
-                    shown = Instant::now();
+                    let began = Instant::now();
                     changed = false;
                     show.send_replace(Arc::new(self.view()));
+                    shown = Instant::now();
+                    next_view = VIEW_INTERVAL.max((shown - began) * VIEW_SHARE);
                 }
                 Woken::Look => {}
             }

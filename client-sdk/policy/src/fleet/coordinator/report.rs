@@ -84,6 +84,9 @@ impl Coordinator {
         let Some(entry) = self.entries.get(key) else {
             return Vec::new();
         };
+        if !entry.breaker.may_open(now) {
+            return self.follow_zones(key, now, draw);
+        }
         let (evidence, met) = entry.breaker.judge(now);
         let Some(met) = met else {
             return self.follow_zones(key, now, draw);

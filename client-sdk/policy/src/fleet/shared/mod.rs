@@ -42,6 +42,8 @@ enum State {
 pub struct SharedBreaker {
     settings: Settings,
     members: Members,
+    /// How many of them spoke against the target when they last reported. Without any there is nothing to judge.
+    accusing: usize,
     /// Replicas that had a vote and have gone, with their last report, for as long as they stay in the denominator.
     lost: BTreeMap<InstanceId, Timestamp>,
     state: State,
@@ -71,6 +73,7 @@ impl SharedBreaker {
         Self {
             settings,
             members: Members::new(),
+            accusing: 0,
             lost: BTreeMap::new(),
             state: State::Released,
             since: now,
@@ -178,6 +181,7 @@ impl SharedBreaker {
         }
         self.settings = settings;
         self.members.clear();
+        self.accusing = 0;
         self.reopened = 0;
         let reason = format!("the policy changed to revision {}", self.settings.policy_revision);
         (self.state() != FleetState::Released).then(|| self.enter(State::Released, "policy_change", reason, now))
@@ -211,6 +215,7 @@ impl SharedBreaker {
         let lapsed = self.state() != FleetState::Released;
         let change = lapsed.then(|| self.enter(State::Released, "leases_lapsed", reason, now));
         self.members.clear();
+        self.accusing = 0;
         self.lost.clear();
         change
     }
@@ -228,7 +233,11 @@ impl SharedBreaker {
         let demand = report.rejected > 0 || (report.vetoed && report.calls > 0);
         let demand_at = if demand { Some(now) } else { before.and_then(|member| member.demand_at) };
         let permits = before.map_or(0, |member| member.permits);
-        self.members.insert(id.clone(), Member { zone: zone.cloned(), report, at: now, demand_at, permits });
+        let member = Member { zone: zone.cloned(), report, at: now, demand_at, permits };
+        self.accusing += usize::from(rule::accuses(&member, &self.settings.breaker));
+        if let Some(older) = self.members.insert(id.clone(), member) {
+            self.accusing -= usize::from(rule::accuses(&older, &self.settings.breaker));
+        }
         tripped_anew
     }
 
@@ -251,12 +260,22 @@ impl SharedBreaker {
         let spec = &self.settings.breaker;
         let over = |at: Timestamp| now.since(at) > rule::lost_for(spec);
         self.lost.retain(|_, at| !over(*at));
-        if let Some(member) = self.members.remove(id)
+        let gone = self.members.remove(id);
+        self.accusing -= usize::from(gone.as_ref().is_some_and(|member| rule::accuses(member, spec)));
+        if let Some(member) = gone
             && !over(member.at)
             && rule::is_eligible(&member, spec, member.at)
         {
             self.lost.insert(id.instance.clone(), member.at);
         }
+    }
+
+    /// Whether it is worth judging at all.
+    pub(super) fn may_open(&self, now: Timestamp) -> bool {
+        let Settings { breaker, coordination, .. } = &self.settings;
+        let counted = || self.members.values().filter(|member| rule::accuses(member, breaker)).count();
+        debug_assert_eq!(self.accusing, counted(), "of {}", self.members.len());
+        self.accusing > 0 && rule::may_meet(&self.members, breaker, coordination, now)
     }
 
     /// The numbers now, and the rule that they meet.
