@@ -5,7 +5,7 @@ use std::{error::Error as _, net::IpAddr, path::Path, process::Stdio, time::Dura
 use fusebox_proto::v1::{
     admin_service_client::AdminServiceClient, audit_service_client::AuditServiceClient,
     breaker_service_client::BreakerServiceClient, fleet_service_client::FleetServiceClient,
-    policy_service_client::PolicyServiceClient,
+    policy_service_client::PolicyServiceClient, rollout_service_client::RolloutServiceClient,
 };
 use http::Uri;
 use tokio::process::Command;
@@ -104,6 +104,11 @@ impl Server {
     /// The client for breakers.
     pub(crate) fn breakers(&self) -> BreakerServiceClient<Way> {
         BreakerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The client for rollouts.
+    pub(crate) fn rollouts(&self) -> RolloutServiceClient<Way> {
+        RolloutServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The client for the audit log.

@@ -31,7 +31,8 @@ const EVENTS: usize = 10;
 
 /// Runs `describe`.
 pub(super) async fn describe(session: &Session, args: DescribeArgs) -> Result<(), Failure> {
-    let (kind, name) = Wanted::one(&args.what, &[Kind::Policies, Kind::Breakers, Kind::Instances, Kind::Services])?;
+    let (kind, name) =
+        Wanted::one(&args.what, &[Kind::Policies, Kind::Breakers, Kind::Instances, Kind::Services, Kind::Rollouts])?;
     let server = session.server().await?;
     let is_prose = !args.output.quiet && matches!(args.output.format, Format::Table | Format::Wide);
     match kind {
@@ -61,6 +62,10 @@ pub(super) async fn describe(session: &Session, args: DescribeArgs) -> Result<()
             let breakers = fetch::breakers(&server, session.given_namespace(), "").await?;
             let texts: Vec<_> = found.iter().map(|one| instance(one, &breakers)).collect();
             output::print(&texts.join("\n\n"))
+        }
+        Kind::Rollouts => {
+            let found = fetch::rollout(&server, session.namespace(), &name).await?;
+            output::print(&if is_prose { render::rollout_status(&found) } else { render::one(&found, args.output)? })
         }
         Kind::Services => {
             let found = fetch::services_named(&fetch::services(&server, "").await?, &name)?;
@@ -133,6 +138,9 @@ async fn policy(server: &Server, policy: &v1::Policy) -> Result<String, Failure>
         facts.push(("Last change", text));
     }
     facts.push(("Replicas", rollout(policy.revision, id, &instances)));
+    if let Some(found) = fetch::newest_rollout(server, &policy.name).await?.filter(render::rollout_in_progress) {
+        facts.push(("Rollout", staged(&found)));
+    }
     let mut text = self::facts(&facts);
     section(&mut text, "Definition", &indent(&Row::yaml(policy)?));
     section(&mut text, "Breakers", &table(&breakers));
@@ -167,6 +175,24 @@ fn shares_of(id: &str, instances: &[Instance]) -> String {
 
 fn yes(holds: bool) -> String {
     if holds { "yes" } else { "no" }.to_owned()
+}
+
+/// `rev 43 RUNNING, stage 1 of 2 (10 %): 1 of 1 selected run it; fusebox rollout status policy/b`.
+fn staged(rollout: &v1::Rollout) -> String {
+    let stages = render::stages(rollout);
+    let name = stages.get((rollout.stage as usize).saturating_sub(1)).cloned().unwrap_or_default();
+    let progress = rollout.progress.clone().unwrap_or_default();
+    format!(
+        "rev {} {}, stage {} of {} ({name}): {} of {} selected run it; fusebox rollout status {}{}",
+        rollout.candidate_revision,
+        render::rollout_state(rollout),
+        rollout.stage,
+        stages.len(),
+        progress.acknowledged.len(),
+        progress.selected.len(),
+        render::label(&rollout.policy),
+        super::apply::in_namespace(&rollout.policy)
+    )
 }
 
 /// `2 of 3 run rev 42; a-3 runs rev 41`.

@@ -102,6 +102,9 @@ impl Failure {
         failure.fix = advice(class).map(str::to_owned);
         failure.details.push(format!("gRPC code {:?}", status.code()));
         if let Some(info) = details.error_info() {
+            if let Some(fix) = rollout_advice(&info.reason, info.metadata.get("rollout")) {
+                failure.fix = Some(fix);
+            }
             let mut line = format!("reason {} ({})", info.reason, info.domain);
             let mut facts: Vec<_> = info.metadata.iter().collect();
             facts.sort();
@@ -186,6 +189,31 @@ fn message_of(status: &Status) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What to do about a rollout that is in the way, or does not go on.
+fn rollout_advice(reason: &str, rollout: Option<&String>) -> Option<String> {
+    let (policy, _) = rollout?.rsplit_once("/rollouts/")?;
+    let (namespace, name) = policy.strip_prefix("namespaces/")?.split_once("/policies/")?;
+    let scope = if namespace == "default" { String::new() } else { format!(" -n {namespace}") };
+    let verb = |verb: &str| format!("`fusebox rollout {verb} policy/{name}{scope}");
+    match reason {
+        "ROLLOUT_IN_PROGRESS" => Some(format!(
+            "{}` shows it; {}` brings it further, {} -m '...'` ends it; then try again",
+            verb("status"),
+            verb("promote"),
+            verb("abort")
+        )),
+        "GATES_HOLD" => Some(format!(
+            "{} -w` shows when they pass; {} --force -m '...'` goes on all the same",
+            verb("status"),
+            verb("promote")
+        )),
+        "ROLLOUT_PAUSED" | "ROLLOUT_NOT_PAUSED" | "ROLLOUT_ENDED" | "ROLLOUT_AT_OTHER_STAGE" => {
+            Some(format!("{}` shows where it is", verb("status")))
+        }
+        _ => None,
+    }
 }
 
 const fn advice(class: Class) -> Option<&'static str> {

@@ -60,6 +60,64 @@ pub(crate) async fn policy(server: &Server, namespace: &str, typed: &str) -> Res
     }
 }
 
+/// The rollouts of a policy, or of all policies of a namespace, newest first; `-` is every namespace.
+pub(crate) async fn rollouts(
+    server: &Server,
+    namespace: &str,
+    typed: Option<&str>,
+) -> Result<Vec<v1::Rollout>, Failure> {
+    let parent = typed.map_or_else(|| format!("namespaces/{namespace}"), |typed| policy_name(namespace, typed));
+    let page = async |page_token| {
+        let request = v1::ListRolloutsRequest { parent: parent.clone(), page_size: PAGE, page_token };
+        let answer = server.rollouts().list_rollouts(request).await?.into_inner();
+        Ok((answer.rollouts, answer.next_page_token))
+    };
+    all(page, "list rollouts").await
+}
+
+/// The rollouts that a name means: `POLICY` all of its, `POLICY/REV` one.
+pub(crate) async fn rollouts_named(server: &Server, namespace: &str, typed: &str) -> Result<Vec<v1::Rollout>, Failure> {
+    let (policy, number) = match typed.rsplit_once('/') {
+        Some((policy, number)) if !typed.starts_with("namespaces/") => (policy, number.parse::<u64>().ok()),
+        Some(_) | None => (typed, None),
+    };
+    let mut found = rollouts(server, namespace, Some(policy)).await?;
+    found.retain(|rollout| number.is_none_or(|number| rollout.candidate_revision == number));
+    if found.is_empty() {
+        // Tells which policy was meant, if there is none of this name.
+        rollout(server, namespace, policy).await?;
+        return Err(Failure::new(Class::NotFound, format!("there is no rollout {typed}"))
+            .fix(format!("`fusebox rollout list {policy}` lists those of the policy")));
+    }
+    Ok(found)
+}
+
+/// The newest rollout of a policy; if there never was one, the nearest name of a policy is told.
+pub(crate) async fn rollout(server: &Server, namespace: &str, typed: &str) -> Result<v1::Rollout, Failure> {
+    match newest_rollout(server, &policy_name(namespace, typed)).await? {
+        Some(found) => Ok(found),
+        None => {
+            let policy = policy(server, namespace, typed).await?;
+            let label = render::label(&policy.name);
+            let fix = "start one: fusebox rollout start -f policy.yaml --to-percent 10 -m '...'";
+            Err(Failure::new(Class::NotFound, format!("{label} has never been rolled out in stages")).fix(fix))
+        }
+    }
+}
+
+/// The newest rollout of a policy, by its resource name.
+pub(crate) async fn newest_rollout(server: &Server, policy: &str) -> Result<Option<v1::Rollout>, Failure> {
+    let request = v1::ListRolloutsRequest { parent: policy.to_owned(), page_size: 1, ..Default::default() };
+    let answer = server.rollouts().list_rollouts(request).await.map_err(Failure::to("list rollouts"))?;
+    Ok(answer.into_inner().rollouts.pop())
+}
+
+/// A rollout by its resource name.
+pub(crate) async fn rollout_named(server: &Server, name: &str) -> Result<v1::Rollout, Failure> {
+    let request = v1::GetRolloutRequest { name: name.to_owned() };
+    Ok(server.rollouts().get_rollout(request).await.map_err(Failure::to("read the rollout"))?.into_inner())
+}
+
 /// The failure for a policy that does not exist.
 pub(crate) async fn no_policy(server: &Server, namespace: &str, typed: &str) -> Failure {
     let name = policy_name(namespace, typed);

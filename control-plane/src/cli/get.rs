@@ -22,7 +22,7 @@ use super::{
 /// Options of `get`.
 #[derive(Clone, Debug, Args)]
 pub struct GetArgs {
-    /// policies, breakers, instances or services, then names if not all are wanted; or TYPE/NAME
+    /// policies, breakers, instances, services or rollouts, then names if not all are wanted; or TYPE/NAME
     #[arg(required = true, value_name = "TYPE [NAME]")]
     what: Vec<String>,
     /// Policies of every namespace
@@ -112,6 +112,24 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 (1, [only]) => output::print(&render::one(only, output)?),
                 _ => show(&found, output, "instances"),
             }
+        }
+        Kind::Rollouts => {
+            if args.watch {
+                return Err(Failure::new(Class::Usage, "rollouts cannot be watched together")
+                    .fix("watch one: fusebox rollout status policy/NAME -w"));
+            }
+            if !filter.is_empty() {
+                return Err(Failure::new(Class::Usage, "rollouts take no --filter").fix("name their policy"));
+            }
+            let namespace = if args.all_namespaces { "-" } else { session.namespace() };
+            let mut found = Vec::new();
+            for name in &wanted.names {
+                found.extend(fetch::rollouts_named(&server, session.namespace(), name).await?);
+            }
+            if wanted.names.is_empty() {
+                found = fetch::rollouts(&server, namespace, None).await?;
+            }
+            show(&found, output, "rollouts")
         }
         Kind::Services => {
             if args.watch {

@@ -35,6 +35,7 @@ mod render;
 mod resolve;
 mod resource;
 mod restore;
+mod rollout;
 mod selection;
 mod simulate;
 mod span;
@@ -69,6 +70,7 @@ pub use self::{
     recover::RecoverArgs,
     resolve::ResolveArgs,
     restore::RestoreArgs,
+    rollout::{AbortArgs, PromoteArgs, RolloutCommand, RolloutListArgs, StartArgs, StatusArgs, SteerArgs},
     selection::SelectionArgs,
     simulate::SimulateArgs,
     token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
@@ -198,6 +200,13 @@ pub enum Command {
     /// Write an older revision of a policy as a new one
     #[command(after_help = "Example:\n  fusebox undo policy service-b\n  fusebox undo policy service-b --to 41")]
     Undo(UndoArgs),
+    /// Bring a new revision of a policy to some replicas first, then further, or back
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fusebox rollout start -f policy.yaml --to-percent 10 -m 'longer timeout'\n  \
+                      fusebox rollout status policy/service-b -w\n  fusebox rollout promote policy/service-b"
+    )]
+    Rollout(RolloutCommand),
     /// Force breakers open or closed, release them, list them
     #[command(
         subcommand,
@@ -310,6 +319,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Delete(args) => delete::delete(session, args).await,
         Command::History(args) => history::history(session, args).await,
         Command::Undo(args) => history::undo(session, args).await,
+        Command::Rollout(command) => rollout::rollout(session, command).await,
         Command::Breaker(command) => breaker::breaker(session, command).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Export(args) => export::export(session, args).await,

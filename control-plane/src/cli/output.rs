@@ -64,6 +64,12 @@ pub(crate) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
+/// Whether a person looks at stdout, which can be drawn anew.
+pub(crate) fn is_screen() -> bool {
+    use io::IsTerminal as _;
+    io::stdout().is_terminal()
+}
+
 /// Columns without borders, as wide as their content and never narrower than `least`. Returns the widths too.
 pub(crate) fn columns(header: Option<&[&str]>, rows: &[Vec<String>], least: &[u16]) -> (String, Vec<u16>) {
     const GAP: u16 = 2;

@@ -14,14 +14,17 @@ pub(crate) enum Kind {
     Instances,
     /// Services that replicas connect as or call.
     Services,
+    /// Rollouts of policies.
+    Rollouts,
 }
 
 /// Spellings, the canonical one first.
-const SPELLINGS: [(Kind, &[&str]); 4] = [
+const SPELLINGS: [(Kind, &[&str]); 5] = [
     (Kind::Policies, &["policies", "policy", "pol"]),
     (Kind::Breakers, &["breakers", "breaker", "br"]),
     (Kind::Instances, &["instances", "instance", "inst"]),
     (Kind::Services, &["services", "service", "svc"]),
+    (Kind::Rollouts, &["rollouts", "rollout", "ro"]),
 ];
 
 impl Kind {
@@ -36,6 +39,7 @@ impl Kind {
             Self::Breakers => "breakers",
             Self::Instances => "instances",
             Self::Services => "services",
+            Self::Rollouts => "rollouts",
         }
     }
 
@@ -51,6 +55,7 @@ impl Kind {
             Self::Breakers => "breaker",
             Self::Instances => "instance",
             Self::Services => "service",
+            Self::Rollouts => "rollout",
         }
     }
 }
@@ -71,7 +76,7 @@ impl Wanted {
     /// An unknown type, or several types at once.
     pub(crate) fn parse(words: &[String]) -> Result<Self, Failure> {
         let Some((first, rest)) = words.split_first() else {
-            return Err(usage("nothing was named").fix("give policies, breakers, instances or services"));
+            return Err(usage("nothing was named").fix("give policies, breakers, instances, services or rollouts"));
         };
         if let Some(kind) = Kind::parse(first) {
             let names = rest.iter().map(|word| Self::strip(kind, word)).collect();
@@ -126,8 +131,9 @@ impl Wanted {
                 let failure = usage(format!("\"{head}\" is not a type of resource"));
                 Err(match near {
                     Some(near) => failure.fix(format!("did you mean \"{near}\"?")),
-                    None => failure
-                        .fix("the types are policies, breakers, instances and services, as TYPE NAME or TYPE/NAME"),
+                    None => failure.fix(
+                        "the types are policies, breakers, instances, services and rollouts, as TYPE NAME or TYPE/NAME",
+                    ),
                 })
             }
         }

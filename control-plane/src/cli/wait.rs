@@ -67,7 +67,8 @@ pub(super) async fn wait(session: &Session, args: WaitArgs) -> Result<(), Failur
         (Kind::Policies, Condition::Applied) => {
             let server = session.server().await?;
             let policy = fetch::policy(&server, session.namespace(), &name).await?;
-            applied(&server, &policy, args.timeout, args.replicas).await
+            applied(&server, &policy, args.timeout, args.replicas).await?;
+            tell_rollout(&server, &policy).await
         }
         (Kind::Policies, _) => Err(usage("can be waited for with --for applied only")),
         (_, Condition::Applied) => Err(usage("can be waited for with --for open, closed or released")),
@@ -84,6 +85,20 @@ pub(super) async fn wait(session: &Session, args: WaitArgs) -> Result<(), Failur
     }
 }
 
+/// Says that some replicas have something else than what is in force, where it is so.
+async fn tell_rollout(server: &Server, policy: &v1::Policy) -> Result<(), Failure> {
+    if let Some(rollout) = fetch::newest_rollout(server, &policy.name).await?.filter(render::rollout_in_progress) {
+        let selected = rollout.progress.as_ref().map_or(0, |progress| progress.selected.len());
+        let label = render::label(&policy.name);
+        output::say(&format!(
+            "rev {} of it is being rolled out, to {selected} of them so far: fusebox rollout status {label}{}",
+            rollout.candidate_revision,
+            super::apply::in_namespace(&policy.name)
+        ));
+    }
+    Ok(())
+}
+
 /// Waits until every connected replica that the policy concerns runs this revision of it.
 pub(super) async fn applied(
     server: &Server,
@@ -94,7 +109,9 @@ pub(super) async fn applied(
     let look = || async {
         let instances = fetch::instances(server, Some(render::namespace_of(&policy.name)), "").await?;
         let concerned: Vec<_> = instances.into_iter().filter(|one| concerns(policy, one)).collect();
-        applied_progress(policy, &concerned, at_least)
+        let candidate = fetch::newest_rollout(server, &policy.name).await?.filter(render::rollout_in_progress);
+        let candidate = candidate.map(|rollout| rollout.candidate_revision);
+        applied_progress(policy, candidate, &concerned, at_least)
     };
     until(limit, look).await
 }
@@ -132,13 +149,19 @@ pub(super) fn concerns(policy: &v1::Policy, instance: &Instance) -> bool {
     caller.is_none_or(|caller| caller.is_empty() || caller == instance.service)
 }
 
-fn applied_progress(policy: &v1::Policy, instances: &[Instance], at_least: usize) -> Result<Progress, Failure> {
+fn applied_progress(
+    policy: &v1::Policy,
+    candidate: Option<u64>,
+    instances: &[Instance],
+    at_least: usize,
+) -> Result<Progress, Failure> {
     let label = render::label(&policy.name);
     for instance in instances {
-        let refused = instance
-            .rejected
-            .iter()
-            .find(|one| one.policy == render::id(&policy.name) && one.revision >= policy.revision);
+        let refused = instance.rejected.iter().find(|one| {
+            // Who refuses a candidate runs what is in force.
+            let own = one.policy == render::id(&policy.name) && candidate != Some(one.revision);
+            own && one.revision >= policy.revision
+        });
         if let Some(refused) = refused {
             let who = format!("{}/{}", instance.service, instance.instance);
             return Err(Failure::new(Class::Failed, format!("{who} refused {label}: {}", refused.reason))
@@ -282,7 +305,7 @@ mod tests {
         let policy = v1::Policy { name: "namespaces/default/policies/b".to_owned(), revision: 7, ..Default::default() };
         let replica = |applied_revision| Instance { applied_revision, ..Instance::default() };
         let done = |instances: &[Instance], least| {
-            matches!(applied_progress(&policy, instances, least), Ok(Progress::Done(_)))
+            matches!(applied_progress(&policy, None, instances, least), Ok(Progress::Done(_)))
         };
         assert!(done(&[replica(7), replica(9)], 2));
         assert!(!done(&[replica(7), replica(6)], 0));
@@ -295,8 +318,17 @@ mod tests {
         let policy = v1::Policy { name: "namespaces/default/policies/b".to_owned(), revision: 7, ..Default::default() };
         let rejected = vec![RejectedPolicy { policy: "b".to_owned(), revision: 7, reason: "unknown kind".to_owned() }];
         let replica = Instance { rejected, ..Instance::default() };
-        let Err(failure) = applied_progress(&policy, &[replica], 0) else { panic!("it went on") };
+        let Err(failure) = applied_progress(&policy, None, &[replica], 0) else { panic!("it went on") };
         assert_eq!(failure.class, Class::Failed);
         assert!(failure.what.contains("unknown kind"));
+    }
+
+    #[test]
+    fn who_refuses_a_candidate_runs_what_is_in_force() {
+        let policy = v1::Policy { name: "namespaces/default/policies/b".to_owned(), revision: 7, ..Default::default() };
+        let rejected = vec![RejectedPolicy { policy: "b".to_owned(), revision: 9, reason: "unknown kind".to_owned() }];
+        let replica = Instance { rejected, applied_revision: 9, ..Instance::default() };
+        assert!(matches!(applied_progress(&policy, Some(9), std::slice::from_ref(&replica), 1), Ok(Progress::Done(_))));
+        assert!(applied_progress(&policy, None, &[replica], 1).is_err());
     }
 }

@@ -13,4 +13,5 @@ mod local;
 #[path = "../access/pki.rs"]
 mod pki;
 mod program;
+mod rollouts;
 mod served;

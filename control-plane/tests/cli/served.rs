@@ -15,13 +15,13 @@ use super::program::{Answer, command, fusebox, fusebox_reading, manifest};
 const START: Duration = Duration::from_secs(30);
 
 /// A control plane of its own, with a temporary database; killed when dropped.
-struct Served {
+pub(super) struct Served {
     address: String,
     _process: Child,
 }
 
 impl Served {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let mut process = command().args(["serve", "--dev", "--listen", "127.0.0.1:0"]).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let find = async {
@@ -42,13 +42,13 @@ impl Served {
         Self { address, _process: process }
     }
 
-    async fn run(&self, line: &str) -> Answer {
+    pub(super) async fn run(&self, line: &str) -> Answer {
         let args: Vec<_> = line.split(' ').chain(["--address", &self.address]).collect();
         fusebox(&args).await
     }
 
     /// Runs a verb that reads a manifest from stdin.
-    async fn read(&self, text: &str, line: &str) -> Answer {
+    pub(super) async fn read(&self, text: &str, line: &str) -> Answer {
         let args: Vec<_> = line.split(' ').chain(["-f", "-", "--address", &self.address]).collect();
         fusebox_reading(text, &args).await
     }

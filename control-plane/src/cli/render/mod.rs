@@ -8,6 +8,7 @@ mod instance;
 mod over;
 mod policy;
 mod revision;
+mod rollout;
 mod service;
 mod token;
 mod transition;
@@ -16,6 +17,10 @@ pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, loc
 pub(crate) use instance::{share, state as instance_state, wanted};
 pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;
+pub(crate) use rollout::{
+    in_progress as rollout_in_progress, news as rollout_news, selector, stages, state as rollout_state,
+    status as rollout_status,
+};
 use serde_json::Value;
 pub(crate) use service::counts;
 pub(crate) use token::{role, role_word, token};
