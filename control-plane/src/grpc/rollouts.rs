@@ -332,8 +332,11 @@ impl Follow {
         let snapshot = Arc::clone(&self.policies.borrow_and_update());
         let candidate = self.id.2;
         match snapshot.rollouts.iter().find(|staged| staged.rollout.candidate == candidate) {
-            // Its replicas have not been looked at yet: soon they will have been.
-            Some(staged) => Ok(lives.get(&candidate).map(|live| wire::rollout(&staged.rollout, Some(live)))),
+            // What was seen of the stage before says nothing about this one: soon it will have been looked at.
+            Some(staged) => Ok(lives
+                .get(&candidate)
+                .filter(|live| live.is_of(staged))
+                .map(|live| wire::rollout(&staged.rollout, Some(live)))),
             None => {
                 let stored = self.api.stored(&self.id).await?;
                 Ok((!stored.standing.state.in_progress()).then(|| wire::rollout(&stored, None)))

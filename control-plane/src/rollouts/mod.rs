@@ -55,6 +55,18 @@ pub struct Live {
     pub gates: Vec<Gate>,
 }
 
+impl Live {
+    /// Whether it is of the present stage: the owner of the fleet hears of a step a moment later than the hub.
+    #[must_use]
+    pub fn is_of(&self, staged: &Staged) -> bool {
+        self.view.since == Some(staged.rollout.standing.since)
+    }
+}
+
+/// How often the owner is asked again whether it has heard of a step, and after how long: it is told at once.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Everything that is known of rollouts in progress, by their candidates.
 pub type Lives = BTreeMap<Revision, Live>;
 
@@ -187,12 +199,17 @@ impl Rollouts {
 
     /// What is known of a rollout as of now.
     pub async fn look(&self, staged: &Staged) -> Live {
-        let view = match self.fleet.view().await {
-            Ok(view) => view.trials.get(&staged.rollout.candidate).cloned(),
-            // The server ends.
-            Err(_) => None,
-        };
-        live(staged, view.unwrap_or_default())
+        let mut found = live(staged, TrialView::default());
+        for _ in 0..LOOKS {
+            // Nobody shows anything when the server ends.
+            let Ok(view) = self.fleet.view().await else { break };
+            found = live(staged, view.trials.get(&staged.rollout.candidate).cloned().unwrap_or_default());
+            if found.is_of(staged) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        found
     }
 }
 

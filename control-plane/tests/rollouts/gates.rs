@@ -107,6 +107,8 @@ async fn a_rollout_that_may_goes_through_its_stages_by_itself() {
     }
     let stage = server.until(&rollout.name, "at its second stage", |own| own.stage == 2).await;
     assert_eq!(stage.reason, "all gates pass");
+    // Who watches never sees what the stage before has shown as if it were of this one.
+    assert_eq!(stage.progress.as_ref().unwrap().selected.len(), 2);
     for replica in [&mut first, &mut second, &mut third] {
         replica.reach(stage.stage_revision).await;
     }
