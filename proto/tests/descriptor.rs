@@ -1,8 +1,8 @@
-//! The `.proto` files say what everything means, and every enum has its zero.
+//! The `.proto` files say what everything means, every enum has its zero, and what was promised stays.
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
-use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, field_descriptor_proto::Label};
 
 fn files() -> Vec<FileDescriptorProto> {
     let mut compiler = protox::Compiler::new([env!("CARGO_MANIFEST_DIR")]).unwrap();
@@ -71,4 +71,64 @@ fn everything_on_the_wire_has_a_comment_and_every_enum_its_zero() {
         }
     }
     assert!(seen > 300, "only {seen} things were looked at");
+}
+
+/// What a client may rely on, a line each: a method and its types, a field with its number and type, a value with its number.
+fn promises() -> Vec<String> {
+    fn fields(name: &str, message: &DescriptorProto, lines: &mut Vec<String>) {
+        for field in &message.field {
+            let of = match field.type_name() {
+                "" => format!("{:?}", field.r#type()).to_lowercase(),
+                named => named.trim_start_matches('.').to_owned(),
+            };
+            let many = if field.label() == Label::Repeated { "repeated " } else { "" };
+            lines.push(format!("field {name}.{} = {} {many}{of}", field.name(), field.number()));
+        }
+        for inner in &message.nested_type {
+            fields(&format!("{name}.{}", inner.name()), inner, lines);
+        }
+        for inner in &message.enum_type {
+            values(&format!("{name}.{}", inner.name()), inner, lines);
+        }
+    }
+    fn values(name: &str, found: &EnumDescriptorProto, lines: &mut Vec<String>) {
+        lines.extend(found.value.iter().map(|value| format!("value {name}.{} = {}", value.name(), value.number())));
+    }
+    let mut lines = Vec::new();
+    for file in files().iter().filter(|file| file.package().starts_with("fusebox.")) {
+        let package = file.package();
+        for message in &file.message_type {
+            fields(&format!("{package}.{}", message.name()), message, &mut lines);
+        }
+        for found in &file.enum_type {
+            values(&format!("{package}.{}", found.name()), found, &mut lines);
+        }
+        for service in &file.service {
+            lines.extend(service.method.iter().map(|method| {
+                let stream = |is: bool| if is { "stream " } else { "" };
+                let (input, output) =
+                    (method.input_type().trim_start_matches('.'), method.output_type().trim_start_matches('.'));
+                let (up, down) = (stream(method.client_streaming()), stream(method.server_streaming()));
+                format!("rpc {package}.{}.{}({up}{input}) {down}{output}", service.name(), method.name())
+            }));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Additions are free. Write them down with `FUSEBOX_WRITE_WIRE=1 cargo test -p fusebox-proto --test descriptor`: from then on they stay.
+#[test]
+fn nothing_that_was_promised_on_the_wire_is_gone_or_different() {
+    let now = promises();
+    if std::env::var_os("FUSEBOX_WRITE_WIRE").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-v1.txt");
+        std::fs::write(path, now.join("\n") + "\n").unwrap();
+        return;
+    }
+    let broken: Vec<_> = include_str!("golden/wire-v1.txt")
+        .lines()
+        .filter(|line| now.binary_search(&(*line).to_owned()).is_err())
+        .collect();
+    assert!(broken.is_empty(), "clients rely on these, and they are gone or different:\n{}", broken.join("\n"));
 }
