@@ -151,9 +151,7 @@ impl Tokens {
         let at = SystemTime::now();
         let new = NewToken { id: secret.id().to_owned(), name, digest: secret.digest(), role, expires: at + life };
         let made = self.store.put_token(new, Note { caller, message: String::new(), at }).await;
-        // Also after a failure: a commit may have come through although its answer did not.
-        self.refresh().await?;
-        let made = made?;
+        let made = self.settle(made, |made| Some(made)).await?;
         tracing::info!(
             event.name = "token.created", token = made.id, name = made.name, role = %made.role, author = made.creator,
             "token created"
@@ -168,8 +166,7 @@ impl Tokens {
     pub async fn revoke(&self, id: &str, caller: Caller, reason: String) -> Result<Option<StoredToken>, StoreError> {
         let note = Note { caller, message: reason, at: SystemTime::now() };
         let ended = self.store.revoke_token(id.to_owned(), note).await;
-        self.refresh().await?;
-        let ended = ended?;
+        let ended = self.settle(ended, Option::as_ref).await?;
         if let Some(StoredToken { id, name, revoked: Some(revoked), .. }) = &ended {
             tracing::info!(
                 event.name = "token.revoked",
@@ -209,6 +206,35 @@ impl Tokens {
             expires: Some(stored.expires),
             revoked: ended.clone(),
         })
+    }
+
+    /// Brings the mirror up to a change, whatever else may be wrong with the store. After a failure it is read anew: a commit may have come
+    /// through although its answer did not.
+    async fn settle<T>(
+        &self,
+        outcome: Result<T, StoreError>,
+        stored: impl FnOnce(&T) -> Option<&StoredToken>,
+    ) -> Result<T, StoreError> {
+        match &outcome {
+            Ok(changed) => {
+                let _turn = self.turn.lock().await;
+                if let Some(stored) = stored(changed) {
+                    let mut after = BTreeMap::clone(&self.known.load());
+                    let ended = after.get(&stored.id).map_or_else(CancellationToken::new, |known| known.ended.clone());
+                    after.insert(stored.id.clone(), Known { stored: Arc::new(stored.clone()), ended: ended.clone() });
+                    self.known.store(Arc::new(after));
+                    if stored.revoked.is_some() {
+                        ended.cancel();
+                    }
+                }
+            }
+            Err(_) => {
+                if let Err(error) = self.refresh().await {
+                    tracing::warn!(%error, "tokens could not be read anew: those known before count");
+                }
+            }
+        }
+        outcome
     }
 
     /// Reads the store anew.

@@ -163,13 +163,13 @@ impl Settings {
         let given = said(globals.address.as_ref(), "FUSEBOX_ADDRESS");
         let elsewhere = given.as_ref().is_some_and(|given| Some(given) != address.as_ref());
         let own = |path: Option<PathBuf>| path.filter(|_| !elsewhere);
-        let token = globals
-            .token
-            .clone()
-            .or_else(|| env("FUSEBOX_TOKEN").map(TokenText::from))
-            .or(token.filter(|_| !elsewhere))
-            .map(TokenSource::Text)
-            .or_else(|| token_command.filter(|_| !elsewhere).map(TokenSource::Command));
+        let token = match globals.token.clone().or_else(|| env("FUSEBOX_TOKEN").map(TokenText::from)) {
+            // Said to be none: a certificate is to be shown instead.
+            Some(TokenText(text)) if text.is_empty() => None,
+            Some(text) => Some(TokenSource::Text(text)),
+            None if elsewhere => None,
+            None => token.map(TokenSource::Text).or_else(|| token_command.map(TokenSource::Command)),
+        };
         Ok(Self {
             address: given.or(address).unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()),
             ca: path(globals.ca.as_ref(), "FUSEBOX_CA").or(own(ca)),
@@ -376,6 +376,8 @@ mod tests {
         );
         let same = settings(CONFIG, |globals| globals.address = Some("https://a".to_owned()), &[]).unwrap();
         assert_eq!(token(&same), Some("ta"));
+        let none = settings(CONFIG, |globals| globals.token = Some(String::new().into()), &[]).unwrap();
+        assert_eq!(token(&none), None, "an empty one is none");
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Failure {
         failure.fix = advice(class).map(str::to_owned);
         failure.details.push(format!("gRPC code {:?}", status.code()));
         if let Some(info) = details.error_info() {
-            if let Some(fix) = rollout_advice(&info.reason, info.metadata.get("rollout")) {
+            let rollout = rollout_advice(&info.reason, info.metadata.get("rollout"));
+            if let Some(fix) = rollout.or_else(|| remedy(&info.reason).map(str::to_owned)) {
                 failure.fix = Some(fix);
             }
             let mut line = format!("reason {} ({})", info.reason, info.domain);
@@ -212,6 +213,20 @@ fn rollout_advice(reason: &str, rollout: Option<&String>) -> Option<String> {
         "ROLLOUT_PAUSED" | "ROLLOUT_NOT_PAUSED" | "ROLLOUT_ENDED" | "ROLLOUT_AT_OTHER_STAGE" => {
             Some(format!("{}` shows where it is", verb("status")))
         }
+        _ => None,
+    }
+}
+
+/// What helps against a reason of the server, where that is more than its class says.
+fn remedy(reason: &str) -> Option<&'static str> {
+    match reason {
+        "CREDENTIALS_MISSING" => {
+            Some("show a token (--token, FUSEBOX_TOKEN or `fusebox context set`) or a certificate (--cert and --key)")
+        }
+        "TOKEN_UNKNOWN" | "CREDENTIALS_EXPIRED" | "CREDENTIALS_REVOKED" => {
+            Some("let an admin make another one: fusebox token create")
+        }
+        "ROLE_INSUFFICIENT" => Some("`fusebox whoami` tells who you are; an admin can make a token of another role"),
         _ => None,
     }
 }

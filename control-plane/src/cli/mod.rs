@@ -121,7 +121,7 @@ pub struct GlobalArgs {
     /// Key of that certificate, PEM [env: FUSEBOX_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Token to show; others on this machine can see what is on a command line [env: FUSEBOX_TOKEN]
+    /// Token to show, "" for none; others on this machine can see what is on a command line [env: FUSEBOX_TOKEN]
     #[arg(long, global = true)]
     pub token: Option<TokenText>,
     /// Send the token in plain text to an http:// address that is not of this machine

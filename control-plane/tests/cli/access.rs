@@ -80,7 +80,7 @@ async fn the_first_token_is_made_offline_and_makes_the_others() {
     };
     let offline = ["token", "create", "--data-dir", text(&data), "--role", "viewer", "--name", "x"];
     fusebox(&offline).await.exits(1).says("another fusebox serves");
-    fusebox(&["whoami", "--address", &address]).await.exits(6).says("send a token");
+    fusebox(&["whoami", "--address", &address]).await.exits(6).says("send a token").says("FUSEBOX_TOKEN");
     run(&admin, "whoami").await.exits(0).prints("first (admin), known by token");
 
     let made = run(&admin, "token create --name reader --role viewer --for 1h -o json").await.exits(0);
