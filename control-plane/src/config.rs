@@ -4,7 +4,7 @@ pub mod access;
 
 use std::{
     net::SocketAddr,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
 use self::access::{AccessArgs, AccessConfig};
-use crate::{hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE};
+use crate::{backups::schedule::Schedule, hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE};
 
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
@@ -44,6 +44,15 @@ pub struct ServeArgs {
     /// How often everything in the database is read and compared with its checksums
     #[arg(long, env = "FUSEBOX_CHECK_EVERY", default_value = "6h", value_parser = interval, value_name = "TIME")]
     pub check_every: Duration,
+    /// Folder to put backups into, better on another disk; without it none is made by itself
+    #[arg(long, env = "FUSEBOX_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+    /// How old the newest of these backups may get
+    #[arg(long, env = "FUSEBOX_BACKUP_EVERY", default_value = "1h", value_parser = interval, value_name = "TIME")]
+    pub backup_every: Duration,
+    /// How many of them stay
+    #[arg(long, env = "FUSEBOX_BACKUP_KEEP", default_value_t = BACKUPS_KEPT, value_name = "NUMBER")]
+    pub backup_keep: NonZeroUsize,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -71,9 +80,14 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// What the server takes.
     pub limits: Limits,
+    /// The backups that it makes by itself.
+    pub backups: Option<Schedule>,
     /// Who may call.
     pub access: AccessConfig,
 }
+
+/// Backups that stay when nothing is said: a day of hours.
+const BACKUPS_KEPT: NonZeroUsize = NonZeroUsize::new(24).expect("it is not zero");
 
 /// What the server takes, and how long it keeps it.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +200,9 @@ impl Config {
             remember_changes: args.remember_changes,
             check_every: args.check_every,
         };
-        Ok(Self { listen: args.listen, data_dir, limits, access })
+        let backups =
+            args.backup_dir.clone().map(|folder| Schedule { folder, every: args.backup_every, keep: args.backup_keep });
+        Ok(Self { listen: args.listen, data_dir, limits, backups, access })
     }
 }
 
@@ -205,6 +221,9 @@ mod tests {
             transition_retention: Retention::A_MONTH,
             remember_changes: REMEMBERED,
             check_every: Duration::from_secs(60),
+            backup_dir: None,
+            backup_every: Duration::from_secs(60),
+            backup_keep: BACKUPS_KEPT,
             log_format: LogFormat::Text,
             access: AccessArgs::default(),
         }

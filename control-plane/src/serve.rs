@@ -25,7 +25,10 @@ use tonic::{
 use crate::access::jwt::{Jwts, KeysError};
 use crate::{
     access::{self, Access, gate::gate, tokens::Tokens},
-    backups::Backups,
+    backups::{
+        Backups,
+        schedule::{self, Schedule},
+    },
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
     grpc::{
@@ -168,7 +171,8 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     anstream::eprintln!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" });
     tokio::spawn(end_on_signal(shutdown.clone()));
     let connections = incoming(listener, tls, room, shutdown.clone());
-    serve_with(connections, store, Settings { limits: config.limits, access }, shutdown).await?;
+    serve_with(connections, store, Settings { limits: config.limits, backups: config.backups, access }, shutdown)
+        .await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -208,6 +212,8 @@ async fn end_on_signal(shutdown: Shutdown) {
 pub struct Settings {
     /// What it takes.
     pub limits: Limits,
+    /// The backups that it makes by itself.
+    pub backups: Option<Schedule>,
     /// Whom it knows. Nothing: an open server.
     pub access: access::Settings,
 }
@@ -240,11 +246,15 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let Settings { limits, access } = settings;
+    let Settings { limits, backups: schedule, access } = settings;
     let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
     let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
+    let backups = Backups::new(Arc::clone(&store));
+    if let Some(schedule) = schedule {
+        tokio::spawn(schedule::keep(schedule, backups.clone(), shutdown.clone()));
+    }
     tokio::spawn(upkeep::look_after(Arc::clone(&store), limits.check_every, shutdown.clone()));
     tokio::spawn(retention::keep(limits.audit_retention, Arc::clone(&store), shutdown.clone()));
     tokio::spawn(retention::keep_transitions(limits.transition_retention, Arc::clone(&store), shutdown.clone()));
@@ -260,7 +270,7 @@ where
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let watcher = tokio::spawn(rollouts::watch::watch(rollouts, shutdown.clone()));
     let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
-    let admin_api = AdminServiceServer::new(AdminApi::new(&access, Backups::new(Arc::clone(&store))));
+    let admin_api = AdminServiceServer::new(AdminApi::new(&access, backups.clone()));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));
     let decided = fleet.clone();

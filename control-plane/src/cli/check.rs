@@ -16,6 +16,9 @@ use super::{
 /// How far clocks may be apart: overrides end by the server's.
 const CLOCKS: Duration = Duration::from_secs(5);
 
+/// When to see to a new credential.
+const SOON: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// Form of the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CheckFormat {
@@ -114,6 +117,7 @@ async fn items(session: &Session) -> Vec<Item> {
         Ok(info) => items.extend(of_server(&info, asked)),
         Err(failure) => items.push(failed("server", failure.what, "look into its log")),
     }
+    items.push(caller(&server).await);
     items.push(fleet(&server).await);
     items
 }
@@ -148,6 +152,27 @@ fn of_server(info: &v1::ServerInfo, asked: SystemTime) -> Vec<Item> {
         items.push(failed("database", detail, "control-plane/docs/operate.md tells what to do"));
     }
     items
+}
+
+/// Whom the server takes this program for, and for how long.
+async fn caller(server: &Server) -> Item {
+    const NAME: &str = "access";
+    let known = match server.admin().who_am_i(v1::WhoAmIRequest {}).await {
+        Ok(known) => known.into_inner(),
+        Err(status) => {
+            return failed(NAME, Failure::to("ask who this is")(status).what, "`fusebox whoami` tells more");
+        }
+    };
+    let left =
+        span::point(known.expire_time.as_ref()).map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    match left {
+        _ if known.method == "none" => ok(NAME, "the server asks nobody who they are".to_owned()),
+        Some(left) if left < SOON => {
+            let detail = format!("known as {}, for {} more", known.name, span::short(left));
+            warning(NAME, detail, "get another credential: `fusebox token create`")
+        }
+        Some(_) | None => ok(NAME, format!("known as {} by {}", known.name, known.method)),
+    }
 }
 
 /// Whether every replica runs what it should.

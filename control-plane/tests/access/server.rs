@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
     access::{self, Bootstrap},
-    config::Limits,
     serve::{Settings, serve_with},
     shutdown::Shutdown,
     store::{StoreHandle, memory::MemoryStore},
@@ -94,7 +93,7 @@ impl Server {
         let secured = tls.then(|| Tls::start(files, &shutdown).unwrap());
         let connections = incoming(listener, secured, room, shutdown.clone());
         let store: StoreHandle = Arc::new(MemoryStore::new("memory"));
-        let settings = Settings { limits: Limits::default(), access };
+        let settings = Settings { access, ..Settings::default() };
         let end = shutdown.clone();
         let task = tokio::spawn(async move { serve_with(connections, store, settings, end).await.unwrap() });
         Self { port, ca, folder, shutdown, bootstrap, secure: tls, task }

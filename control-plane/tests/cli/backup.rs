@@ -78,6 +78,15 @@ async fn a_damaged_backup_is_refused_before_anything_is_touched() {
         }
     }
     assert!(!Path::new(&target).join("fusebox.db").exists());
+    // Of a program that is newer than this one.
+    fs::write(&damaged, &whole).unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&damaged);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (9999, 'of the future', TRUE, x'00', 0)";
+    sqlx::query(newer).execute(&pool).await.unwrap();
+    pool.close().await;
+    fusebox(&["restore", &damaged, "--data-dir", &target]).await.exits(5).says("newer version of fusebox");
     // A copy of a database in use, without its newest part.
     fs::write(&damaged, &whole).unwrap();
     fs::write(format!("{damaged}-wal"), "something").unwrap();
@@ -92,7 +101,7 @@ async fn what_a_server_says_of_its_database_is_checked() {
     server.apply(&manifest("b", "b", "1s")).await.exits(0);
     let well = server.run("check -o json").await.exits(0).json();
     let names: Vec<_> = well["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["reachable", "version", "clocks", "store", "database", "replicas"]);
+    assert_eq!(names, ["reachable", "version", "clocks", "store", "database", "access", "replicas"]);
     assert!(well["items"].as_array().unwrap().iter().all(|item| item["verdict"] == "ok"), "{well}");
     assert_eq!(server.run("check -o short").await.exits(0).out, "");
 
@@ -107,6 +116,30 @@ async fn what_a_server_says_of_its_database_is_checked() {
     refused.says("stored data is corrupt: policies default/b: the digest differs").says("fusebox restore");
 
     fusebox(&["check", "--address", "127.0.0.1:1"]).await.exits(1).prints("failed   reachable: cannot reach");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_makes_backups_by_itself_and_keeps_the_newest() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path().join("backups");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("mine.db"), "mine").unwrap();
+    let options = ["--backup-every", "1s", "--backup-keep", "2", "--backup-dir"];
+    let server = Kept::start_with(&[&options[..], &[folder.to_str().unwrap()]].concat()).await;
+    server.apply(&manifest("b", "b", "1s")).await.exits(0);
+    let three = |answer: &super::program::Answer| answer.out.lines().count() >= 3;
+    server.until("audit --action backup.create --actor server -q", three).await;
+    // The third is recorded before it is there: what was there before it stays until then.
+    let made = |entry: fs::DirEntry| entry.path().display().to_string();
+    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| made(entry.unwrap())).collect();
+    let own: Vec<_> = names.iter().filter(|name| name.contains("fusebox-")).collect();
+    assert!((1..=3).contains(&own.len()), "{names:?}");
+    assert!(names.iter().any(|name| name.ends_with("mine.db")), "a file of somebody's own is gone: {names:?}");
+    let folder = server.stop().await;
+    for name in own.iter().filter(|name| Path::new(name).exists()) {
+        fusebox(&["restore", name, "--dry-run"]).await.exits(0).prints("is whole");
+    }
+    drop(folder);
 }
 
 /// On a disk of its own, which only a user that may mount one can have.

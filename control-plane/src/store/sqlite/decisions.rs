@@ -94,7 +94,7 @@ pub(super) async fn breakers(reader: &SqlitePool) -> Result<Vec<BreakerKey>, Sto
     rows.iter().map(|row| rows::key(row, TABLE)).collect()
 }
 
-fn decision(row: &SqliteRow) -> Result<StoredDecision, StoreError> {
+pub(super) fn decision(row: &SqliteRow) -> Result<StoredDecision, StoreError> {
     let id: i64 = rows::get(row, "id")?;
     let run: String = rows::get(row, "run")?;
     let number = u64::from_str_radix(&run, 16).ok().and_then(RunId::new);

@@ -98,7 +98,8 @@ async fn contents(connection: &mut SqliteConnection) -> Result<Contents, Restore
     if !findings.is_empty() {
         return Err(RestoreError::Damaged(findings));
     }
-    if check::version(&mut *connection).await? > MIGRATIONS.last().map_or(0, |(version, ..)| *version) {
+    let known = |applied: &i64| MIGRATIONS.iter().any(|(version, ..)| version == applied);
+    if !check::applied(&mut *connection).await?.iter().all(known) {
         return Err(StoreError::NewerSchema.into());
     }
     let store_id: String = sqlx::query_scalar("SELECT store_id FROM server WHERE id = 1")

@@ -80,7 +80,7 @@ async fn upsert(transaction: &mut Transaction<'static, Sqlite>, rollout: &Stored
     Ok(())
 }
 
-fn rollout(row: &SqliteRow) -> Result<StoredRollout, StoreError> {
+pub(super) fn rollout(row: &SqliteRow) -> Result<StoredRollout, StoreError> {
     let candidate: i64 = get(row, "candidate")?;
     let wrong =
         |what: &str, reason: &dyn ToString| corrupt(TABLE, candidate, format!("{what}: {}", reason.to_string()));

@@ -1,5 +1,7 @@
 //! Copies of everything that is stored: one at a time, each in the audit log before it leaves.
 
+pub mod schedule;
+
 use std::{sync::Arc, time::SystemTime};
 
 use tempfile::NamedTempFile;
