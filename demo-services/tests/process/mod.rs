@@ -15,9 +15,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a part and waits until it says where it listens.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same, with settings in its environment.
+    pub(crate) fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
             .args(args)
             .env("RUST_LOG", "warn")
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
