@@ -46,6 +46,9 @@ impl Check {
         for window in windows {
             let key = key_of(window.key.as_ref());
             self.reported.insert(key.clone(), at);
+            if FleetState::try_from(window.held_state()).is_ok_and(is_held) {
+                self.held.insert(key.clone());
+            }
             let witness = &mut self.of(replica).witness;
             if window.own_trip || (window.calls > 0 && window.failures * 2 >= window.calls) {
                 let told = Fence { term: window.held_term, rev: window.held_rev };
@@ -112,7 +115,8 @@ impl Check {
         let from = valid.map_or(FleetState::Released, |said| said.state);
         // A server that has just started may stand behind what an earlier one had decided.
         let obeyed = self.replicas.values().any(|seen| seen.shown.as_ref().is_some_and(Shown::is_held));
-        let adopted = before.is_none() && obeyed;
+        // An override may hide from view what is held.
+        let adopted = before.is_none() && (obeyed || self.held.contains(&key));
         let ground = if to == FleetState::Released && !obeyed {
             Ground::Lapse
         } else {

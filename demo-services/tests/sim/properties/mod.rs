@@ -108,6 +108,8 @@ struct Check {
     /// When replicas last reported on a breaker, and when the outcome of a probe last arrived.
     reported: BTreeMap<String, Duration>,
     probed: BTreeMap<String, Duration>,
+    /// Breakers of which replicas have told this run of the server that they hold a verdict.
+    held: BTreeSet<String>,
     /// When a replica was last lost.
     lost: Option<Duration>,
     /// Until when a server that follows another one listens and decides nothing.
@@ -132,6 +134,7 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded
         permits: BTreeMap::new(),
         reported: BTreeMap::new(),
         probed: BTreeMap::new(),
+        held: BTreeSet::new(),
         lost: None,
         learns_until: Duration::ZERO,
         records: recorded::Records::default(),
@@ -228,6 +231,7 @@ impl Check {
             What::ServerUp => {
                 self.run += 1;
                 self.said.clear();
+                self.held.clear();
                 // The first one has nobody to learn from.
                 if self.run > 1 {
                     self.learns_until = at + LEASE;

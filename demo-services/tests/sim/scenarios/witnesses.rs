@@ -205,8 +205,9 @@ fn states(run: &world::Run) -> Vec<v1::FleetState> {
 fn reports_that_come_twice_and_out_of_order_lead_to_the_same_decisions() {
     let make = |rng: &mut fastrand::Rng| {
         let from = millis(rng, 2_000, 4_000);
-        // Over before the first probe: no luck decides.
-        let mut scenario = Scenario::new(fleet(), POLICY).script(down(Health::Failing, from, from + secs(2)));
+        // Over before the first probe, and seen by all: no luck decides.
+        let replicas = NAMES.iter().map(|name| Replica::busy(name)).collect();
+        let mut scenario = Scenario::new(replicas, POLICY).script(down(Health::Failing, from, from + secs(2)));
         scenario.calm = from + secs(4);
         scenario.meddle = Some(Arc::new(|_| Some(Meddler::default())));
         scenario
