@@ -12,7 +12,9 @@ use std::{
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
 use self::access::{AccessArgs, AccessConfig};
-use crate::{backups::schedule::Schedule, hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE};
+use crate::{
+    backups::schedule::Schedule, hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE, web::Origin,
+};
 
 /// Options of `fusebox serve`.
 #[derive(Clone, Debug, Args)]
@@ -53,6 +55,9 @@ pub struct ServeArgs {
     /// How many of them stay
     #[arg(long, env = "FUSEBOX_BACKUP_KEEP", default_value_t = BACKUPS_KEPT, value_name = "NUMBER")]
     pub backup_keep: NonZeroUsize,
+    /// Origin of a page whose scripts may call this server by gRPC-Web, such as https://ops.example; may be repeated. Without it, none may
+    #[arg(long = "web-origin", env = "FUSEBOX_WEB_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
+    pub web_origins: Vec<Origin>,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -82,6 +87,8 @@ pub struct Config {
     pub limits: Limits,
     /// The backups that it makes by itself.
     pub backups: Option<Schedule>,
+    /// Whose pages may call it.
+    pub web_origins: Vec<Origin>,
     /// Who may call.
     pub access: AccessConfig,
 }
@@ -202,7 +209,8 @@ impl Config {
         };
         let backups =
             args.backup_dir.clone().map(|folder| Schedule { folder, every: args.backup_every, keep: args.backup_keep });
-        Ok(Self { listen: args.listen, data_dir, limits, backups, access })
+        let web_origins = args.web_origins.clone();
+        Ok(Self { listen: args.listen, data_dir, limits, backups, web_origins, access })
     }
 }
 
@@ -216,6 +224,7 @@ mod tests {
             data_dir: None,
             dev: false,
             insecure: false,
+            web_origins: Vec::new(),
             streams_per_second: DEFAULT_RATE,
             audit_retention: Retention::default(),
             transition_retention: Retention::A_MONTH,

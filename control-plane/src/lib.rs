@@ -27,6 +27,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 mod upkeep;
+pub mod web;
 
 use std::{ffi::OsString, process::ExitCode};
 

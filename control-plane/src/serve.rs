@@ -50,6 +50,7 @@ use crate::{
         reload::{self, BootstrapError, Tls},
     },
     upkeep,
+    web::{self, Origin},
 };
 
 /// Why a server can't start, or ended by itself.
@@ -171,8 +172,8 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     anstream::eprintln!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" });
     tokio::spawn(end_on_signal(shutdown.clone()));
     let connections = incoming(listener, tls, room, shutdown.clone());
-    serve_with(connections, store, Settings { limits: config.limits, backups: config.backups, access }, shutdown)
-        .await?;
+    let (limits, backups, web_origins) = (config.limits, config.backups, config.web_origins);
+    serve_with(connections, store, Settings { limits, backups, web_origins, access }, shutdown).await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -214,6 +215,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The backups that it makes by itself.
     pub backups: Option<Schedule>,
+    /// Whose pages may call it.
+    pub web_origins: Vec<Origin>,
     /// Whom it knows. Nothing: an open server.
     pub access: access::Settings,
 }
@@ -246,7 +249,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let Settings { limits, backups: schedule, access } = settings;
+    let Settings { limits, backups: schedule, web_origins, access } = settings;
     let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
     let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
@@ -325,7 +328,7 @@ where
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .timeout(ANSWER_WITHIN)
         .http2_max_header_list_size(16 * 1024)
-        .add_routes(Routes::from(router))
+        .add_routes(Routes::from(web::serve(router, &web_origins)))
         .serve_with_incoming_shutdown(incoming.map(|io| io.map(|io| Opening::new(io, &opening))), begun);
     let bound = async {
         shutdown.begun().await;
