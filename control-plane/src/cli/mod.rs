@@ -143,7 +143,7 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Run the control plane
     #[command(after_help = "Example:\n  fusebox serve --data-dir ./fusebox-data\n  fusebox serve --dev")]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Create or change policies from manifests, all or none
     #[command(after_help = "Example:\n  fusebox apply -f policy.yaml -m 'longer timeout'\n  \
                             fusebox apply -f policies/ -R --dry-run\n  cat policy.yaml | fusebox apply -f - --wait")]
