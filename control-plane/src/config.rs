@@ -55,7 +55,7 @@ pub struct ServeArgs {
     /// How many of them stay
     #[arg(long, env = "FUSEBOX_BACKUP_KEEP", default_value_t = BACKUPS_KEPT, value_name = "NUMBER")]
     pub backup_keep: NonZeroUsize,
-    /// Origin of a page whose scripts may call this server by gRPC-Web, such as https://ops.example; may be repeated. Without it, none may
+    /// Origin of a page whose scripts may call this server by gRPC-Web: scheme, host, and port if it has one; may be repeated. Without it, none may
     #[arg(long = "web-origin", env = "FUSEBOX_WEB_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub web_origins: Vec<Origin>,
     /// Form of the log lines

@@ -105,7 +105,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Options of every verb. The environment and the context of the user stand in for those that are left out: see [`context`].
+/// Options of every verb. The environment and the context of the user stand in for those that are left out: see `context`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
