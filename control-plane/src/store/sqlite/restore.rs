@@ -10,7 +10,11 @@ use std::{
 use fusebox_policy::Revision;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::{DATABASE, MIGRATIONS, check, failed, lock, rows};
+use super::{
+    DATABASE, check, failed,
+    open::{LOCK, MIGRATIONS, lock},
+    rows,
+};
 use crate::store::{Finding, StoreError};
 
 /// What is in a backup.
@@ -149,7 +153,7 @@ fn data_in(folder: &Path) -> Result<Vec<PathBuf>, RestoreError> {
     for entry in entries {
         let path = entry.map_err(file(folder))?.path();
         let is_aside = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE));
-        if path.file_name().is_some_and(|name| name != super::LOCK) && !is_aside {
+        if path.file_name().is_some_and(|name| name != LOCK) && !is_aside {
             found.push(path);
         }
     }

@@ -1,8 +1,10 @@
 //! Every database that was ever written can be opened, and becomes the same as a new one.
 
 use sha2::{Digest, Sha256};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::*;
+use crate::store::sqlite::open::MIGRATIONS;
 
 /// The migrations that have been released, by the digest of their text. One that has been applied anywhere is never changed: what was
 /// wrong with it is mended by another one.
