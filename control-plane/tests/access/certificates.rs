@@ -121,7 +121,7 @@ async fn a_new_certificate_is_taken_up_and_open_streams_go_on() {
         fusebox_proto::sync::v1::FetchSnapshotRequest { namespace: "shop".to_owned(), service: "cart".to_owned() };
     agent.sync.fetch_snapshot(request.clone()).await.unwrap();
 
-    // What can't be used changes nothing.
+    // What can't be used changes nothing. Files are looked at every second: only after that has passed has garbage been seen and refused.
     server.folder.write("server.pem", "garbage");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     server.channel(None).await.expect("the old certificate stays");
