@@ -196,6 +196,12 @@ impl Owner {
                 self.carry_out(effects);
                 changed = true;
             }
+            // A replica tells of what it has just been sent, and of a quiet breaker it tells once: what it runs must be known here before.
+            if policies.has_changed().unwrap_or(false) {
+                let snapshot = Arc::clone(&policies.borrow_and_update());
+                self.take_policies(snapshot);
+                changed = true;
+            }
             match woken {
                 Woken::Told(command) => match command {
                     Command::Refresh(reply) => {
@@ -217,6 +223,7 @@ impl Owner {
                     }
                 },
                 Woken::Policies => {
+                    // `changed()` has marked them as seen.
                     let snapshot = Arc::clone(&policies.borrow_and_update());
                     self.take_policies(snapshot);
                     changed = true;

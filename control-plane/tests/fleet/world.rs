@@ -6,6 +6,7 @@ use fusebox_control_plane::{
     caller::Caller,
     fleet::{Fleet, HEARTBEAT, Identity, Outbox, SessionId, Told},
     hub::Hub,
+    policies::Policies,
     shutdown::Shutdown,
     store::{Change, Expect, Note, StoreHandle},
 };
@@ -39,6 +40,7 @@ struct Replica {
 pub(crate) struct World {
     pub(crate) disk: Arc<Disk>,
     fleet: Fleet,
+    policies: Policies,
     shutdown: Shutdown,
     replicas: Vec<Replica>,
 }
@@ -67,6 +69,7 @@ impl World {
         store.apply(vec![put], note, false).await.unwrap();
         let hub = Hub::start(&store).await.unwrap();
         let shutdown = Shutdown::new();
+        let policies = Policies::new(Arc::clone(&store), hub.clone());
         let fleet = Fleet::start(store, hub, shutdown.clone()).await.unwrap();
         let mut replicas = Vec::new();
         for instance in ["a-1", "a-2"] {
@@ -74,7 +77,7 @@ impl World {
             let joined = fleet.join(identity(instance), Arc::clone(&outbox)).await.unwrap().unwrap();
             replicas.push(Replica { session: joined.session, outbox, beats: 0, held: sync::Verdict::default() });
         }
-        Self { disk, fleet, shutdown, replicas }
+        Self { disk, fleet, policies, shutdown, replicas }
     }
 
     /// A second passes, and every replica tells what it sees: a breaker of its own that is in this state.
@@ -93,6 +96,27 @@ impl World {
             replica.hear(&mut heard);
         }
         heard
+    }
+
+    /// A policy comes, and with it the first that the replicas say of its breaker; how many of them the breaker knows then.
+    pub(crate) async fn come(&mut self, name: &str) -> usize {
+        let text = POLICY.replace("service-b", name);
+        let policy = Box::new(manifest::parse("policy", &text).unwrap().remove(0).policy);
+        let put = Change::Put { policy, expect: Expect::Absent, rollback: false };
+        let caller = Caller::unauthenticated("operator");
+        let applied = self.policies.apply(vec![put], caller, String::new(), false, None).await.unwrap();
+        for replica in &mut self.replicas {
+            replica.beats += 1;
+            let window = replica.window(LocalState::Closed);
+            let key = v1::BreakerKey { policy: name.to_owned(), target: name.to_owned(), ..window.key.unwrap() };
+            let window =
+                sync::BreakerWindow { key: Some(key), policy_revision: applied.revision.0, calls: 0, ..window };
+            let beat = sync::Heartbeat { seq: replica.beats, windows: vec![window], ..Default::default() };
+            self.fleet.tell(replica.session, Told::Heartbeat(beat)).await.unwrap();
+        }
+        let view = self.fleet.view().await.unwrap();
+        let known = view.breakers.values().find(|breaker| breaker.key.as_ref().unwrap().target == name);
+        known.map_or(0, |breaker| breaker.instances.len())
     }
 
     /// Heartbeats until the fleet is in this mode; everything that was heard meanwhile.
