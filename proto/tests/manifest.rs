@@ -191,6 +191,63 @@ fn a_field_is_located_only_if_it_is_there() {
     assert_eq!(manifest::locate(&text, 1, "metadata.name"), None);
 }
 
+/// What a program prints of stored policies: JSON, in lists or not, with what became of them.
+fn printed(names: &[&str]) -> serde_json::Value {
+    let policy = |name: &&str| {
+        let text = format!("{HEAD}    - retry: {{ maxAttempts: 4 }}\n").replace("name: p", &format!("name: {name}"));
+        let mut value = manifest::to_json(&read(&text));
+        value["status"] = serde_json::json!({
+            "revision": 7, "etag": "\"7-a\"", "createTime": null, "updateTime": "2026-11-25T00:00:00Z", "reconciling": false,
+            "instances": 3, "currentInstances": 2, "rejectingInstances": 1,
+        });
+        value
+    };
+    serde_json::json!({ "items": names.iter().map(policy).collect::<Vec<_>>(), "nextPageToken": "" })
+}
+
+#[test]
+fn what_is_printed_of_stored_policies_reads_back_alone_in_lists_and_in_several_documents() {
+    let names = |text: &str| {
+        let documents = manifest::parse("printed", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        documents.iter().map(|one| one.policy.name.to_string()).collect::<Vec<_>>()
+    };
+    let (one, list) = (printed(&["a"])["items"][0].clone(), printed(&["a", "b"]));
+    assert_eq!(names(&format!("{one:#}")), ["a"]);
+    assert_eq!(names(&format!("{list:#}")), ["a", "b"]);
+    assert_eq!(names(&list.to_string()), ["a", "b"]);
+    assert_eq!(names(&format!("{list:#}\n---\n{}", printed(&["c"]))), ["a", "b", "c"]);
+    let yaml = format!("{HEAD}    - timeout: 1s\nstatus:\n  revision: 7\n  reconciling: maybe\n---\n{list}");
+    assert_eq!(names(&yaml), ["p", "a", "b"]);
+}
+
+#[test]
+fn what_is_no_output_is_refused_with_its_path_in_lists_too() {
+    let table = [
+        ("/items/1/status/revisions", "status.revisions: unknown field: did you mean revision?"),
+        ("/items/0/spec/statuses", "spec.statuses: unknown field: known are match, pipeline, coordination, onChange"),
+        ("/itemz", "itemz: unknown field: a list has items and nextPageToken"),
+        ("/nextPageToken", "nextPageToken: must be empty: this is a part of a list, get it whole"),
+    ];
+    for (pointer, expected) in table {
+        let mut list = printed(&["a", "b"]);
+        let (map, key) = pointer.rsplit_once('/').unwrap();
+        list.pointer_mut(map).unwrap()[key] = "x".into();
+        let error = manifest::parse("printed", &format!("{list:#}")).unwrap_err();
+        let told: Vec<_> = error.faults.iter().map(|fault| format!("{}: {}", fault.path, fault.reason)).collect();
+        assert_eq!(told, [expected]);
+        let line = error.faults[0].line;
+        assert!(format!("{list:#}").lines().nth(line - 1).unwrap().contains(key), "{pointer}: line {line}");
+    }
+    assert_eq!(manifest::parse("printed", r#"{"items": []}"#).unwrap_err().faults[0].reason, "has no policy");
+}
+
+#[test]
+fn a_field_of_a_policy_in_a_list_is_located() {
+    let text = format!("{:#}", printed(&["a", "b"]));
+    let (line, _) = manifest::locate(&text, 1, "metadata.name").unwrap();
+    assert!(text.lines().nth(line - 1).unwrap().contains("\"b\""), "line {line}");
+}
+
 #[test]
 fn the_committed_schema_is_the_present_one() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/policy.schema.json");

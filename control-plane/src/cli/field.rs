@@ -8,7 +8,7 @@ use crate::nearest::nearest;
 
 /// Whether a word names a field of manifests.
 pub(super) fn is_field(word: &str) -> bool {
-    matches!(word.split('.').next(), Some("policy" | "spec" | "metadata" | "apiVersion" | "kind"))
+    matches!(word.split('.').next(), Some("policy" | "spec" | "metadata" | "status" | "apiVersion" | "kind"))
         && !word.contains('/')
 }
 

@@ -17,7 +17,7 @@ pub enum Format {
     Table,
     /// More columns.
     Wide,
-    /// JSON; lists as {"items":[...],"nextPageToken":""}, streams as one object per line.
+    /// JSON; lists as {"items":[...],"nextPageToken":""}, streams as one object per line. Of policies it is what `apply` takes.
     Json,
     /// One JSON object per line.
     Jsonl,

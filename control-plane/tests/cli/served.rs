@@ -97,14 +97,21 @@ async fn a_policy_lives_from_its_creation_to_its_revival() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_get_prints_as_yaml_can_be_applied() {
+async fn what_get_prints_can_be_applied() {
     let server = Served::start().await;
     let text = format!("{}---\n{}", manifest("a", "a", "1s"), manifest("b", "b", "2s"));
     server.read(&text, "apply").await.exits(0);
     let yaml = server.run("get policies -o yaml").await.exits(0).out;
     let again = server.read(&yaml, "apply").await.exits(0);
     assert_eq!(again.out, "policy/a unchanged (rev 1)\npolicy/b unchanged (rev 2)\n");
-    let list = server.run("get policies -o json").await.exits(0).json();
+    let printed = server.run("get policies -o json").await.exits(0);
+    let again = server.read(&printed.out, "apply").await.exits(0);
+    assert_eq!(again.out, "policy/a unchanged (rev 1)\npolicy/b unchanged (rev 2)\n");
+    let one = server.run("get policy b -o json").await.exits(0).out;
+    server.read(&one, "diff").await.exits(0);
+    let wrong = one.replace("\"reconciling\"", "\"reconcilin\"");
+    server.read(&wrong, "apply").await.exits(5).says("status.reconcilin: unknown field: did you mean reconciling?");
+    let list = printed.json();
     assert_eq!(list["items"][1]["metadata"]["name"], "b");
     assert_eq!(list["items"][1]["status"]["revision"], 2);
     assert!(list["items"][1]["status"]["etag"].is_string(), "{list}");

@@ -1,10 +1,11 @@
 //! The YAML or JSON form of a policy, as people write it.
 //!
-//! [`parse`] reads texts with one or more documents and reports every fault of all of them with line, column and path;
+//! [`parse`] reads texts with one or more documents, each a policy or a list of policies, and reports every fault of all of them with line, column and path;
 //! [`to_yaml`] writes the canonical form with all defaults filled in, which `parse` takes back unchanged. The form is described
 //! once, in `shape`: the reader checks against it and [`schema`] is made from it.
 
 mod at;
+mod documents;
 mod limits;
 mod read;
 mod schema;
@@ -21,7 +22,7 @@ pub use schema::schema;
 pub use write::{to_json, to_yaml};
 pub use yaml::printable;
 
-use self::tree::Tree;
+use self::documents::documents;
 
 /// One policy read from a manifest, and where it stands.
 #[derive(Clone, Debug)]
@@ -83,12 +84,13 @@ impl fmt::Display for ManifestError {
 /// Largest text: a thousand policies fit.
 const MAX_TEXT: usize = 4 << 20;
 
-/// Reads a text. `source_name` is what faults name as the place: a file name.
+/// Reads a text. `source_name` is what faults name as the place: a file name. What is documented as output only, like `status`, is
+/// not looked at: what a program prints of stored policies can be given back.
 ///
 /// # Errors
 /// Every fault of all documents.
 pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
-    let mut documents = Vec::new();
+    let mut parsed = Vec::new();
     let mut faults = Vec::new();
     let mut fault = |line, column, path: &str, reason: String| {
         let (source, path) = (source_name.to_owned(), path.to_owned());
@@ -97,14 +99,17 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestErr
     if text.len() > MAX_TEXT {
         fault(1, 1, "", format!("is larger than {MAX_TEXT} bytes"));
     } else {
-        match Tree::parse(text) {
+        match documents(text) {
             Err(wrong) => fault(wrong.line, wrong.column, "", wrong.reason),
-            Ok(trees) if trees.is_empty() => fault(1, 1, "", "has no policy".to_owned()),
-            Ok(trees) => {
+            Ok((trees, wrong)) if trees.is_empty() && wrong.is_empty() => fault(1, 1, "", "has no policy".to_owned()),
+            Ok((trees, wrong)) => {
+                for read::Wrong { line, column, path, reason } in wrong {
+                    fault(line, column, &path, reason);
+                }
                 for tree in trees {
                     match read::policy(&tree) {
                         Ok(policy) => {
-                            documents.push(Document { policy, source: source_name.to_owned(), line: tree.line });
+                            parsed.push(Document { policy, source: source_name.to_owned(), line: tree.line });
                         }
                         Err(wrong) => {
                             for read::Wrong { line, column, path, reason } in wrong {
@@ -116,11 +121,11 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestErr
             }
         }
     }
-    for (index, document) in documents.iter().enumerate() {
+    for (index, document) in parsed.iter().enumerate() {
         let same = |other: &&Document| {
             (&other.policy.namespace, &other.policy.name) == (&document.policy.namespace, &document.policy.name)
         };
-        if let Some(first) = documents[..index].iter().find(same) {
+        if let Some(first) = parsed[..index].iter().find(same) {
             let reason = format!("\"{}\" is there twice: first at line {}", document.policy.name, first.line);
             faults.push(Fault {
                 source: source_name.to_owned(),
@@ -131,7 +136,7 @@ pub fn parse(source_name: &str, text: &str) -> Result<Vec<Document>, ManifestErr
             });
         }
     }
-    if faults.is_empty() { Ok(documents) } else { Err(ManifestError { faults, lines: lines(text) }) }
+    if faults.is_empty() { Ok(parsed) } else { Err(ManifestError { faults, lines: lines(text) }) }
 }
 
 /// The lines of a text as YAML counts them: a carriage return alone ends one too.
@@ -139,10 +144,10 @@ fn lines(text: &str) -> Vec<String> {
     text.replace("\r\n", "\n").split(['\r', '\n']).map(ToOwned::to_owned).collect()
 }
 
-/// Line and column, from 1, of the field at `path` in document number `document` (from 0, as [`parse`] counts them). `None` if it
+/// Line and column, from 1, of the field at `path` of policy number `document` (from 0, as [`parse`] counts them). `None` if it
 /// is not there. For faults that a server found.
 #[must_use]
 pub fn locate(text: &str, document: usize, path: &str) -> Option<(usize, usize)> {
-    let trees = Tree::parse(text).ok()?;
+    let (trees, _) = documents(text).ok()?;
     trees.get(document)?.find(path)
 }

@@ -38,6 +38,11 @@ fn of(kind: Kind) -> Value {
         }
         Kind::Element(shared, kinds) => one_of(map(&[shared, kinds]), kinds),
         Kind::Either(scalar, other) => json!({ "anyOf": [of(*scalar), of(*other)] }),
+        Kind::Output(inner) => {
+            let mut value = of(*inner);
+            value["readOnly"] = json!(true);
+            value
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Element(&'static [Field], &'static [Field]),
     /// The first, where the value is a scalar; else the second.
     Either(&'static Self, &'static Self),
+    /// What programs print of a stored policy: whatever stands there is not looked at.
+    Output(&'static Self),
 }
 
 /// A field of a map.
@@ -67,7 +69,23 @@ pub(super) const MANIFEST: Kind = Kind::Map(&[
     required("kind", Kind::Exactly("Policy"), "What it describes."),
     required("metadata", Kind::Map(METADATA), "Name and labels."),
     required("spec", Kind::Map(SPEC), "What is asked for."),
+    field("status", Kind::Map(STATUS), "Output only: what became of the policy. Ignored where a manifest is read."),
 ]);
+
+const STATUS: &[Field] = &[
+    field("revision", Kind::Output(&Kind::Whole), "Output only: number of the change that made it what it is."),
+    field("etag", Kind::Output(&Kind::Text), "Output only: for --if-match."),
+    field("createTime", Kind::Output(&Kind::Date), "Output only: when it was created."),
+    field("updateTime", Kind::Output(&Kind::Date), "Output only: when it was last changed."),
+    field(
+        "reconciling",
+        Kind::Output(&Kind::Bool),
+        "Output only: some connected replicas do not run this revision yet.",
+    ),
+    field("instances", Kind::Output(&Kind::Whole), "Output only: connected replicas that it concerns."),
+    field("currentInstances", Kind::Output(&Kind::Whole), "Output only: those that run this revision."),
+    field("rejectingInstances", Kind::Output(&Kind::Whole), "Output only: those that refused it."),
+];
 
 const METADATA: &[Field] = &[
     required(
