@@ -101,13 +101,7 @@ async fn what_is_exported_is_applied_unchanged() {
         assert!(!printed.contains(['\u{7f}', '\u{85}', '\u{2028}', '\u{feff}']), "{form}");
         let file = server.path("printed.yaml");
         fs::write(&file, printed).unwrap();
-        let answer = fusebox(&["validate", "--offline", "-f", &file]).await;
-        if form == "yaml" {
-            answer.exits(0);
-        } else {
-            // The status that JSON shows beside the manifest is the one thing that is no manifest.
-            assert!(answer.err.contains("status") && !answer.err.contains("control character"), "{answer:?}");
-        }
+        fusebox(&["validate", "--offline", "-f", &file]).await.exits(0);
     }
 }
 
