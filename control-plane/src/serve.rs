@@ -32,8 +32,8 @@ use crate::{
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
     grpc::{
-        admin::AdminApi, audit::AuditApi, breakers::BreakerApi, fleet::FleetApi, policies::PolicyApi,
-        rollouts::RolloutApi, sync::SyncApi,
+        admin::AdminApi, audit::AuditApi, breakers::BreakerApi, complete::complete, fleet::FleetApi,
+        policies::PolicyApi, rollouts::RolloutApi, sync::SyncApi,
     },
     hub::{self, Hub},
     opening::Opening,
@@ -105,8 +105,6 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 const LOCAL_RESETS: usize = 256;
 /// Streams that were reset before they were looked at ("rapid reset").
 const PENDING_RESETS: usize = 20;
-/// From a request to the head of its answer; streams go on for as long as they like.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Largest message of an operator: a thousand policies.
 const OPERATOR_MESSAGE: usize = 8 << 20;
 /// Largest message of an SDK.
@@ -316,7 +314,8 @@ where
                 }
             }),
         )
-        .layer(middleware::from_fn_with_state(access, gate));
+        .layer(middleware::from_fn_with_state(access, gate))
+        .layer(middleware::from_fn_with_state(shutdown.clone(), complete));
     let begun = shutdown.begun();
     let opening = shutdown.clone();
     let server = Server::builder()
@@ -326,7 +325,6 @@ where
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .timeout(ANSWER_WITHIN)
         .http2_max_header_list_size(16 * 1024)
         .add_routes(Routes::from(web::serve(router, &web_origins)))
         .serve_with_incoming_shutdown(incoming.map(|io| io.map(|io| Opening::new(io, &opening))), begun);

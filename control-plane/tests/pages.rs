@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
+
+use fusebox_control_plane::grpc::status::Reason;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -35,6 +38,19 @@ fn the_page_of_security_names_tests_that_exist_and_every_threat() {
         named += tests;
     }
     assert!(named > 40, "{named}: the table is not where it was");
+}
+
+#[test]
+fn the_page_of_errors_has_a_row_for_each_reason_and_no_other() {
+    let page = include_str!("../docs/errors.md");
+    let rows: BTreeMap<_, _> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(reason, rest)| (reason, rest.split(" | ").next().unwrap().replace('_', "").to_lowercase()))
+        .collect();
+    let code = |reason: &Reason| format!("{:?}", reason.code()).to_lowercase();
+    let known: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.name(), code(reason))).collect();
+    assert_eq!(rows, known);
 }
 
 /// Every source file below a folder.

@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE, header::WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use tonic::{Code, Status, transport::server::TcpConnectInfo};
 
 use super::{
@@ -16,7 +16,10 @@ use super::{
     guarded::Guarded,
     rules::{self, Rule, Weight},
 };
-use crate::{grpc::status, tls::Peer};
+use crate::{
+    grpc::{complete::is_grpc, status},
+    tls::Peer,
+};
 
 /// Stands before every service: as a middleware of the router.
 pub async fn gate(State(access): State<Access>, mut request: Request, next: Next) -> Response {
@@ -36,7 +39,7 @@ pub async fn gate(State(access): State<Access>, mut request: Request, next: Next
         None => match rules::PAGES.iter().find(|(page, _)| *page == path) {
             Some((_, rule)) => (*rule, Weight::Read),
             // Nothing is served that the table does not know.
-            None if is_grpc(&request) => return status::unlisted(path).into_http::<Body>(),
+            None if is_grpc(request.headers()) => return status::unlisted(path).into_http::<Body>(),
             None => return StatusCode::NOT_FOUND.into_response(),
         },
     };
@@ -113,13 +116,9 @@ fn address(request: &Request) -> Option<IpAddr> {
     address.map(|address| address.ip())
 }
 
-fn is_grpc(request: &Request) -> bool {
-    request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// For a gRPC client a status, for others what HTTP has.
 fn refuse(request: &Request, refused: Status) -> Response {
-    if is_grpc(request) {
+    if is_grpc(request.headers()) {
         return refused.into_http::<Body>();
     }
     let code = if refused.code() == Code::Unauthenticated {

@@ -9,7 +9,7 @@ use tokio::{fs::File, io::AsyncReadExt as _, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::status;
+use super::status::{self, Reason};
 use crate::{
     backups::{Backups, Turn},
     caller::Caller,
@@ -28,7 +28,9 @@ const WAITING: usize = 4;
 /// # Errors
 /// Another copy is being made.
 pub(super) fn stream(backups: &Backups, caller: Caller, reason: String) -> Result<Chunks, Status> {
-    let turn = backups.turn().ok_or_else(|| status::resource_exhausted("another backup is being made: try again"))?;
+    let turn = backups
+        .turn()
+        .ok_or_else(|| status::refused(Reason::BackupInProgress, "another backup is being made: try again"))?;
     let (chunks, waiting) = mpsc::channel(WAITING);
     let backups = backups.clone();
     tokio::spawn(async move {

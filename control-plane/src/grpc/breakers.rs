@@ -10,7 +10,8 @@ use tonic::{Request, Response, Status};
 use super::{
     caller,
     pages::{self, Named},
-    requests, status,
+    requests,
+    status::{self, Reason},
     watch::{Event, Events, follow},
 };
 use crate::{
@@ -314,7 +315,7 @@ impl BreakerService for BreakerApi {
                         Ok(_) => {}
                         Err(tokio::sync::broadcast::error::RecvError::Lagged(lost)) => {
                             let reason = format!("this reader is too slow: {lost} transitions were skipped; list them");
-                            return Some((Err(status::resource_exhausted(&reason)), None));
+                            return Some((Err(status::refused(Reason::ReaderTooSlow, &reason)), None));
                         }
                         Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
                     },

@@ -5,6 +5,7 @@ pub mod audit;
 mod backup;
 pub mod breakers;
 mod caller;
+pub(crate) mod complete;
 pub mod fleet;
 mod pages;
 pub mod policies;

@@ -43,7 +43,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
     } = hello;
     if *protocol != PROTOCOL {
         let reason = format!("this server speaks protocol {PROTOCOL}, not {protocol}");
-        return Err(status::failed_precondition(&reason));
+        return Err(status::refused(status::Reason::ProtocolUnsupported, &reason));
     }
     let mut faults = Faults::new();
     let namespace = faults.take("hello.namespace", Namespace::try_new(namespace));

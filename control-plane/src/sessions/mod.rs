@@ -25,7 +25,7 @@ use self::{admission::Admission, feed::Feed};
 use crate::{
     access::{Principal, limits::Telling},
     fleet::{Fleet, HEARTBEAT, Joined, Outbox, SessionId, Told},
-    grpc::status,
+    grpc::status::{self, Reason},
     policies::Policies,
     shutdown::Shutdown,
 };
@@ -83,9 +83,13 @@ impl From<Status> for Over {
 pub async fn run(context: Context, principal: Principal, mut inbound: Streaming<SyncRequest>, out: Out) {
     let hello = match tokio::time::timeout(HELLO_WITHIN, inbound.message()).await {
         Ok(Ok(Some(SyncRequest { message: Some(sync_request::Message::Hello(hello)) }))) => hello,
-        Ok(Ok(Some(_))) => return refuse(&out, status::failed_precondition("the first message must be Hello")).await,
-        Ok(Ok(None) | Err(_)) => return,
-        Err(_) => return refuse(&out, status::failed_precondition("no Hello within 5 s")).await,
+        Ok(Ok(Some(_))) => {
+            return refuse(&out, status::refused(Reason::HelloExpected, "the first message must be Hello")).await;
+        }
+        Ok(Ok(None)) => return,
+        // Whoever sent what is no message is told; whoever has gone is not there to hear it.
+        Ok(Err(broken)) => return refuse(&out, broken).await,
+        Err(_) => return refuse(&out, status::refused(Reason::HelloExpected, "no Hello within 5 s")).await,
     };
     let identity = match hello::parse(&hello) {
         Ok(identity) => identity,
@@ -106,7 +110,7 @@ pub async fn run(context: Context, principal: Principal, mut inbound: Streaming<
         && !context.policies.replica_runs(held, &identity.name()).await
     {
         let reason = "hello.policy_revision is far beyond this store's: start the replica without its cache";
-        return refuse(&out, status::failed_precondition(reason)).await;
+        return refuse(&out, status::refused(Reason::CacheUnknown, reason)).await;
     }
     let feed = Feed::new(context.policies.hub(), &identity, &hello.store_id, held);
     let joined = match context.fleet.join(identity, Arc::clone(&outbox)).await {
@@ -161,7 +165,7 @@ impl Session {
         sent.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Closed(_) => Over::Gone,
             mpsc::error::SendTimeoutError::Timeout(_) => {
-                Over::Failed(status::resource_exhausted("the replica does not read its stream"))
+                Over::Failed(status::refused(Reason::ReaderTooSlow, "the replica does not read its stream"))
             }
         })
     }
@@ -204,8 +208,8 @@ impl Session {
         loop {
             tokio::select! {
                 message = inbound.message() => {
-                    // An error here is the transport's: the replica is gone.
-                    let Ok(Some(SyncRequest { message })) = message else { return Err(Over::Gone) };
+                    // An error here is the transport's: the replica is gone, or has sent what is no message.
+                    let Some(SyncRequest { message }) = message? else { return Err(Over::Gone) };
                     heard = Instant::now();
                     self.telling.message().map_err(|too_much| status::too_much("messages of one replica", too_much))?;
                     if let Some(message) = message
@@ -233,7 +237,7 @@ impl Session {
                 () = &mut begun => return Err(Over::GoAway("the server is shutting down")),
                 () = &mut lifetime => return Err(Over::GoAway("streams are renewed from time to time")),
                 () = tokio::time::sleep_until(heard + SILENCE) => {
-                    return Err(Over::Failed(status::unavailable("no heartbeat for 15 s")));
+                    return Err(Over::Failed(status::refused(Reason::ReplicaSilent, "no heartbeat for 15 s")));
                 }
             }
         }
@@ -244,7 +248,10 @@ impl Session {
         let mut refused = None;
         let told = match message {
             sync_request::Message::Hello(_) => {
-                return Err(Over::Failed(status::failed_precondition("only the first message may be Hello")));
+                return Err(Over::Failed(status::refused(
+                    Reason::HelloExpected,
+                    "only the first message may be Hello",
+                )));
             }
             sync_request::Message::Heartbeat(heartbeat) => Told::Heartbeat(heartbeat),
             sync_request::Message::Transition(transition) => Told::Transition(transition),

@@ -5,6 +5,7 @@
 mod certificates;
 mod crowds;
 mod pki;
+mod refusals;
 mod roles;
 mod server;
 mod streams;

@@ -210,10 +210,12 @@ impl PolicyService for PolicyApi {
                     .split_once('.')
                     .and_then(|(revision, place)| Some((revision.parse().ok()?, place.parse::<usize>().ok()?)))
                     .ok_or_else(pages::foreign)?;
-                let snapshot =
-                    self.policies.hub().at(Revision(revision)).ok_or_else(|| {
-                        status::aborted("policies have changed too often between two pages: begin again")
-                    })?;
+                let snapshot = self.policies.hub().at(Revision(revision)).ok_or_else(|| {
+                    status::refused(
+                        status::Reason::PagesOutdated,
+                        "policies have changed too often between two pages: begin again",
+                    )
+                })?;
                 (snapshot, place)
             }
         };
