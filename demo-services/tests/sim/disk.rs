@@ -26,6 +26,7 @@ use futures_util::future::FutureExt as _;
 use crate::{
     history::{History, What},
     properties::key_of,
+    stored::Stored,
 };
 
 /// How well the disk works.
@@ -108,8 +109,8 @@ impl Disk {
         Self { rows, history, ends: Mutex::default(), health: Mutex::new(Health::Well) }
     }
 
-    /// A write, as well as the disk is.
-    async fn write<T>(&self, write: Answer<'_, T>) -> Result<T, StoreError> {
+    /// A write, as well as the disk is. It must not begin before it is waited for.
+    async fn write<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let health = *lock(&self.health);
         match health {
             Health::Well => write.await,
@@ -132,7 +133,12 @@ impl Store for Disk {
     }
 
     fn load(&self) -> Answer<'_, Loaded> {
-        self.rows.load()
+        async move {
+            let loaded = self.rows.load().await?;
+            self.history.stored(Stored::of(&loaded, None));
+            Ok(loaded)
+        }
+        .boxed()
     }
 
     fn apply_once(
@@ -142,7 +148,17 @@ impl Store for Disk {
         validate_only: bool,
         once: Option<Once<Applied>>,
     ) -> Answer<'_, Applied> {
-        async move { self.write(self.rows.apply_once(changes, note, validate_only, once)).await }.boxed()
+        async move {
+            let write = async move {
+                let applied = self.rows.apply_once(changes, note, validate_only, once).await?;
+                if !validate_only {
+                    self.history.stored(Stored::of(&applied.state, None));
+                }
+                Ok(applied)
+            };
+            self.write(write).await
+        }
+        .boxed()
     }
 
     fn start_rollout(
@@ -152,7 +168,17 @@ impl Store for Disk {
         validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
-        self.rows.start_rollout(new, note, validate_only, once)
+        async move {
+            let write = async move {
+                let stepped = self.rows.start_rollout(new, note, validate_only, once).await?;
+                if !validate_only {
+                    self.history.stored(Stored::of(&stepped.state, Some(&stepped.rollout)));
+                }
+                Ok(stepped)
+            };
+            self.write(write).await
+        }
+        .boxed()
     }
 
     fn step_rollout(
@@ -162,7 +188,15 @@ impl Store for Disk {
         note: Note,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
-        self.rows.step_rollout(rollout, step, note, once)
+        async move {
+            let write = async move {
+                let stepped = self.rows.step_rollout(rollout, step, note, once).await?;
+                self.history.stored(Stored::of(&stepped.state, Some(&stepped.rollout)));
+                Ok(stepped)
+            };
+            self.write(write).await
+        }
+        .boxed()
     }
 
     fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>> {
@@ -184,16 +218,24 @@ impl Store for Disk {
     }
 
     fn saw_revision(&self, revision: Revision) -> Answer<'_, Loaded> {
-        async move { self.write(self.rows.saw_revision(revision)).await }.boxed()
+        async move { self.write(async move { self.rows.saw_revision(revision).await }).await }.boxed()
     }
 
     fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
-        async move { self.write(self.rows.adopt_present(note)).await }.boxed()
+        async move {
+            let write = async move {
+                let adopted = self.rows.adopt_present(note).await?;
+                self.history.stored(Stored::of(&adopted.1, None));
+                Ok(adopted)
+            };
+            self.write(write).await
+        }
+        .boxed()
     }
 
     fn next_term(&self, at_least: u64) -> Answer<'_, u64> {
         async move {
-            let term = self.write(self.rows.next_term(at_least)).await?;
+            let term = self.write(async move { self.rows.next_term(at_least).await }).await?;
             self.history.record(What::Term(term));
             Ok(term)
         }
@@ -203,7 +245,7 @@ impl Store for Disk {
     fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         async move {
             let length = new.expires.duration_since(new.created).unwrap_or_default();
-            let stored = self.write(self.rows.put_override_once(new, once)).await?;
+            let stored = self.write(async move { self.rows.put_override_once(new, once).await }).await?;
             lock(&self.ends).insert(stored.id, now() + length);
             Ok(stored)
         }
@@ -211,7 +253,8 @@ impl Store for Disk {
     }
 
     fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
-        async move { self.write(self.rows.end_overrides_once(ids, ending, note, once)).await }.boxed()
+        async move { self.write(async move { self.rows.end_overrides_once(ids, ending, note, once).await }).await }
+            .boxed()
     }
 
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
@@ -241,7 +284,7 @@ impl Store for Disk {
                     to: row.to.clone(),
                 })
                 .collect();
-            let ids = self.write(self.rows.append_transitions(transitions)).await?;
+            let ids = self.write(async move { self.rows.append_transitions(transitions).await }).await?;
             for decision in decisions {
                 self.history.record(decision);
             }
@@ -275,7 +318,7 @@ impl Store for Disk {
     }
 
     fn put_decisions(&self, decisions: Vec<StoredDecision>) -> Answer<'_, ()> {
-        async move { self.write(self.rows.put_decisions(decisions)).await }.boxed()
+        async move { self.write(async move { self.rows.put_decisions(decisions).await }).await }.boxed()
     }
 
     fn decisions(&self, key: BreakerKey) -> Answer<'_, Vec<StoredDecision>> {

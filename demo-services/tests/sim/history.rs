@@ -9,11 +9,12 @@ use std::{
 
 use fusebox::{Client, FleetStateShown as FleetState, PolicySource};
 use fusebox_policy::breaker::LocalState;
-use fusebox_proto::sync::v1::{
-    self as sync, SyncRequest, SyncResponse, sync_request::Message as Up, sync_response::Message as Down,
+use fusebox_proto::{
+    sync::v1::{self as sync, SyncRequest, SyncResponse, sync_request::Message as Up, sync_response::Message as Down},
+    v1,
 };
 
-use crate::{faults::Fault, target::SERVICE_B};
+use crate::{faults::Fault, stored::Stored, target::SERVICE_B};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub(crate) enum What {
     ServerUp,
     /// The store gave out a term.
     Term(u64),
+    /// The store holds something else than before.
+    Stored(Box<Stored>),
     /// The store took a row about a decision of the fleet.
     Logged { key: String, from: String, to: String },
     /// The network or a process was hurt, or mended.
@@ -67,6 +70,10 @@ pub(crate) enum Taken {
     Forced { open: bool, asked: Duration, length: Duration },
     /// Overrides have been ended.
     Released,
+    /// A rollout is so far, its stages counted from 1.
+    Stepped { state: v1::RolloutState, stage: u32 },
+    /// A step of a rollout is not made.
+    Refused { why: Arc<str> },
     /// What an operator saw: replicas that have acknowledged the override, and those that have not.
     Overrides { acknowledged: u32, unacknowledged: Vec<String>, connected: usize },
 }
@@ -134,6 +141,7 @@ struct Inner {
     events: Vec<Event>,
     shown: BTreeMap<String, Shown>,
     revision: u64,
+    stored: Option<Stored>,
     /// The end of the present step: a host whose clock has jumped is not ahead of the others.
     latest: Duration,
 }
@@ -155,8 +163,9 @@ impl History {
         if let What::Shown { replica, shown } = &what {
             inner.shown.insert(replica.clone(), shown.clone());
         }
-        if let What::Ordered(Taken::Applied { revision }) = &what {
-            inner.revision = *revision;
+        if let What::Stored(stored) = &what {
+            inner.revision = stored.revision;
+            inner.stored = Some(Stored::clone(stored));
         }
         inner.events.push(Event { at, what });
     }
@@ -166,7 +175,15 @@ impl History {
         self.inner().latest = until;
     }
 
-    /// What the replicas show now, and the newest revision that an operator was told is stored.
+    /// Writes down what the store holds, if that is something else than before.
+    pub(crate) fn stored(&self, stored: Stored) {
+        let known = self.inner().stored.as_ref().is_some_and(|known| known.is_as(&stored));
+        if !known {
+            self.record(What::Stored(Box::new(stored)));
+        }
+    }
+
+    /// What the replicas show now, and the newest revision that is stored.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&BTreeMap<String, Shown>, u64) -> T) -> T {
         let inner = self.inner();
         look(&inner.shown, inner.revision)
@@ -195,6 +212,7 @@ impl Event {
             | What::Shown { .. }
             | What::ServerUp
             | What::Term(_)
+            | What::Stored(_)
             | What::Logged { .. }
             | What::Fault(_)
             | What::Ordered(_) => false,
@@ -218,6 +236,7 @@ impl fmt::Display for Event {
             What::Heard { replica, message } => write!(f, "{replica} hears {}", down(message)),
             What::ServerUp => write!(f, "plane starts"),
             What::Term(term) => write!(f, "plane has term {term}"),
+            What::Stored(stored) => write!(f, "store: {stored}"),
             What::Logged { key, from, to } => write!(f, "store: {key} goes from {from} to {to}"),
             What::Fault(fault) => write!(f, "--- {fault:?}"),
             What::Ordered(taken) => write!(f, "operator: {taken:?}"),

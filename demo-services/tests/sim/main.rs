@@ -25,6 +25,8 @@ mod relay;
 mod replica;
 mod scenarios;
 mod seeds;
+mod stager;
+mod stored;
 mod tap;
 mod target;
 mod world;

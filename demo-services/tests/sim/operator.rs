@@ -18,6 +18,7 @@ use tonic::{
 use crate::{
     history::{History, Taken, What},
     net,
+    stager::{self, Stager},
     world::PLANE_ADDRESS,
 };
 
@@ -38,15 +39,25 @@ pub(crate) enum Order {
     Overrides,
     /// Puts a restored copy in force.
     Adopt,
+    /// Begins, moves or ends a rollout.
+    Rollout(stager::Step),
 }
 
 /// The script, from the beginning.
 pub(crate) async fn run(script: Arc<[(Duration, Order)]>, history: History) -> turmoil::Result {
+    let mut stager = Stager::default();
     for (at, order) in script.iter() {
         tokio::time::sleep(at.saturating_sub(turmoil::elapsed())).await;
+        let request_id = stager::request_id();
         loop {
             let asked = turmoil::elapsed();
-            match tokio::time::timeout(ANSWER_WITHIN, give(order, asked)).await {
+            let given = async {
+                match order {
+                    Order::Rollout(step) => stager.say(channel(), step, request_id.clone()).await,
+                    other => give(other, asked).await,
+                }
+            };
+            match tokio::time::timeout(ANSWER_WITHIN, given).await {
                 Ok(Ok(taken)) => {
                     history.record(What::Ordered(taken));
                     break;
@@ -106,6 +117,7 @@ async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
                 Err(status) => Err(status),
             }
         }
+        Order::Rollout(_) => Err(Status::internal("the stager says it")),
         Order::Overrides => {
             let fleet = FleetServiceClient::new(channel())
                 .list_instances(v1::ListInstancesRequest::default())

@@ -5,10 +5,15 @@ use std::{collections::BTreeSet, fs, path::Path};
 use fusebox_policy::fleet::invariants::Invariant;
 
 const PAGE: &str = include_str!("../../../control-plane/docs/coordination.md");
+const ROLLOUTS: &str = include_str!("../../../control-plane/docs/rollout.md");
 
 /// The cells of the rows of the table under a heading.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
-    let (_, below) = PAGE.split_once(heading).unwrap_or_else(|| panic!("the page has no {heading}"));
+    rows_of(PAGE, heading)
+}
+
+fn rows_of(page: &'static str, heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, below) = page.split_once(heading).unwrap_or_else(|| panic!("the page has no {heading}"));
     let lines = below.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     lines.skip(2).map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
 }
@@ -81,4 +86,20 @@ fn every_row_of_the_failure_matrix_is_a_story() {
     for name in matrix.split("fn ").skip(1).filter_map(|text| text.split_once("()")).map(|(name, _)| name) {
         assert!(told.contains(name) || name.contains(' '), "{name} is in no row");
     }
+}
+
+#[test]
+fn rollouts_are_shown_and_judged_as_their_page_says() {
+    let matrix = include_str!("scenarios/rollouts.rs");
+    let told: Vec<&str> = rows_of(ROLLOUTS, "Each trouble has a story of its own:")
+        .iter()
+        .flat_map(|row| row[1].split('`').skip(1).step_by(2))
+        .collect();
+    for name in &told {
+        assert!(matrix.contains(&format!("fn {name}(")), "there is no story {name}");
+    }
+    assert_eq!(matrix.matches("#[test]").count(), told.len(), "each story has its row");
+    let (rules, said) = (rows_of(ROLLOUTS, "every message on the wire"), crate::properties::rules_of_rollouts());
+    let on_page: Vec<String> = rules.iter().map(|row| format!("{}: {}.", row[0], row[1])).collect();
+    assert_eq!(on_page, said);
 }

@@ -4,6 +4,7 @@
 mod decided;
 mod obeyed;
 mod recorded;
+mod staged;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,20 +38,50 @@ use crate::{
 
 /// What is seen late because hosts take turns, and replicas are looked at from time to time.
 const SLACK: Duration = world::STEP.saturating_mul(2).saturating_add(LOOK_EVERY);
+/// The policy of service B in every story.
+const OWN_POLICY: &str = "namespaces/default/policies/service-b";
 /// How long what a replica has seen counts.
 const EVIDENCE: Duration = Duration::from_secs(60);
+
+/// What must hold: of the fleet, or of rollouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    Fleet(Invariant),
+    Rollout(staged::Rule),
+}
+
+impl From<Invariant> for Rule {
+    fn from(invariant: Invariant) -> Self {
+        Self::Fleet(invariant)
+    }
+}
+
+impl From<staged::Rule> for Rule {
+    fn from(rule: staged::Rule) -> Self {
+        Self::Rollout(rule)
+    }
+}
+
+/// What must hold of rollouts, in words.
+pub(crate) fn rules_of_rollouts() -> Vec<String> {
+    staged::Rule::ALL.iter().map(ToString::to_string).collect()
+}
 
 /// Something that must not be.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
-    pub(crate) invariant: Invariant,
+    pub(crate) rule: Rule,
     pub(crate) at: Duration,
     pub(crate) what: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {:.3}: {}\n    {}", self.at.as_secs_f64(), self.what, self.invariant)
+        write!(f, "at {:.3}: {}\n    ", self.at.as_secs_f64(), self.what)?;
+        match &self.rule {
+            Rule::Fleet(invariant) => write!(f, "{invariant}"),
+            Rule::Rollout(rule) => write!(f, "{rule}"),
+        }
     }
 }
 
@@ -115,6 +146,7 @@ struct Check {
     /// Until when a server that follows another one listens and decides nothing.
     learns_until: Duration,
     records: recorded::Records,
+    staging: staged::Staging,
     found: Vec<Violation>,
 }
 
@@ -138,6 +170,7 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded
         lost: None,
         learns_until: Duration::ZERO,
         records: recorded::Records::default(),
+        staging: staged::Staging::new(replicas),
         found: Vec::new(),
     };
     // A replica may have heard of an override before the operator hears that it is taken.
@@ -155,6 +188,7 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded
             break;
         }
     }
+    check.settle(Duration::MAX);
     if recorded {
         check.recorded();
     }
@@ -168,14 +202,14 @@ pub(crate) fn unsettled(history: &History, replicas: &[Replica], at: Duration) -
         let own = shown.get(replica.name)?;
         let converged = own.connected && own.revision == revision;
         (!world::is_in_order(own, replica, revision)).then(|| Violation {
-            invariant: if converged { Invariant::L1 } else { Invariant::L4 },
+            rule: if converged { Invariant::L1 } else { Invariant::L4 }.into(),
             at,
             what: format!("{} is not in order in the end: {own}; the newest revision is {revision}", replica.name),
         })
     });
     let mut found: Vec<Violation> = found.collect();
     if found.is_empty() {
-        found.push(Violation { invariant: Invariant::L1, at, what: "nothing stays in order".to_owned() });
+        found.push(Violation { rule: Invariant::L1.into(), at, what: "nothing stays in order".to_owned() });
     }
     found
 }
@@ -199,14 +233,14 @@ const fn stamp(at: Duration) -> Timestamp {
 impl Check {
     fn must(&mut self, holds: bool, invariant: Invariant, at: Duration, what: impl FnOnce() -> String) {
         if !holds {
-            self.found.push(Violation { invariant, at, what: what() });
+            self.found.push(Violation { rule: invariant.into(), at, what: what() });
         }
     }
 
     /// Lets the core judge what happens.
     fn judge(&mut self, at: Duration, event: Judged<String, Member>, what: impl FnOnce() -> String) {
         if let Err(broken) = self.ledger.observe(stamp(at), event) {
-            self.found.push(Violation { invariant: broken.invariant, at, what: what() });
+            self.found.push(Violation { rule: broken.invariant.into(), at, what: what() });
         }
     }
 
@@ -220,15 +254,29 @@ impl Check {
             What::Started { replica } => {
                 let seen = self.of(replica);
                 *seen = Seen { zone: seen.zone.take(), run: seen.run + 1, ..Seen::default() };
+                self.restarted(replica);
             }
-            What::Shown { replica, shown } => self.shown(at, replica, shown),
+            What::Shown { replica, shown } => {
+                self.shown(at, replica, shown);
+                self.runs(at, replica, OWN_POLICY, shown);
+            }
             What::Admitted { replica, shown } => self.admitted(at, replica, shown),
             What::Refused { replica, shown } => self.refused(at, replica, shown),
             What::Told { replica, message } => self.told(at, replica, message.message.as_ref()),
-            What::Arrived { replica, message } => self.arrived(at, replica, message.message.as_ref()),
-            What::Issued { replica, message } => self.issued(at, replica, message.message.as_ref()),
-            What::Heard { replica, message } => self.heard(at, replica, message.message.as_ref()),
+            What::Arrived { replica, message } => {
+                self.arrived(at, replica, message.message.as_ref());
+                self.hears(at, replica, message.message.as_ref());
+            }
+            What::Issued { replica, message } => {
+                self.issued(at, replica, message.message.as_ref());
+                self.sends(at, replica, message.message.as_ref());
+            }
+            What::Heard { replica, message } => {
+                self.heard(at, replica, message.message.as_ref());
+                self.reads(at, replica, message.message.as_ref());
+            }
             What::ServerUp => {
+                self.anew(at);
                 self.run += 1;
                 self.said.clear();
                 self.held.clear();
@@ -241,13 +289,21 @@ impl Check {
                 let taken = Judged::Term { run: self.run, term: *term, stored: true };
                 self.judge(at, taken, || format!("term {term} is given out"));
             }
-            What::Logged { key, from, to } => self.records.row(at, key, from, to),
+            What::Stored(stored) => self.stored(at, stored),
+            What::Logged { key, from, to } => {
+                self.records.row(at, key, from, to);
+                self.opened(at, key, to);
+            }
             What::Fault(fault) => {
                 if let Fault::Crash(host) = fault
                     && let Some(seen) = self.replicas.get_mut(*host)
                 {
                     seen.shown = None;
                     self.lost = Some(at);
+                    self.restarted(host);
+                }
+                if matches!(fault, Fault::Wipe | Fault::Restore) {
+                    self.replaced();
                 }
                 if *fault == Fault::Wipe {
                     self.replicas.values_mut().for_each(|seen| seen.begins_again = true);
@@ -262,7 +318,13 @@ impl Check {
                     )
                 });
             }
-            What::Ordered(Taken::Applied { .. } | Taken::Forced { .. } | Taken::Released)
+            What::Ordered(
+                Taken::Applied { .. }
+                | Taken::Forced { .. }
+                | Taken::Released
+                | Taken::Stepped { .. }
+                | Taken::Refused { .. },
+            )
             | What::Ended { .. }
             | What::Reached { .. } => {}
         }

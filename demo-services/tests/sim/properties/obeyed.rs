@@ -83,12 +83,12 @@ impl Check {
             });
             let Some(word) = words.max_by_key(|word| word.affirmed + word.lease) else {
                 let what = format!("{name} obeys a verdict that nobody gave about what it runs: {shown}");
-                found.push(Violation { invariant: Invariant::S9, at, what });
+                found.push(Violation { rule: Invariant::S9.into(), at, what });
                 continue;
             };
             if !check::s2_lease_bound(Some(stamp(word.affirmed)), word.lease + SLACK, stamp(at)) {
                 let what = format!("{name} obeys what a server last stood behind at {:?}: {shown}", word.affirmed);
-                found.push(Violation { invariant: Invariant::S2, at, what });
+                found.push(Violation { rule: Invariant::S2.into(), at, what });
             }
         }
         self.found.extend(found);

@@ -9,6 +9,7 @@ mod matrix;
 mod operators;
 mod outage;
 mod plane;
+mod rollouts;
 mod witnesses;
 
 use std::{collections::BTreeSet, time::Duration};
