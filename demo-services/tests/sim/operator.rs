@@ -51,13 +51,7 @@ pub(crate) async fn run(script: Arc<[(Duration, Order)]>, history: History) -> t
         let request_id = stager::request_id();
         loop {
             let asked = turmoil::elapsed();
-            let given = async {
-                match order {
-                    Order::Rollout(step) => stager.say(channel(), step, request_id.clone()).await,
-                    other => give(other, asked).await,
-                }
-            };
-            match tokio::time::timeout(ANSWER_WITHIN, given).await {
+            match tokio::time::timeout(ANSWER_WITHIN, give(order, asked, &mut stager, &request_id)).await {
                 Ok(Ok(taken)) => {
                     history.record(What::Ordered(taken));
                     break;
@@ -79,7 +73,7 @@ fn selector() -> Option<v1::BreakerKey> {
     Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() })
 }
 
-async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
+async fn give(order: &Order, asked: Duration, stager: &mut Stager, request_id: &str) -> Result<Taken, Status> {
     match order {
         Order::Apply(text) => {
             let documents = manifest::parse("policy.yaml", text).expect("the scenario's policies are valid");
@@ -117,7 +111,7 @@ async fn give(order: &Order, asked: Duration) -> Result<Taken, Status> {
                 Err(status) => Err(status),
             }
         }
-        Order::Rollout(_) => Err(Status::internal("the stager says it")),
+        Order::Rollout(step) => stager.say(channel(), step, request_id.to_owned()).await,
         Order::Overrides => {
             let fleet = FleetServiceClient::new(channel())
                 .list_instances(v1::ListInstancesRequest::default())

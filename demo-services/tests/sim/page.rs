@@ -90,7 +90,7 @@ fn every_row_of_the_failure_matrix_is_a_story() {
 
 #[test]
 fn rollouts_are_shown_and_judged_as_their_page_says() {
-    let matrix = include_str!("scenarios/rollouts.rs");
+    let matrix = sources("demo-services/tests/sim/scenarios/rollouts");
     let told: Vec<&str> = rows_of(ROLLOUTS, "Each trouble has a story of its own:")
         .iter()
         .flat_map(|row| row[1].split('`').skip(1).step_by(2))

@@ -371,12 +371,13 @@ fn begins(now: &StoredRollout) -> bool {
 /// Whether one step leads from there to there.
 fn follows(was: &StoredRollout, now: &StoredRollout) -> bool {
     let last = was.standing.stage + 1 == was.spec.stages.len();
-    let stage = now.standing.stage - was.standing.stage.min(now.standing.stage);
+    let further = now.standing.stage == was.standing.stage + 1;
+    let same = now.standing.stage == was.standing.stage;
     let step = match (was.standing.state, now.standing.state) {
-        (State::Running | State::Paused, State::Running) if stage == 1 => true,
-        (State::Running | State::Paused, State::Promoted) => stage == 0 && last,
-        (State::Running, State::Paused) | (State::Paused, State::Running) => stage == 0,
-        (State::Running | State::Paused, State::Aborted) => stage == 0,
+        (State::Running | State::Paused, State::Running) if further => true,
+        (State::Running | State::Paused, State::Promoted) => same && last,
+        (State::Running, State::Paused) | (State::Paused, State::Running) => same,
+        (State::Running | State::Paused, State::Aborted) => same,
         (State::Running, State::Running) | (State::Paused, State::Paused) => false,
         (State::Promoted | State::Aborted, _) => false,
     };
