@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
     caller::Caller,
-    fleet::{Fleet, Identity, Outbox, SessionId, Told},
+    fleet::{Fleet, Identity, Outbox, SessionId, Told, instance_key},
     hub::Hub,
     policies::Policies,
     shutdown::Shutdown,
@@ -77,7 +77,7 @@ impl Plane {
 
     async fn shown(&self, instance: &str) -> Vec<v1::LimitShare> {
         let view = self.fleet.view().await.unwrap();
-        view.instances[&format!("services/service-a/instances/{instance}")].limits.clone()
+        view.instances[&instance_key(&format!("services/service-a/instances/{instance}"), "default")].limits.clone()
     }
 }
 

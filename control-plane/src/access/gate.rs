@@ -14,7 +14,7 @@ use tonic::{Code, Status, transport::server::TcpConnectInfo};
 use super::{
     Access, Kind, Principal,
     guarded::Guarded,
-    rules::{self, Rule, Weight},
+    rules::{self, Lack, Rule, Weight},
 };
 use crate::{
     grpc::{complete::is_grpc, status},
@@ -34,7 +34,8 @@ pub async fn gate(State(access): State<Access>, mut request: Request, next: Next
         return refuse(&request, status::too_many_connections());
     }
     let path = request.uri().path();
-    let (rule, weight) = match rules::of(path) {
+    let row = rules::of(path);
+    let (rule, weight) = match row {
         Some(row) => (row.rule, row.weight),
         None => match rules::PAGES.iter().find(|(page, _)| *page == path) {
             Some((_, rule)) => (*rule, Weight::Read),
@@ -70,12 +71,17 @@ pub async fn gate(State(access): State<Access>, mut request: Request, next: Next
             return refuse(&request, refused);
         }
     };
-    if !rule.allows(&principal) {
+    let admitted = match row {
+        Some(row) => row.admits(&principal),
+        None if rule.allows(&principal) => Ok(()),
+        None => Err(Lack::Role(rule)),
+    };
+    if let Err(lack) = admitted {
         tracing::warn!(
             event.name = "auth.denied", path, principal = &*principal.name, role = %principal.role,
             "somebody asks for what they may not have"
         );
-        let denied = status::permission_denied(path, &principal, rule);
+        let denied = status::permission_denied(path, &principal, lack);
         return refuse(&request, denied);
     }
     let mut open = None;

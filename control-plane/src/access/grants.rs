@@ -1,10 +1,14 @@
 //! What names of others mean here: which role the owner of a certificate or a JWT has.
 //!
-//! A grant is written `ROLE=PATTERN`: `admin=spiffe://example.org/ns/ops/sa/ci`, `agent=spiffe://example.org/ns/{namespace}/sa/{service}`,
-//! `agent=dns:{service}.{namespace}.svc.example.org`, `viewer=sub:alice@example.org`. `{namespace}` and `{service}` take one
-//! part of the name, which may hold what names of namespaces and services hold, and no `/`, `.` or `:`. An agent's pattern has both, or has
-//! `{service}` only and means the namespace `default`; the others are taken word for word. A name that no pattern takes has no role, and
-//! trust domains are as good as different names: nothing is matched in part.
+//! A grant is written `ROLE=PATTERN` or `ROLE@NAMESPACE=PATTERN`: `admin=spiffe://example.org/ns/ops/sa/ci`,
+//! `operator@shop=sub:alice@example.org`, `operator=spiffe://example.org/ns/{namespace}/sa/deployer`,
+//! `agent=spiffe://example.org/ns/{namespace}/sa/{service}`, `agent=dns:{service}.{namespace}.svc.example.org`.
+//!
+//! `{namespace}` and `{service}` take one part of the name, which may hold what names of namespaces and services hold, and no `/`, `.` or
+//! `:`. An agent's pattern has `{service}`; its namespace is that of the grant or of `{namespace}`, else `default`. Viewers, operators and
+//! admins are bound to the namespace of the grant or of `{namespace}`; with neither the pattern is a name, taken word for word, and the role
+//! is for all namespaces. A name that no pattern takes has no role, and trust domains are as good as different names: nothing is matched in
+//! part.
 
 use std::str::FromStr;
 
@@ -24,8 +28,10 @@ pub struct Grant {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Meaning {
+    /// Of one name.
     Fixed(Role),
-    Agent(Vec<Part>),
+    /// Of every name with these parts, which say the rest.
+    Parts { role: String, namespace: Option<Namespace>, parts: Vec<Part> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +57,42 @@ impl FromStr for Grant {
         let (role, pattern) = text
             .split_once('=')
             .ok_or_else(|| bad("write ROLE=PATTERN, like admin=spiffe://example.org/ns/ops/sa/ci"))?;
+        let (role, namespace) = match role.split_once('@') {
+            Some((role, namespace)) => match Namespace::try_new(namespace) {
+                Ok(namespace) => (role, Some(namespace)),
+                Err(_) => return Err(bad("what stands behind the @ must be the name of a namespace")),
+            },
+            None => (role, None),
+        };
         let name = ["spiffe://", "dns:", "sub:"].iter().find_map(|kind| pattern.strip_prefix(kind));
         if name.is_none_or(str::is_empty) {
             return Err(bad("the pattern must begin with spiffe://, dns: or sub:, and go on"));
         }
-        let meaning = match Role::of(role, None) {
-            Some(_) if pattern.contains(['{', '}']) => {
-                return Err(bad("only an agent's pattern has {namespace} and {service}: others are names"));
+        let fixed = Role::of(role, namespace.clone(), None);
+        if fixed.is_none() && role != "agent" {
+            return Err(bad("the role must be viewer, operator, admin or agent"));
+        }
+        let meaning = match fixed {
+            Some(role) if !pattern.contains(['{', '}']) => Meaning::Fixed(role),
+            Some(_) | None => {
+                let parts = parts(pattern).map_err(bad)?;
+                let times = |wanted: &Part| parts.iter().filter(|part| *part == wanted).count();
+                match (fixed.is_none(), times(&Part::Service), times(&Part::Namespace)) {
+                    (true, 1, 0 | 1) | (false, 0, 1) => {}
+                    (true, ..) => {
+                        return Err(bad("an agent's pattern has {service} once, and {namespace} at most once"));
+                    }
+                    (false, ..) => {
+                        return Err(bad(
+                            "the pattern of a viewer, operator or admin is a name, or has {namespace} once",
+                        ));
+                    }
+                }
+                if namespace.is_some() && times(&Part::Namespace) > 0 {
+                    return Err(bad("the namespace is given twice: behind the @, and by {namespace}"));
+                }
+                Meaning::Parts { role: role.to_owned(), namespace, parts }
             }
-            Some(role) => Meaning::Fixed(role),
-            None if role == "agent" => Meaning::Agent(parts(pattern).map_err(bad)?),
-            None => return Err(bad("the role must be viewer, operator, admin or agent")),
         };
         Ok(Self { meaning, pattern: pattern.to_owned() })
     }
@@ -93,11 +124,7 @@ fn parts(pattern: &str) -> Result<Vec<Part>, &'static str> {
     if !rest.is_empty() {
         parts.push(Part::Word(rest.to_owned()));
     }
-    let times = |wanted: &Part| parts.iter().filter(|part| *part == wanted).count();
-    match (times(&Part::Service), times(&Part::Namespace)) {
-        (1, 0 | 1) => Ok(parts),
-        _ => Err("an agent's pattern has {service} once, and {namespace} at most once"),
-    }
+    Ok(parts)
 }
 
 impl Grant {
@@ -105,8 +132,8 @@ impl Grant {
     fn role(&self, name: &str) -> Option<Role> {
         match &self.meaning {
             Meaning::Fixed(role) => (self.pattern == name).then(|| role.clone()),
-            Meaning::Agent(parts) => {
-                let (mut namespace, mut service) = (Some(Namespace::default_namespace()), None);
+            Meaning::Parts { role, namespace, parts } => {
+                let (mut namespace, mut service) = (namespace.clone(), None);
                 let mut rest = name;
                 for part in parts {
                     if let Part::Word(word) = part {
@@ -116,14 +143,20 @@ impl Grant {
                     let end = rest.find(['/', '.', ':']).unwrap_or(rest.len());
                     let (found, after) = rest.split_at(end);
                     if *part == Part::Namespace {
-                        namespace = Namespace::try_new(found).ok();
+                        namespace = Some(Namespace::try_new(found).ok()?);
                     } else {
-                        service = CallerName::try_new(found).ok();
+                        service = Some(CallerName::try_new(found).ok()?);
                     }
                     rest = after;
                 }
-                let (namespace, service) = namespace.zip(service).filter(|_| rest.is_empty())?;
-                Some(Role::Agent { namespace, service })
+                if !rest.is_empty() {
+                    return None;
+                }
+                if service.is_some() {
+                    namespace = namespace.or_else(|| Some(Namespace::default_namespace()));
+                }
+                // A role of which nothing says how far it goes would go over everything.
+                Role::of(role, Some(namespace?), service)
             }
         }
     }
@@ -173,13 +206,43 @@ mod tests {
     }
 
     #[test]
+    fn a_role_is_bound_to_the_namespace_of_the_grant_or_of_the_name() {
+        let named = &["viewer@shop=sub:alice@example.org", "admin=sub:root"][..];
+        assert_eq!(role(named, "sub:alice@example.org").as_deref(), Some("viewer of shop"));
+        assert_eq!(role(named, "sub:alice@example.org.evil"), None);
+        assert_eq!(role(named, "sub:root").as_deref(), Some("admin"));
+        let parts = &["operator=spiffe://x/ns/{namespace}/sa/deployer", "admin=dns:admin.{namespace}.svc"][..];
+        assert_eq!(role(parts, "spiffe://x/ns/shop/sa/deployer").as_deref(), Some("operator of shop"));
+        assert_eq!(role(parts, "dns:admin.bank.svc").as_deref(), Some("admin of bank"));
+        for other in [
+            "spiffe://x/ns//sa/deployer",
+            "spiffe://x/ns/SHOP/sa/deployer",
+            "spiffe://x/ns/shop/sa/deployer2",
+            "spiffe://x/ns/shop/bank/sa/deployer",
+            "dns:admin..svc",
+            "dns:admin.bank.svc.evil",
+        ] {
+            assert_eq!(role(parts, other), None, "{other}");
+        }
+        let agents = &["agent@shop=dns:{service}.svc"][..];
+        assert_eq!(role(agents, "dns:cart.svc").as_deref(), Some("agent of shop/cart"));
+    }
+
+    #[test]
     fn what_is_no_grant_is_told_why() {
         for (text, why) in [
             ("admin", "write ROLE=PATTERN"),
             ("root=dns:x", "the role must be"),
             ("admin=x", "must begin with"),
             ("admin=dns:", "must begin with"),
-            ("admin=spiffe://x/{service}", "only an agent's"),
+            ("admin=spiffe://x/{service}", "or has {namespace} once"),
+            ("operator=dns:{namespace}.{namespace}", "or has {namespace} once"),
+            ("operator@shop=dns:{namespace}.x", "given twice"),
+            ("agent@shop=dns:{service}.{namespace}", "given twice"),
+            ("agent@shop=dns:x", "has {service} once"),
+            ("operator@=dns:x", "behind the @"),
+            ("operator@Shop=dns:x", "behind the @"),
+            ("root@shop=dns:x", "the role must be"),
             ("agent=dns:x", "has {service} once"),
             ("agent=dns:a{service}", "after /, . or :"),
             ("agent=dns:{service}a", "up to /, . or :"),

@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod limits;
 mod principal;
 pub mod rules;
+mod scope;
 pub mod secret;
 pub mod tokens;
 
@@ -30,6 +31,7 @@ use self::{
     tokens::Tokens,
 };
 pub use principal::{Kind, Method, Over, Principal, Role};
+pub use scope::Scope;
 
 /// How callers become known.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +94,7 @@ impl Bootstrap {
         let held = self.0.load_full()?;
         held.digest.matches(&Digest::of(text)).then(|| Principal {
             name: "bootstrap".into(),
-            role: Role::Admin,
+            role: Role::Admin(Scope::Everything),
             method: Method::BootstrapToken,
             expires: None,
             revoked: held.ended.clone(),

@@ -9,13 +9,15 @@ use std::{
 use fusebox_policy::{CallerName, Namespace};
 use tokio_util::sync::CancellationToken;
 
+use super::scope::Scope;
+
 /// How often a stream looks at the wall clock, which may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Who calls, what they may do, and until when.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// What records call them: a token's name, a certificate's name, a JWT's subject.
+    /// What records call them: a token's name, behind its namespace if it has one; a certificate's name, a JWT's subject.
     pub name: Arc<str>,
     /// What they may do.
     pub role: Role,
@@ -31,11 +33,11 @@ pub struct Principal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Reads everything but tokens.
-    Viewer,
+    Viewer(Scope),
     /// Changes policies and forces breakers too.
-    Operator,
+    Operator(Scope),
     /// Makes and ends tokens, and recovers the store, too.
-    Admin,
+    Admin(Scope),
     /// The replicas of one service.
     Agent {
         /// Its namespace.
@@ -77,7 +79,7 @@ impl Principal {
     pub(super) fn anonymous(name: &str) -> Self {
         Self {
             name: name.into(),
-            role: Role::Admin,
+            role: Role::Admin(Scope::Everything),
             method: Method::None,
             expires: None,
             revoked: CancellationToken::new(),
@@ -90,7 +92,7 @@ impl Principal {
         match (self.method, &self.role) {
             (Method::None, _) => Kind::Anonymous,
             (_, Role::Agent { .. }) => Kind::Service,
-            (_, Role::Viewer | Role::Operator | Role::Admin) => Kind::Operator,
+            (_, Role::Viewer(_) | Role::Operator(_) | Role::Admin(_)) => Kind::Operator,
         }
     }
 
@@ -100,7 +102,7 @@ impl Principal {
         match (&self.role, self.kind()) {
             (_, Kind::Anonymous) => true,
             (Role::Agent { namespace, service }, _) => namespace == wanted_namespace && service == wanted_service,
-            (Role::Viewer | Role::Operator | Role::Admin, _) => false,
+            (Role::Viewer(_) | Role::Operator(_) | Role::Admin(_), _) => false,
         }
     }
 
@@ -153,31 +155,41 @@ impl Role {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
+            Self::Viewer(_) => "viewer",
+            Self::Operator(_) => "operator",
+            Self::Admin(_) => "admin",
             Self::Agent { .. } => "agent",
         }
     }
 
-    /// The role of a name; an agent's only with namespace and service. `None` for other names.
+    /// The role of a name: an agent's with namespace and service, others without a service, and bound to the namespace if there is one.
+    /// `None` for what is no role.
     #[must_use]
-    pub fn of(name: &str, agent: Option<(Namespace, CallerName)>) -> Option<Self> {
-        match (name, agent) {
-            ("viewer", None) => Some(Self::Viewer),
-            ("operator", None) => Some(Self::Operator),
-            ("admin", None) => Some(Self::Admin),
-            ("agent", Some((namespace, service))) => Some(Self::Agent { namespace, service }),
+    pub fn of(name: &str, namespace: Option<Namespace>, service: Option<CallerName>) -> Option<Self> {
+        match (name, namespace, service) {
+            ("viewer", namespace, None) => Some(Self::Viewer(namespace.into())),
+            ("operator", namespace, None) => Some(Self::Operator(namespace.into())),
+            ("admin", namespace, None) => Some(Self::Admin(namespace.into())),
+            ("agent", Some(namespace), Some(service)) => Some(Self::Agent { namespace, service }),
             _ => None,
         }
     }
 
-    /// Whose replicas, for an agent.
+    /// The one namespace that it goes over: an agent's, or the one that it is bound to.
     #[must_use]
-    pub const fn agent(&self) -> Option<(&Namespace, &CallerName)> {
+    pub const fn namespace(&self) -> Option<&Namespace> {
         match self {
-            Self::Agent { namespace, service } => Some((namespace, service)),
-            Self::Viewer | Self::Operator | Self::Admin => None,
+            Self::Agent { namespace, .. } => Some(namespace),
+            Self::Viewer(scope) | Self::Operator(scope) | Self::Admin(scope) => scope.namespace(),
+        }
+    }
+
+    /// Of which service's replicas, for an agent.
+    #[must_use]
+    pub const fn service(&self) -> Option<&CallerName> {
+        match self {
+            Self::Agent { service, .. } => Some(service),
+            Self::Viewer(_) | Self::Operator(_) | Self::Admin(_) => None,
         }
     }
 }
@@ -186,7 +198,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent { namespace, service } => write!(f, "agent of {namespace}/{service}"),
-            Self::Viewer | Self::Operator | Self::Admin => f.write_str(self.name()),
+            Self::Viewer(scope) | Self::Operator(scope) | Self::Admin(scope) => write!(f, "{}{scope}", self.name()),
         }
     }
 }

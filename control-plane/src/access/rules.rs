@@ -35,6 +35,17 @@ pub enum Weight {
     Stream,
 }
 
+/// What an RPC is about: whether a role that is bound to a namespace suffices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Things of namespaces: the handler keeps to the caller's, and refuses others before it looks anything up.
+    Namespaced,
+    /// The server as a whole: only for roles that are bound to no namespace.
+    Server,
+    /// Nothing of any namespace.
+    Neutral,
+}
+
 /// One row.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -50,6 +61,8 @@ pub struct Row {
     pub rule: Rule,
     /// How it weighs.
     pub weight: Weight,
+    /// What it is about.
+    pub extent: Extent,
 }
 
 const POLICIES: &str = "fusebox.v1.PolicyService";
@@ -69,61 +82,62 @@ const fn row(
     what: (&'static str, &'static str),
     rule: Rule,
     weight: Weight,
+    extent: Extent,
 ) -> Row {
-    Row { service, method, verb: what.0, kind: what.1, rule, weight }
+    Row { service, method, verb: what.0, kind: what.1, rule, weight, extent }
 }
 
 /// Every RPC.
 pub const TABLE: &[Row] = &[
-    row(POLICIES, "GetPolicy", ("get", "policies"), Rule::Viewer, Weight::Read),
-    row(POLICIES, "ListPolicies", ("list", "policies"), Rule::Viewer, Weight::Read),
-    row(POLICIES, "WatchPolicies", ("watch", "policies"), Rule::Viewer, Weight::Stream),
-    row(POLICIES, "ResolvePolicy", ("resolve", "policies"), Rule::Viewer, Weight::Read),
-    row(POLICIES, "ListPolicyRevisions", ("history", "policies"), Rule::Viewer, Weight::Read),
-    row(POLICIES, "CreatePolicy", ("create", "policies"), Rule::Operator, Weight::Write),
-    row(POLICIES, "UpdatePolicy", ("update", "policies"), Rule::Operator, Weight::Write),
-    row(POLICIES, "DeletePolicy", ("delete", "policies"), Rule::Operator, Weight::Write),
-    row(POLICIES, "ApplyPolicies", ("apply", "policies"), Rule::Operator, Weight::Write),
-    row(POLICIES, "RollbackPolicy", ("rollback", "policies"), Rule::Operator, Weight::Write),
+    row(POLICIES, "GetPolicy", ("get", "policies"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(POLICIES, "ListPolicies", ("list", "policies"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(POLICIES, "WatchPolicies", ("watch", "policies"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(POLICIES, "ResolvePolicy", ("resolve", "policies"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(POLICIES, "ListPolicyRevisions", ("history", "policies"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(POLICIES, "CreatePolicy", ("create", "policies"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(POLICIES, "UpdatePolicy", ("update", "policies"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(POLICIES, "DeletePolicy", ("delete", "policies"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(POLICIES, "ApplyPolicies", ("apply", "policies"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(POLICIES, "RollbackPolicy", ("rollback", "policies"), Rule::Operator, Weight::Write, Extent::Namespaced),
     // It gives up what was written after a backup.
-    row(POLICIES, "AdoptPresent", ("recover", "store"), Rule::Admin, Weight::Write),
-    row(ROLLOUTS, "GetRollout", ("get", "rollouts"), Rule::Viewer, Weight::Read),
-    row(ROLLOUTS, "ListRollouts", ("list", "rollouts"), Rule::Viewer, Weight::Read),
-    row(ROLLOUTS, "WatchRollout", ("watch", "rollouts"), Rule::Viewer, Weight::Stream),
-    row(ROLLOUTS, "CreateRollout", ("create", "rollouts"), Rule::Operator, Weight::Write),
-    row(ROLLOUTS, "PromoteRollout", ("promote", "rollouts"), Rule::Operator, Weight::Write),
-    row(ROLLOUTS, "PauseRollout", ("pause", "rollouts"), Rule::Operator, Weight::Write),
-    row(ROLLOUTS, "ResumeRollout", ("resume", "rollouts"), Rule::Operator, Weight::Write),
-    row(ROLLOUTS, "AbortRollout", ("abort", "rollouts"), Rule::Operator, Weight::Write),
-    row(BREAKERS, "GetBreaker", ("get", "breakers"), Rule::Viewer, Weight::Read),
-    row(BREAKERS, "ListBreakers", ("list", "breakers"), Rule::Viewer, Weight::Read),
-    row(BREAKERS, "ExplainBreaker", ("explain", "breakers"), Rule::Viewer, Weight::Read),
-    row(BREAKERS, "WatchBreakers", ("watch", "breakers"), Rule::Viewer, Weight::Stream),
-    row(BREAKERS, "ForceBreaker", ("force", "breakers"), Rule::Operator, Weight::Write),
-    row(BREAKERS, "ReleaseBreaker", ("release", "breakers"), Rule::Operator, Weight::Write),
-    row(BREAKERS, "ListOverrides", ("list", "overrides"), Rule::Viewer, Weight::Read),
-    row(BREAKERS, "ListBreakerTransitions", ("list", "events"), Rule::Viewer, Weight::Read),
-    row(BREAKERS, "WatchBreakerTransitions", ("watch", "events"), Rule::Viewer, Weight::Stream),
-    row(FLEET, "GetInstance", ("get", "instances"), Rule::Viewer, Weight::Read),
-    row(FLEET, "ListInstances", ("list", "instances"), Rule::Viewer, Weight::Read),
-    row(FLEET, "WatchFleet", ("watch", "instances"), Rule::Viewer, Weight::Stream),
-    row(FLEET, "GetService", ("get", "services"), Rule::Viewer, Weight::Read),
-    row(FLEET, "ListServices", ("list", "services"), Rule::Viewer, Weight::Read),
-    row(FLEET, "GetServerInfo", ("get", "server"), Rule::Viewer, Weight::Read),
-    row(AUDIT, "ListAuditEvents", ("list", "audit"), Rule::Viewer, Weight::Read),
-    row(ADMIN, "CreateToken", ("create", "tokens"), Rule::Admin, Weight::Write),
-    row(ADMIN, "ListTokens", ("list", "tokens"), Rule::Admin, Weight::Read),
-    row(ADMIN, "RevokeToken", ("revoke", "tokens"), Rule::Admin, Weight::Write),
+    row(POLICIES, "AdoptPresent", ("recover", "store"), Rule::Admin, Weight::Write, Extent::Server),
+    row(ROLLOUTS, "GetRollout", ("get", "rollouts"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(ROLLOUTS, "ListRollouts", ("list", "rollouts"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(ROLLOUTS, "WatchRollout", ("watch", "rollouts"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(ROLLOUTS, "CreateRollout", ("create", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(ROLLOUTS, "PromoteRollout", ("promote", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(ROLLOUTS, "PauseRollout", ("pause", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(ROLLOUTS, "ResumeRollout", ("resume", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(ROLLOUTS, "AbortRollout", ("abort", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(BREAKERS, "GetBreaker", ("get", "breakers"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(BREAKERS, "ListBreakers", ("list", "breakers"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(BREAKERS, "ExplainBreaker", ("explain", "breakers"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(BREAKERS, "WatchBreakers", ("watch", "breakers"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(BREAKERS, "ForceBreaker", ("force", "breakers"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(BREAKERS, "ReleaseBreaker", ("release", "breakers"), Rule::Operator, Weight::Write, Extent::Namespaced),
+    row(BREAKERS, "ListOverrides", ("list", "overrides"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(BREAKERS, "ListBreakerTransitions", ("list", "events"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(BREAKERS, "WatchBreakerTransitions", ("watch", "events"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(FLEET, "GetInstance", ("get", "instances"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(FLEET, "ListInstances", ("list", "instances"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(FLEET, "WatchFleet", ("watch", "instances"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(FLEET, "GetService", ("get", "services"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(FLEET, "ListServices", ("list", "services"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(FLEET, "GetServerInfo", ("get", "server"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(AUDIT, "ListAuditEvents", ("list", "audit"), Rule::Viewer, Weight::Read, Extent::Namespaced),
+    row(ADMIN, "CreateToken", ("create", "tokens"), Rule::Admin, Weight::Write, Extent::Namespaced),
+    row(ADMIN, "ListTokens", ("list", "tokens"), Rule::Admin, Weight::Read, Extent::Namespaced),
+    row(ADMIN, "RevokeToken", ("revoke", "tokens"), Rule::Admin, Weight::Write, Extent::Namespaced),
     // Everything is in it, digests of tokens too.
-    row(ADMIN, "CreateBackup", ("backup", "store"), Rule::Admin, Weight::Stream),
-    row(ADMIN, "WhoAmI", ("get", "self"), Rule::Known, Weight::Read),
-    row(ADMIN, "CheckAccess", ("check", "access"), Rule::Known, Weight::Read),
-    row(SYNC, "Sync", ("sync", "snapshots"), Rule::Agent, Weight::Stream),
-    row(SYNC, "FetchSnapshot", ("get", "snapshots"), Rule::AgentOrViewer, Weight::Read),
-    row(HEALTH, "Check", ("get", "health"), Rule::Everyone, Weight::Read),
-    row(HEALTH, "Watch", ("watch", "health"), Rule::Viewer, Weight::Stream),
-    row(REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream),
-    row(OLD_REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream),
+    row(ADMIN, "CreateBackup", ("backup", "store"), Rule::Admin, Weight::Stream, Extent::Server),
+    row(ADMIN, "WhoAmI", ("get", "self"), Rule::Known, Weight::Read, Extent::Neutral),
+    row(ADMIN, "CheckAccess", ("check", "access"), Rule::Known, Weight::Read, Extent::Neutral),
+    row(SYNC, "Sync", ("sync", "snapshots"), Rule::Agent, Weight::Stream, Extent::Namespaced),
+    row(SYNC, "FetchSnapshot", ("get", "snapshots"), Rule::AgentOrViewer, Weight::Read, Extent::Namespaced),
+    row(HEALTH, "Check", ("get", "health"), Rule::Everyone, Weight::Read, Extent::Neutral),
+    row(HEALTH, "Watch", ("watch", "health"), Rule::Viewer, Weight::Stream, Extent::Neutral),
+    row(REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream, Extent::Neutral),
+    row(OLD_REFLECTION, "ServerReflectionInfo", ("get", "reflection"), Rule::Viewer, Weight::Stream, Extent::Neutral),
 ];
 
 /// What is served over plain HTTP, and to whom.
@@ -136,6 +150,40 @@ pub fn of(path: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.service == service && row.method == method)
 }
 
+impl Row {
+    /// Whether it lets somebody in.
+    ///
+    /// # Errors
+    /// What they lack.
+    pub fn admits(&self, principal: &Principal) -> Result<(), Lack> {
+        if !self.rule.allows(principal) {
+            return Err(Lack::Role(self.rule));
+        }
+        match (self.extent, principal.role.namespace()) {
+            (Extent::Server, Some(_)) => Err(Lack::Scope(self.rule)),
+            (Extent::Server, None) | (Extent::Namespaced | Extent::Neutral, _) => Ok(()),
+        }
+    }
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The role is less than what is needed.
+    Role(Rule),
+    /// The role would do, and is bound to a namespace.
+    Scope(Rule),
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Role(rule) => f.write_str(rule.needs()),
+            Self::Scope(rule) => write!(f, "{} for all namespaces: it is about the whole server", rule.needs()),
+        }
+    }
+}
+
 impl Rule {
     /// Whether it lets somebody in. On an open server it does.
     #[must_use]
@@ -145,8 +193,8 @@ impl Rule {
             _ if principal.kind() == Kind::Anonymous => true,
             Self::Everyone | Self::Known | Self::AgentOrViewer => true,
             Self::Viewer => !is_agent,
-            Self::Operator => matches!(principal.role, Role::Operator | Role::Admin),
-            Self::Admin => principal.role == Role::Admin,
+            Self::Operator => matches!(principal.role, Role::Operator(_) | Role::Admin(_)),
+            Self::Admin => matches!(principal.role, Role::Admin(_)),
             Self::Agent => is_agent,
         }
     }
@@ -175,7 +223,7 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
-    use crate::access::Method;
+    use crate::access::{Method, Scope};
 
     /// Every RPC that the server describes of itself, and whether it streams its answer.
     fn described() -> BTreeSet<(String, bool)> {
@@ -279,7 +327,13 @@ mod tests {
     fn each_role_may_do_what_the_matrix_says_and_nothing_else() {
         let service = CallerName::try_new("service-a").unwrap();
         let agent = Role::Agent { namespace: Namespace::default_namespace(), service };
-        let roles = [('v', Role::Viewer), ('o', Role::Operator), ('a', Role::Admin), ('s', agent)];
+        let all = Scope::Everything;
+        let roles = [
+            ('v', Role::Viewer(all.clone())),
+            ('o', Role::Operator(all.clone())),
+            ('a', Role::Admin(all)),
+            ('s', agent),
+        ];
         let mut seen = 0;
         for row in TABLE {
             let what = format!("{} {}", row.verb, row.kind);
@@ -287,7 +341,7 @@ mod tests {
             let [(who, _)] = line[..] else { panic!("{what} stands {} times in the matrix", line.len()) };
             for (letter, role) in &roles {
                 let principal = Principal { role: role.clone(), method: Method::Token, ..Principal::anonymous("x") };
-                assert_eq!(row.rule.allows(&principal), who.contains(*letter), "{what}: {role}");
+                assert_eq!(row.admits(&principal).is_ok(), who.contains(*letter), "{what}: {role}");
                 seen += 1;
             }
         }
@@ -295,7 +349,26 @@ mod tests {
     }
 
     #[test]
+    fn a_role_that_is_bound_to_a_namespace_does_not_reach_the_server_as_a_whole() {
+        let shop = Scope::Namespace(Namespace::try_new("shop").unwrap());
+        for (bound, all) in [
+            (Role::Viewer(shop.clone()), Role::Viewer(Scope::Everything)),
+            (Role::Operator(shop.clone()), Role::Operator(Scope::Everything)),
+            (Role::Admin(shop), Role::Admin(Scope::Everything)),
+        ] {
+            let by = |role: &Role| Principal { role: role.clone(), method: Method::Token, ..Principal::anonymous("x") };
+            for row in TABLE {
+                let may = row.admits(&by(&bound)).is_ok();
+                let wanted = row.admits(&by(&all)).is_ok() && row.extent != Extent::Server;
+                assert_eq!(may, wanted, "{} {}: {bound}", row.verb, row.kind);
+            }
+        }
+        let whole: Vec<_> = TABLE.iter().filter(|row| row.extent == Extent::Server).map(|row| row.method).collect();
+        assert_eq!(whole, ["AdoptPresent", "CreateBackup"]);
+    }
+
+    #[test]
     fn on_an_open_server_everybody_may_do_everything() {
-        assert!(TABLE.iter().all(|row| row.rule.allows(&Principal::anonymous("x"))));
+        assert!(TABLE.iter().all(|row| row.admits(&Principal::anonymous("x")).is_ok()));
     }
 }

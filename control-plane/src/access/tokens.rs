@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Refusal,
     principal::{Method, Principal, Role},
+    scope::Scope,
     secret::{Digest, Secret},
 };
 use crate::{
@@ -79,14 +80,15 @@ pub enum CreateError {
 }
 
 impl Request {
-    /// Checks what is asked for. `life`: `None` for the default.
+    /// Checks what is asked for. `of`: a namespace, which binds the role, and a service, which only an agent has; empty for none. `life`:
+    /// `None` for the default.
     ///
     /// # Errors
     /// Every bad field.
     pub fn try_new(
         name: &str,
         role: v1::Role,
-        agent: (&str, &str),
+        of: (&str, &str),
         life: Option<Duration>,
     ) -> Result<Self, fusebox_policy::Invalid> {
         let mut faults = Faults::new();
@@ -96,7 +98,7 @@ impl Request {
             "token.display_name",
             format!("must be 1 to {LONGEST_NAME} of a-z, 0-9 and -, not - at its ends"),
         );
-        let (namespace, service) = agent;
+        let (namespace, service) = of;
         let (default, longest) = if role == v1::Role::Agent { AGENTS } else { OPERATORS };
         let role = match role {
             v1::Role::Agent => {
@@ -105,14 +107,21 @@ impl Request {
                 namespace.zip(service).map(|(namespace, service)| Role::Agent { namespace, service })
             }
             v1::Role::Viewer | v1::Role::Operator | v1::Role::Admin => {
-                for (field, given) in [("token.namespace", namespace), ("token.service", service)] {
-                    faults.check(given.is_empty(), field, "is only of agents: operators' roles are for all of them");
-                }
-                match role {
-                    v1::Role::Viewer => Some(Role::Viewer),
-                    v1::Role::Operator => Some(Role::Operator),
-                    v1::Role::Admin | v1::Role::Agent | v1::Role::Unspecified => Some(Role::Admin),
-                }
+                faults.check(
+                    service.is_empty(),
+                    "token.service",
+                    "is only of agents: operators' roles are for all services",
+                );
+                let scope = if namespace.is_empty() {
+                    Some(Scope::Everything)
+                } else {
+                    faults.take("token.namespace", Namespace::try_new(namespace)).map(Scope::Namespace)
+                };
+                scope.map(|scope| match role {
+                    v1::Role::Viewer => Role::Viewer(scope),
+                    v1::Role::Operator => Role::Operator(scope),
+                    v1::Role::Admin | v1::Role::Agent | v1::Role::Unspecified => Role::Admin(scope),
+                })
             }
             v1::Role::Unspecified => {
                 faults.push("token.role", "is required");
@@ -127,6 +136,14 @@ impl Request {
         );
         let role = faults.into_result(role)?;
         Ok(Self { name: name.to_owned(), role, life })
+    }
+}
+
+impl Request {
+    /// What it allows.
+    #[must_use]
+    pub const fn role(&self) -> &Role {
+        &self.role
     }
 }
 
@@ -159,11 +176,22 @@ impl Tokens {
         Ok((made, secret))
     }
 
-    /// Ends one, and the streams that were opened with it. `None` if there is none.
+    /// Ends one of those that a scope goes over, and the streams that were opened with it. `None` if there is none.
     ///
     /// # Errors
     /// The store's word.
-    pub async fn revoke(&self, id: &str, caller: Caller, reason: String) -> Result<Option<StoredToken>, StoreError> {
+    pub async fn revoke(
+        &self,
+        id: &str,
+        scope: &Scope,
+        caller: Caller,
+        reason: String,
+    ) -> Result<Option<StoredToken>, StoreError> {
+        // What a token is for never changes: the mirror knows.
+        let is_another_s = self.known.load().get(id).is_none_or(|known| !known.stored.is_within(scope));
+        if scope.namespace().is_some() && is_another_s {
+            return Ok(None);
+        }
         let note = Note { caller, message: reason, at: SystemTime::now() };
         let ended = self.store.revoke_token(id.to_owned(), note).await;
         let ended = self.settle(ended, Option::as_ref).await?;
@@ -180,12 +208,14 @@ impl Tokens {
         Ok(ended)
     }
 
-    /// All that were made, the newest first.
+    /// All that were made and that a scope goes over, the newest first.
     ///
     /// # Errors
     /// The store's word.
-    pub async fn list(&self) -> Result<Vec<StoredToken>, StoreError> {
-        self.store.tokens().await
+    pub async fn list(&self, scope: &Scope) -> Result<Vec<StoredToken>, StoreError> {
+        let mut all = self.store.tokens().await?;
+        all.retain(|stored| stored.is_within(scope));
+        Ok(all)
     }
 
     /// Whose a token is.
@@ -200,7 +230,7 @@ impl Tokens {
             return Err(Refusal::Revoked);
         }
         Ok(Principal {
-            name: stored.name.as_str().into(),
+            name: stored.identity().into(),
             role: stored.role.clone(),
             method: Method::Token,
             expires: Some(stored.expires),

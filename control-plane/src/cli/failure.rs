@@ -227,6 +227,10 @@ fn remedy(reason: &str) -> Option<&'static str> {
             Some("let an admin make another one: fusebox token create")
         }
         "ROLE_INSUFFICIENT" => Some("`fusebox whoami` tells who you are; an admin can make a token of another role"),
+        "OTHER_NAMESPACE" => Some("name your own namespace with -n; `fusebox whoami` tells which it is"),
+        "SCOPE_INSUFFICIENT" => {
+            Some("it is about the whole server: ask somebody whose role is for all namespaces (`fusebox whoami`)")
+        }
         _ => None,
     }
 }

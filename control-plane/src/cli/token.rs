@@ -24,6 +24,7 @@ use crate::{
 pub enum TokenCommand {
     /// Make a token and print it; it can't be printed again
     #[command(after_help = "Example:\n  fusebox token create --name alice --role operator --for 30d\n  \
+                            fusebox token create --name bob --role operator --namespace shop\n  \
                             fusebox token create --name cart --role agent --service cart\n  \
                             fusebox token create --name first --role admin --data-dir ./fusebox-data")]
     Create(CreateArgs),
@@ -38,12 +39,16 @@ pub enum TokenCommand {
 /// Options of `token create`.
 #[derive(Clone, Debug, Args)]
 pub struct CreateArgs {
-    /// What to call it, and whoever uses it
+    /// What to call it, and whoever uses it; with a namespace, records say "shop/bob"
     #[arg(long)]
     name: String,
-    /// What it allows
+    /// What it allows: in the namespace that was asked for (-n, FUSEBOX_NAMESPACE or the context's) and nowhere else, or without one
+    /// everywhere
     #[arg(long, value_enum)]
     role: RoleName,
+    /// For all namespaces and the server as a whole, whatever the context says; not for agents
+    #[arg(short = 'A', long, conflicts_with = "service")]
+    all_namespaces: bool,
     /// The service of an agent; its namespace is that of --namespace, or "default"
     #[arg(long, required_if_eq("role", "agent"))]
     service: Option<String>,
@@ -134,11 +139,14 @@ pub(super) async fn token(session: &Session, command: TokenCommand) -> Result<()
 }
 
 async fn create(session: &Session, args: CreateArgs) -> Result<(), Failure> {
-    let CreateArgs { name, role, service, life, data_dir, output } = args;
+    let CreateArgs { name, role, all_namespaces, service, life, data_dir, output } = args;
     let (namespace, service) = match role {
         RoleName::Agent => (session.namespace().to_owned(), service.unwrap_or_default()),
         // The server says what is wrong with a service here.
-        RoleName::Viewer | RoleName::Operator | RoleName::Admin => (String::new(), service.unwrap_or_default()),
+        RoleName::Viewer | RoleName::Operator | RoleName::Admin => {
+            let given = session.given_namespace().filter(|_| !all_namespaces).unwrap_or_default();
+            (given.to_owned(), service.unwrap_or_default())
+        }
     };
     let (made, secret) = match data_dir {
         Some(folder) => {

@@ -30,8 +30,9 @@ pub struct AccessArgs {
     #[arg(long, env = "FUSEBOX_REQUIRE_CLIENT_CERT", value_parser = FalseyValueParser::new(), requires = "client_ca")]
     pub require_client_cert: bool,
     /// What a name in a certificate or JWT may do, like admin=spiffe://example.org/ns/ops/sa/ci or
-    /// agent=spiffe://example.org/ns/{namespace}/sa/{service}; may be repeated, the first that fits decides
-    #[arg(long = "grant", env = "FUSEBOX_GRANTS", value_delimiter = ',', value_name = "ROLE=PATTERN")]
+    /// agent=spiffe://example.org/ns/{namespace}/sa/{service}. In one namespace only: operator@shop=sub:alice@example.org or
+    /// operator=spiffe://example.org/ns/{namespace}/sa/deployer. May be repeated, the first that fits decides
+    #[arg(long = "grant", env = "FUSEBOX_GRANTS", value_delimiter = ',', value_name = "ROLE[@NAMESPACE]=PATTERN")]
     pub grants: Vec<Grant>,
     /// Keys of those who sign JWTs, a JWKS; read again when it changes
     #[cfg(feature = "jwt")]

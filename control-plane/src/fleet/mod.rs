@@ -41,7 +41,7 @@ pub(crate) use overrides::check_reason;
 pub use overrides::{ForceError, ForceRequest, ReleaseRequest};
 pub(crate) use transitions::wire as transition_wire;
 pub use trials::TrialView;
-pub use view::View;
+pub use view::{View, instance_key};
 
 use crate::{
     hub::Hub,

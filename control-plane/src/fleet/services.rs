@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusebox_proto::v1;
 
 use super::View;
+use crate::access::Scope;
 
 impl View {
-    /// Every service that replicas connect as, or that they call through a breaker, by resource name.
+    /// Every service that replicas connect as, or that they call through a breaker, by resource name: as far as a scope goes.
     #[must_use]
-    pub fn services(&self) -> BTreeMap<String, v1::Service> {
+    pub fn services(&self, scope: &Scope) -> BTreeMap<String, v1::Service> {
         let mut found: BTreeMap<&str, v1::Service> = BTreeMap::new();
         let mut namespaces: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for instance in self.instances.values() {
+        for instance in self.instances.values().filter(|instance| scope.covers_text(&instance.namespace)) {
             let service = found.entry(&instance.service).or_default();
             service.instances += 1;
             service.behind += u32::from(instance.applied_revision != instance.wanted_revision);
@@ -25,7 +26,7 @@ impl View {
         }
         let mut calls: BTreeSet<(&str, &str)> = BTreeSet::new();
         for breaker in self.breakers.values() {
-            let Some(key) = &breaker.key else { continue };
+            let Some(key) = breaker.key.as_ref().filter(|key| scope.covers_text(&key.namespace)) else { continue };
             let service = found.entry(&key.caller).or_default();
             service.breakers += 1;
             service.restricted += u32::from(breaker.fleet_state() != v1::FleetState::Released);

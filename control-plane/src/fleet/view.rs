@@ -27,12 +27,27 @@ pub struct View {
     pub term: u64,
     /// Breakers.
     pub breakers: BTreeMap<String, v1::Breaker>,
-    /// Connected replicas.
+    /// Connected replicas, by [`instance_key`].
     pub instances: BTreeMap<String, v1::Instance>,
     /// Overrides in force, by number.
     pub overrides: Vec<v1::Override>,
     /// Rollouts in progress as their replicas show them, by their candidates.
     pub trials: BTreeMap<Revision, TrialView>,
+}
+
+/// What sets replicas apart whose names are the same: those of different namespaces know nothing of each other.
+#[must_use]
+pub fn instance_key(name: &str, namespace: &str) -> String {
+    // No name holds an @.
+    format!("{name}@{namespace}")
+}
+
+impl View {
+    /// The connected replicas of a resource name: of each namespace one at most.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a v1::Instance> {
+        let from = instance_key(name, "");
+        self.instances.range(from..).map(|(_, instance)| instance).take_while(move |instance| instance.name == name)
+    }
 }
 
 impl Owner {
@@ -43,7 +58,7 @@ impl Owner {
         });
         let instances = self.sessions.values().map(|session| {
             let instance = self.instance_view(session);
-            (instance.name.clone(), instance)
+            (instance_key(&instance.name, &instance.namespace), instance)
         });
         View {
             term: self.coordinator.term(),

@@ -9,10 +9,11 @@ use fusebox_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{backup, caller, principal, status};
+use super::{backup, caller, principal, status, within::Within};
 use crate::{
     access::{
-        Access, Principal, Role, rules,
+        Access, Kind, Principal, Role,
+        rules::{self, Extent},
         tokens::{self, Tokens},
     },
     backups::Backups,
@@ -57,7 +58,7 @@ impl AdminService for AdminApi {
         &self,
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let v1::CreateTokenRequest { token, life } = request.into_inner();
         let wanted = token.ok_or_else(|| status::invalid_field("token", "is required"))?;
         let role = wanted.role();
@@ -67,6 +68,8 @@ impl AdminService for AdminApi {
             .transpose()?;
         let wanted = tokens::Request::try_new(&display_name, role, (&namespace, &service), life)
             .map_err(|invalid| status::invalid_request(&invalid))?;
+        // Nobody makes a token that goes further than their own.
+        within.check_text(wanted.role().namespace().map(|namespace| namespace.as_str()).unwrap_or_default())?;
         let (made, secret) = self.tokens.create(wanted, caller).await.map_err(|error| status::create_token(&error))?;
         Ok(Response::new(v1::CreateTokenResponse { token: Some(wire(made)), secret: secret.reveal().to_owned() }))
     }
@@ -75,22 +78,24 @@ impl AdminService for AdminApi {
         &self,
         request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListTokensRequest { show_ended } = request.into_inner();
         let now = SystemTime::now();
-        let all = self.tokens.list().await.map_err(|error| status::store(&error))?;
+        let all = self.tokens.list(within.scope()).await.map_err(|error| status::store(&error))?;
         let tokens = all.into_iter().filter(|stored| show_ended || stored.in_force(now)).map(wire).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
     async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::Token>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let v1::RevokeTokenRequest { name, reason } = request.into_inner();
         let mut faults = Faults::new();
         check_reason(&reason, &mut faults);
         let id = name.strip_prefix("tokens/").filter(|id| !id.is_empty());
         faults.check(id.is_some(), "name", "must be tokens/{id}");
         let id = faults.into_result(id).map_err(|invalid| status::invalid_request(&invalid))?;
-        let ended = self.tokens.revoke(id, caller, reason).await.map_err(|error| status::store(&error))?;
+        let ended = self.tokens.revoke(id, within.scope(), caller, reason).await;
+        let ended = ended.map_err(|error| status::store(&error))?;
         ended.map(|ended| Response::new(wire(ended))).ok_or_else(|| status::not_found("token", &name))
     }
 
@@ -124,21 +129,31 @@ impl AdminService for AdminApi {
             let verbs: Vec<_> = of_kind.iter().map(|row| row.verb).collect();
             return Err(status::invalid_field("verb", &format!("with {kind} must be one of {}", verbs.join(", "))));
         };
-        let allowed = row.rule.allows(&asks);
-        let Principal { name, role, .. } = asks;
-        let reason =
-            format!("{name} ({role}) {} it needs {}", if allowed { "may:" } else { "may not:" }, row.rule.needs());
-        Ok(Response::new(v1::CheckAccessResponse { allowed, reason }))
+        let lack = row.admits(&asks).err();
+        let Principal { name, role, .. } = &asks;
+        let reason = match lack {
+            Some(lack) => format!("{name} ({role}) may not: it needs {lack}"),
+            None => {
+                let bound =
+                    role.namespace().filter(|_| row.extent == Extent::Namespaced && asks.kind() == Kind::Operator);
+                let where_to =
+                    bound.map_or_else(String::new, |own| format!(", in the namespace {own} and in no other"));
+                format!("{name} ({role}) may{where_to}: it needs {}", row.rule.needs())
+            }
+        };
+        Ok(Response::new(v1::CheckAccessResponse { allowed: lack.is_none(), reason }))
     }
 }
 
 fn role_wire(role: &Role) -> (v1::Role, String, String) {
-    match role {
-        Role::Viewer => (v1::Role::Viewer, String::new(), String::new()),
-        Role::Operator => (v1::Role::Operator, String::new(), String::new()),
-        Role::Admin => (v1::Role::Admin, String::new(), String::new()),
-        Role::Agent { namespace, service } => (v1::Role::Agent, namespace.to_string(), service.to_string()),
-    }
+    let wire = match role {
+        Role::Viewer(_) => v1::Role::Viewer,
+        Role::Operator(_) => v1::Role::Operator,
+        Role::Admin(_) => v1::Role::Admin,
+        Role::Agent { .. } => v1::Role::Agent,
+    };
+    let namespace = role.namespace().map(ToString::to_string).unwrap_or_default();
+    (wire, namespace, role.service().map(ToString::to_string).unwrap_or_default())
 }
 
 /// A token for the wire: without what it is recognised by.

@@ -13,6 +13,7 @@ use super::{
     requests,
     status::{self, Reason},
     watch::{Event, Events, follow},
+    within::Within,
 };
 use crate::{
     filter::{Fields, Filter},
@@ -95,8 +96,10 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ListBreakersRequest>,
     ) -> Result<Response<v1::ListBreakersResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListBreakersRequest { target, caller, namespace, page_size, page_token, filter, include_gone } =
             request.into_inner();
+        let namespace = within.narrow_text(namespace)?;
         let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
         let page = Named::new(page_size, page_token, "breakers/")?;
         let view = self.view().await?;
@@ -109,24 +112,30 @@ impl BreakerService for BreakerApi {
         } else {
             page.of(&view.breakers, fits)
         };
+        let breakers = breakers.into_iter().map(|breaker| within.shown_breaker(breaker)).collect();
         Ok(Response::new(v1::ListBreakersResponse { breakers, next_page_token }))
     }
 
     async fn get_breaker(&self, request: Request<v1::GetBreakerRequest>) -> Result<Response<v1::Breaker>, Status> {
+        let within = Within::of(&request)?;
         let v1::GetBreakerRequest { name } = request.into_inner();
+        within.check_breaker(&name)?;
         let view = self.view().await?;
-        view.breakers.get(&name).cloned().map(Response::new).ok_or_else(|| status::not_found("breaker", &name))
+        let found = view.breakers.get(&name).cloned().map(|breaker| within.shown_breaker(breaker));
+        found.map(Response::new).ok_or_else(|| status::not_found("breaker", &name))
     }
 
     async fn explain_breaker(
         &self,
         request: Request<v1::ExplainBreakerRequest>,
     ) -> Result<Response<v1::ExplainBreakerResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ExplainBreakerRequest { name } = request.into_inner();
-        match self.fleet.explain(name.clone()).await {
-            Ok(found) => found.map(Response::new).ok_or_else(|| status::not_found("breaker", &name)),
-            Err(error) => Err(unexplained(&error)),
-        }
+        within.check_breaker(&name)?;
+        let found = self.fleet.explain(name.clone()).await.map_err(|error| unexplained(&error))?;
+        let mut found = found.ok_or_else(|| status::not_found("breaker", &name))?;
+        found.breaker = found.breaker.map(|breaker| within.shown_breaker(breaker));
+        Ok(Response::new(found))
     }
 
     type WatchBreakersStream = Events<v1::WatchBreakersResponse>;
@@ -135,7 +144,9 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::WatchBreakersRequest>,
     ) -> Result<Response<Self::WatchBreakersStream>, Status> {
+        let within = Within::of(&request)?;
         let v1::WatchBreakersRequest { target, caller, namespace, filter } = request.into_inner();
+        let namespace = within.narrow_text(namespace)?;
         let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
         self.view().await?;
         let pick = move |view: &View| {
@@ -144,7 +155,8 @@ impl BreakerService for BreakerApi {
                 .filter(|(_, breaker)| wanted.fits(breaker.key.as_ref(), *breaker))
                 .map(|(name, breaker)| {
                     // Ages change by themselves.
-                    let mut breaker = v1::Breaker { since: None, half_open_in: None, ..breaker.clone() };
+                    let mut breaker = within.shown_breaker(breaker.clone());
+                    (breaker.since, breaker.half_open_in) = (None, None);
                     if let Some(forced) = &mut breaker.r#override {
                         forced.remaining = None;
                     }
@@ -165,8 +177,10 @@ impl BreakerService for BreakerApi {
     }
 
     async fn force_breaker(&self, request: Request<v1::ForceBreakerRequest>) -> Result<Response<v1::Override>, Status> {
-        let caller = caller(&request);
-        let request = request.into_inner();
+        let (caller, within) = (caller(&request), Within::of(&request)?);
+        let mut request = request.into_inner();
+        // Bound first: the same words of another caller are another request.
+        request.selector = within.narrow_key(request.selector)?;
         let key = requests::key("ForceBreaker", &request.request_id, &request)?.filter(|_| !request.validate_only);
         let force = ForceRequest::try_new(request, caller.asking(key.as_ref()), key)
             .map_err(|invalid| status::invalid(&invalid))?;
@@ -185,8 +199,9 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ReleaseBreakerRequest>,
     ) -> Result<Response<v1::ReleaseBreakerResponse>, Status> {
-        let caller = caller(&request);
-        let request = request.into_inner();
+        let (caller, within) = (caller(&request), Within::of(&request)?);
+        let mut request = request.into_inner();
+        request.selector = within.narrow_key(request.selector)?;
         let key = requests::key("ReleaseBreaker", &request.request_id, &request)?;
         let v1::ReleaseBreakerRequest { selector, reason, request_id: _, validate_only } = request;
         let key = key.filter(|_| !validate_only);
@@ -214,13 +229,15 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ListOverridesRequest>,
     ) -> Result<Response<v1::ListOverridesResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListOverridesRequest { page_size, page_token, filter } = request.into_inner();
         let size = pages::size(page_size)?;
         let after = pages::number(&page_token)?.unwrap_or(0);
         let filter = pages::filter::<v1::Override>(&filter)?;
         let view = self.view().await?;
-        let mut overrides: Vec<_> =
-            view.overrides.iter().filter(|own| own.id > after && filter.admits(*own)).take(size + 1).cloned().collect();
+        let later = view.overrides.iter().filter(|own| own.id > after).cloned();
+        let shown = later.filter_map(|own| within.shown(own)).filter(|own| filter.admits(own));
+        let mut overrides: Vec<_> = shown.take(size + 1).collect();
         let more = overrides.len() > size;
         overrides.truncate(size);
         let last = overrides.last().filter(|_| more);
@@ -232,7 +249,9 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::ListBreakerTransitionsRequest>,
     ) -> Result<Response<v1::ListBreakerTransitionsResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListBreakerTransitionsRequest { target, caller, page_size, page_token, filter } = request.into_inner();
+        let namespace = within.scope().namespace().cloned();
         let size = pages::size(page_size)?;
         let mut before = pages::number(&page_token)?;
         let filter = pages::filter::<v1::BreakerTransition>(&filter)?;
@@ -245,6 +264,7 @@ impl BreakerService for BreakerApi {
             let step = TransitionFilter {
                 target: target.clone(),
                 caller: caller.clone(),
+                namespace: namespace.clone(),
                 before,
                 after: None,
                 limit: u32::try_from(limit).unwrap_or(u32::MAX),
@@ -276,7 +296,9 @@ impl BreakerService for BreakerApi {
         &self,
         request: Request<v1::WatchBreakerTransitionsRequest>,
     ) -> Result<Response<Self::WatchBreakerTransitionsStream>, Status> {
+        let within = Within::of(&request)?;
         let v1::WatchBreakerTransitionsRequest { target, caller, past, filter, after_id } = request.into_inner();
+        let namespace = within.scope().namespace().cloned();
         if past > pages::MOST.unsigned_abs() {
             return Err(status::invalid_field("past", &format!("must be at most {}", pages::MOST)));
         }
@@ -290,6 +312,7 @@ impl BreakerService for BreakerApi {
         let filter = TransitionFilter {
             target: optional(target.clone()),
             caller: optional(caller.clone()),
+            namespace: namespace.clone(),
             before: None,
             after,
             limit: if after.is_some() { u32::try_from(LOOKED_THROUGH).unwrap_or(u32::MAX) } else { past },
@@ -297,7 +320,8 @@ impl BreakerService for BreakerApi {
         let mut old = self.store.transitions(filter).await.map_err(|error| status::store(&error))?;
         old.reverse();
         let last = old.last().map_or(after_id, |stored| stored.id);
-        let wanted = Wanted { target, caller, namespace: String::new(), filter: wanted };
+        let namespace = namespace.map(|own| own.to_string()).unwrap_or_default();
+        let wanted = Wanted { target, caller, namespace, filter: wanted };
         let old = old.iter().map(transition_wire).filter(|transition| wanted.filter.admits(transition));
         let past = stream::iter(old.map(Ok).collect::<Vec<_>>());
         let shutdown = self.shutdown.clone();

@@ -9,8 +9,10 @@ use super::{
     pages::{self, Named},
     status,
     watch::{Event, Events, follow},
+    within::Within,
 };
 use crate::{
+    access::Scope,
     fleet::{Fleet, View},
     hub::Hub,
     shutdown::Shutdown,
@@ -49,17 +51,19 @@ impl FleetService for FleetApi {
         &self,
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListServicesRequest { page_size, page_token, filter } = request.into_inner();
         let filter = pages::filter::<v1::Service>(&filter)?;
         let page = Named::new(page_size, page_token, "services/")?;
-        let all = self.view().await?.services();
+        let all = self.view().await?.services(within.scope());
         let (services, next_page_token) = page.of(&all, |service| filter.admits(service));
         Ok(Response::new(v1::ListServicesResponse { services, next_page_token }))
     }
 
     async fn get_service(&self, request: Request<v1::GetServiceRequest>) -> Result<Response<v1::Service>, Status> {
+        let within = Within::of(&request)?;
         let v1::GetServiceRequest { name } = request.into_inner();
-        let found = self.view().await?.services().remove(&name);
+        let found = self.view().await?.services(within.scope()).remove(&name);
         found.map(Response::new).ok_or_else(|| status::not_found("service", &name))
     }
 
@@ -67,20 +71,26 @@ impl FleetService for FleetApi {
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListInstancesRequest { service, page_size, page_token, filter } = request.into_inner();
         let filter = pages::filter::<v1::Instance>(&filter)?;
         let page = Named::new(page_size, page_token, "services/")?;
         let view = self.view().await?;
-        let fits = |instance: &v1::Instance| service.is_empty() || instance.service == service;
+        let fits = |instance: &v1::Instance| {
+            within.scope().covers_text(&instance.namespace) && (service.is_empty() || instance.service == service)
+        };
         let (instances, next_page_token) =
             page.of(&view.instances, |instance| fits(instance) && filter.admits(instance));
         Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token }))
     }
 
     async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
+        // The name tells no namespace: what is in another one is as if it were not there.
+        let within = Within::of(&request)?;
         let v1::GetInstanceRequest { name } = request.into_inner();
         let view = self.view().await?;
-        view.instances.get(&name).cloned().map(Response::new).ok_or_else(|| status::not_found("instance", &name))
+        let found = view.named(&name).find(|instance| within.scope().covers_text(&instance.namespace));
+        found.cloned().map(Response::new).ok_or_else(|| status::not_found("instance", &name))
     }
 
     type WatchFleetStream = Events<v1::WatchFleetResponse>;
@@ -89,18 +99,20 @@ impl FleetService for FleetApi {
         &self,
         request: Request<v1::WatchFleetRequest>,
     ) -> Result<Response<Self::WatchFleetStream>, Status> {
+        let within = Within::of(&request)?;
         let v1::WatchFleetRequest { service, filter } = request.into_inner();
         let filter = pages::filter::<v1::Instance>(&filter)?;
         self.view().await?;
         let pick = move |view: &View| {
             view.instances
-                .iter()
-                .filter(|(_, instance)| service.is_empty() || instance.service == service)
+                .values()
+                .filter(|instance| within.scope().covers_text(&instance.namespace))
+                .filter(|instance| service.is_empty() || instance.service == service)
                 // Ages grow by themselves, and demand is never the same twice.
-                .map(|(name, instance)| {
+                .map(|instance| {
                     let mut shown = v1::Instance { connected_for: None, last_seen: None, ..instance.clone() };
                     shown.limits.iter_mut().for_each(|limit| limit.wanted_per_second = None);
-                    (name.clone(), shown)
+                    (shown.name.clone(), shown)
                 })
                 .filter(|(_, shown)| filter.admits(shown))
                 .collect()
@@ -119,8 +131,17 @@ impl FleetService for FleetApi {
 
     async fn get_server_info(
         &self,
-        _request: Request<v1::GetServerInfoRequest>,
+        request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::ServerInfo>, Status> {
+        let within = Within::of(&request)?;
+        // What is damaged is named in an alarm, and may be anybody's.
+        let alarm = |own| match within.scope() {
+            Scope::Everything => alarm(own),
+            Scope::Namespace(_) => {
+                let message = "ask somebody whose role is for all namespaces".to_owned();
+                v1::Alarm { message, ..alarm(own) }
+            }
+        };
         let view = self.view().await?;
         let present = self.hub.current();
         Ok(Response::new(v1::ServerInfo {

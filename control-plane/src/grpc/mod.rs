@@ -14,6 +14,7 @@ pub mod rollouts;
 pub mod status;
 pub mod sync;
 mod watch;
+mod within;
 
 pub(crate) use self::caller::caller;
 

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{caller, requests, status};
+use super::{caller, requests, status, within::Within};
 use crate::{
     caller::Caller,
     fleet::check_reason,
@@ -42,8 +42,13 @@ fn check_message(field: &str, message: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// Reads `namespaces/{namespace}/policies/{policy}/rollouts/{rollout}`.
-fn rollout_name(text: &str) -> Result<RolloutId, Status> {
+/// The rollout that a request names.
+fn named<T>(request: &Request<T>, name: impl FnOnce(&T) -> &String) -> Result<RolloutId, Status> {
+    rollout_name(&Within::of(request)?, name(request.get_ref()))
+}
+
+/// Reads `namespaces/{namespace}/policies/{policy}/rollouts/{rollout}`, of a namespace of the caller's.
+fn rollout_name(within: &Within, text: &str) -> Result<RolloutId, Status> {
     let wrong = || {
         status::invalid_field(
             "name",
@@ -52,6 +57,7 @@ fn rollout_name(text: &str) -> Result<RolloutId, Status> {
     };
     let (policy, number) = text.rsplit_once("/rollouts/").ok_or_else(wrong)?;
     let (namespace, policy) = parse_policy_name(policy).map_err(|invalid| status::invalid(&invalid.under("name")))?;
+    within.check(&namespace)?;
     Ok((namespace, policy, Revision(number.parse().map_err(|_| wrong())?)))
 }
 
@@ -140,8 +146,11 @@ impl RolloutService for RolloutApi {
         &self,
         request: Request<v1::CreateRolloutRequest>,
     ) -> Result<Response<v1::Rollout>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
+        if let Some((namespace, _)) = request.policy.as_ref().and_then(|policy| parse_policy_name(&policy.name).ok()) {
+            within.check(&namespace)?;
+        }
         let key = requests::key("CreateRollout", &request.request_id, &request)?;
         let v1::CreateRolloutRequest { policy, spec, message, validate_only, request_id: _ } = request;
         check_message("message", &message)?;
@@ -168,8 +177,9 @@ impl RolloutService for RolloutApi {
     }
 
     async fn get_rollout(&self, request: Request<v1::GetRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let within = Within::of(&request)?;
         let v1::GetRolloutRequest { name } = request.into_inner();
-        let stored = self.stored(&rollout_name(&name)?).await?;
+        let stored = self.stored(&rollout_name(&within, &name)?).await?;
         Ok(Response::new(self.show(&stored).await))
     }
 
@@ -177,8 +187,10 @@ impl RolloutService for RolloutApi {
         &self,
         request: Request<v1::ListRolloutsRequest>,
     ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListRolloutsRequest { parent: of, page_size, page_token } = request.into_inner();
         let (namespace, policy) = parent(&of)?;
+        let namespace = within.narrow(namespace)?;
         let size = match page_size {
             0 => PAGE.0,
             1.. => page_size.min(PAGE.1),
@@ -212,8 +224,9 @@ impl RolloutService for RolloutApi {
         &self,
         request: Request<v1::WatchRolloutRequest>,
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let within = Within::of(&request)?;
         let v1::WatchRolloutRequest { name } = request.into_inner();
-        let id = rollout_name(&name)?;
+        let id = rollout_name(&within, &name)?;
         // Followed before it is read: what changes in between is seen.
         let (policies, lives) = (self.hub.subscribe(), self.rollouts.follow());
         let stored = self.stored(&id).await?;
@@ -230,14 +243,13 @@ impl RolloutService for RolloutApi {
         &self,
         request: Request<v1::PromoteRolloutRequest>,
     ) -> Result<Response<v1::Rollout>, Status> {
-        let caller = caller(&request);
+        let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("PromoteRollout", &request.request_id, &request)?;
-        let v1::PromoteRolloutRequest { name, force, reason, request_id: _ } = request;
+        let v1::PromoteRolloutRequest { name: _, force, reason, request_id: _ } = request;
         if let Some(answer) = requests::answered(&self.rollouts.store, key.as_ref()).await? {
             return Ok(Response::new(answer));
         }
-        let id = rollout_name(&name)?;
         check_message("reason", &reason)?;
         if force {
             let mut faults = Faults::new();
@@ -249,32 +261,31 @@ impl RolloutService for RolloutApi {
     }
 
     async fn pause_rollout(&self, request: Request<v1::PauseRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
-        let caller = caller(&request);
+        let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("PauseRollout", &request.request_id, &request)?;
-        let v1::PauseRolloutRequest { name, reason, request_id: _ } = request;
+        let v1::PauseRolloutRequest { name: _, reason, request_id: _ } = request;
         check_message("reason", &reason)?;
-        self.step(rollout_name(&name)?, Step::Pause, Why::new(caller, reason, key)).await
+        self.step(id, Step::Pause, Why::new(caller, reason, key)).await
     }
 
     async fn resume_rollout(
         &self,
         request: Request<v1::ResumeRolloutRequest>,
     ) -> Result<Response<v1::Rollout>, Status> {
-        let caller = caller(&request);
+        let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("ResumeRollout", &request.request_id, &request)?;
-        let v1::ResumeRolloutRequest { name, reason, request_id: _ } = request;
+        let v1::ResumeRolloutRequest { name: _, reason, request_id: _ } = request;
         check_message("reason", &reason)?;
-        self.step(rollout_name(&name)?, Step::Resume, Why::new(caller, reason, key)).await
+        self.step(id, Step::Resume, Why::new(caller, reason, key)).await
     }
 
     async fn abort_rollout(&self, request: Request<v1::AbortRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
-        let caller = caller(&request);
+        let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("AbortRollout", &request.request_id, &request)?;
-        let v1::AbortRolloutRequest { name, reason, request_id: _ } = request;
-        let id = rollout_name(&name)?;
+        let v1::AbortRolloutRequest { name: _, reason, request_id: _ } = request;
         let mut faults = Faults::new();
         check_reason(&reason, &mut faults);
         faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;

@@ -10,7 +10,7 @@ use futures_util::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{principal, status};
+use super::{principal, status, within::Within};
 use crate::{
     access::Role,
     sessions::{self, Context, feed::concerns},
@@ -48,7 +48,7 @@ impl SyncService for SyncApi {
         &self,
         request: Request<FetchSnapshotRequest>,
     ) -> Result<Response<FetchSnapshotResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, within) = (principal(&request)?, Within::of(&request)?);
         let FetchSnapshotRequest { namespace, service } = request.into_inner();
         let mut faults = Faults::new();
         let namespace = faults.take("namespace", Namespace::try_new(&namespace));
@@ -58,6 +58,7 @@ impl SyncService for SyncApi {
         if matches!(principal.role, Role::Agent { .. }) && !principal.speaks_for(&namespace, &caller) {
             return Err(status::not_own_service(&principal, namespace.as_str(), caller.as_str()));
         }
+        within.check(&namespace)?;
         let snapshot = self.context.policies.hub().current();
         Ok(Response::new(FetchSnapshotResponse {
             store_id: snapshot.store_id.clone(),

@@ -265,10 +265,11 @@ impl Store for MemoryStore {
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
         self.with(|inner| {
-            let TransitionFilter { target, caller, before, after, limit } = filter;
+            let TransitionFilter { target, caller, namespace, before, after, limit } = filter;
             let fits = |stored: &&StoredTransition| {
                 target.as_ref().is_none_or(|target| stored.key.target.as_str() == target)
                     && caller.as_ref().is_none_or(|caller| stored.key.caller.as_str() == caller)
+                    && namespace.as_ref().is_none_or(|namespace| stored.key.namespace == *namespace)
                     && before.is_none_or(|before| stored.id < before)
                     && after.is_none_or(|after| stored.id > after)
             };
@@ -360,7 +361,10 @@ impl Store for MemoryStore {
 
     fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
         self.with(|inner| {
-            if inner.tokens.iter().any(|stored| stored.name == new.name && stored.in_force(note.at)) {
+            let same = |stored: &&StoredToken| {
+                stored.name == new.name && stored.role.namespace() == new.role.namespace() && stored.in_force(note.at)
+            };
+            if inner.tokens.iter().find(same).is_some() {
                 return Err(StoreError::TokenExists(new.name));
             }
             let (stored, audit) = new.stored(note);

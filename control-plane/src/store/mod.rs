@@ -496,6 +496,8 @@ pub struct TransitionFilter {
     pub target: Option<String>,
     /// Only of this caller.
     pub caller: Option<String>,
+    /// Only of breakers of this namespace.
+    pub namespace: Option<Namespace>,
     /// Only with a smaller number.
     pub before: Option<u64>,
     /// Only with a greater number.

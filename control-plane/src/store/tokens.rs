@@ -6,14 +6,14 @@ use super::{
     Note,
     audit::{AuditAction, NewAudit},
 };
-use crate::access::{Role, secret::Digest};
+use crate::access::{Role, Scope, secret::Digest};
 
 /// A token that is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
     /// The part of it that is no secret.
     pub id: String,
-    /// What people call it.
+    /// What people call it. No other token in force of the same namespace, or of none, may have it.
     pub name: String,
     /// By what it is recognised.
     pub digest: Digest,
@@ -73,6 +73,21 @@ impl Revoked {
 }
 
 impl StoredToken {
+    /// What records call whoever uses it: its name, behind its namespace if it has one. Names are given once in a namespace only.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self.role.namespace() {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Whether somebody with this scope may know of it. One that goes over everything is of no namespace.
+    #[must_use]
+    pub fn is_within(&self, scope: &Scope) -> bool {
+        scope.namespace().is_none_or(|own| self.role.namespace() == Some(own))
+    }
+
     /// Whether it counts.
     #[must_use]
     pub fn in_force(&self, now: SystemTime) -> bool {

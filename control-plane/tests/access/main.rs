@@ -9,4 +9,5 @@ mod refusals;
 mod roles;
 mod server;
 mod streams;
+mod tenants;
 mod tokens;

@@ -16,8 +16,9 @@ use fusebox_control_plane::{
 use fusebox_proto::{
     sync::v1::{self as sync, sync_service_client::SyncServiceClient},
     v1::{
-        self, admin_service_client::AdminServiceClient, fleet_service_client::FleetServiceClient,
-        policy_service_client::PolicyServiceClient,
+        self, admin_service_client::AdminServiceClient, breaker_service_client::BreakerServiceClient,
+        fleet_service_client::FleetServiceClient, policy_service_client::PolicyServiceClient,
+        rollout_service_client::RolloutServiceClient,
     },
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
@@ -165,13 +166,15 @@ impl Interceptor for Show {
     }
 }
 
-type Shown = InterceptedService<Channel, Show>;
+pub(crate) type Shown = InterceptedService<Channel, Show>;
 
 /// Everything that somebody may try.
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) admin: AdminServiceClient<Shown>,
+    pub(crate) breakers: BreakerServiceClient<Shown>,
     pub(crate) policies: PolicyServiceClient<Shown>,
+    pub(crate) rollouts: RolloutServiceClient<Shown>,
     pub(crate) fleet: FleetServiceClient<Shown>,
     pub(crate) sync: SyncServiceClient<Shown>,
     pub(crate) raw: tonic::client::Grpc<Shown>,
@@ -183,7 +186,9 @@ impl Caller {
         let shown = || InterceptedService::new(channel.clone(), show.clone());
         Self {
             admin: AdminServiceClient::new(shown()),
+            breakers: BreakerServiceClient::new(shown()),
             policies: PolicyServiceClient::new(shown()),
+            rollouts: RolloutServiceClient::new(shown()),
             fleet: FleetServiceClient::new(shown()),
             sync: SyncServiceClient::new(shown()),
             raw: tonic::client::Grpc::new(shown()),

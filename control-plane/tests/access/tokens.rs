@@ -74,6 +74,8 @@ async fn requests_that_can_not_be_are_told_field_by_field() {
     assert_eq!(ask(asked("a", Role::Agent), Some(day * 364)).await, ["token.namespace", "token.service"]);
     let bound = v1::Token { service: "service-a".to_owned(), ..asked("a", Role::Viewer) };
     assert_eq!(ask(bound, None).await, ["token.service"]);
+    let nowhere = v1::Token { namespace: "No Where".to_owned(), ..asked("a", Role::Operator) };
+    assert_eq!(ask(nowhere, None).await, ["token.namespace"]);
     let request = v1::RevokeTokenRequest { name: "tokens/".to_owned(), reason: String::new() };
     assert_eq!(refusal(admin.revoke_token(request).await).0, Code::InvalidArgument);
     let request = v1::RevokeTokenRequest { name: "tokens/none".to_owned(), reason: "why".to_owned() };

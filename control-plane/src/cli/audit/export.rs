@@ -76,6 +76,11 @@ pub(super) fn record(event: v1::AuditEvent) -> Result<AuditRecord, Failure> {
 
 /// The ends of the log.
 pub(super) fn chain(wire: Option<v1::AuditChain>) -> Result<AuditChain, Failure> {
-    AuditChain::try_from(wire.unwrap_or_default())
+    let Some(wire) = wire else {
+        let what = "this credential reads the records of one namespace: only the whole log can be checked";
+        let fix = "do it with a role for all namespaces (`fusebox whoami`); `fusebox audit` lists what you may read";
+        return Err(Failure::new(Class::Denied, what).fix(fix));
+    };
+    AuditChain::try_from(wire)
         .map_err(|invalid| Failure::new(Class::Failed, format!("the ends of the audit log can't be read: {invalid}")))
 }

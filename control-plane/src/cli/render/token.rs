@@ -49,20 +49,21 @@ fn until(token: &Token) -> String {
     }
 }
 
-/// Its role; an agent's with its service.
+/// Its role, with the namespace that it goes over if it does not go over all; an agent's with its service.
 pub(crate) fn role(token: &Token) -> String {
     role_word(token.role(), &token.namespace, &token.service)
 }
 
 /// The same for anybody.
 pub(crate) fn role_word(role: Role, namespace: &str, service: &str) -> String {
-    match role {
-        Role::Agent => format!("agent of {namespace}/{service}"),
-        Role::Viewer => "viewer".to_owned(),
-        Role::Operator => "operator".to_owned(),
-        Role::Admin => "admin".to_owned(),
-        Role::Unspecified => or_dash(""),
-    }
+    let word = match role {
+        Role::Agent => return format!("agent of {namespace}/{service}"),
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+        Role::Unspecified => return or_dash(""),
+    };
+    if namespace.is_empty() { word.to_owned() } else { format!("{word} of {namespace}") }
 }
 
 /// Its JSON form.

@@ -16,7 +16,7 @@ use resolve::{Asked, resolve};
 use standing::Replicas;
 use tonic::{Request, Response, Status};
 
-use super::{caller, pages, requests, status};
+use super::{caller, pages, requests, status, within::Within};
 use crate::{
     caller::Caller,
     filter::Filter,
@@ -164,18 +164,19 @@ fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>, filter: &Filter) 
 #[tonic::async_trait]
 impl PolicyService for PolicyApi {
     async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
         let key = requests::key("CreatePolicy", &request.request_id, &request)?;
         let v1::CreatePolicyRequest { parent: namespace, policy_id, policy, validate_only, message, request_id: _ } =
             request;
         check_message(&message)?;
+        let namespace = parent(&namespace)?
+            .ok_or_else(|| status::invalid_field("parent", "must name one namespace to create in"))?;
+        within.check(&namespace)?;
         let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
-        let namespace = parent(&namespace)?
-            .ok_or_else(|| status::invalid_field("parent", "must name one namespace to create in"))?;
         let id = PolicyName::try_new(&policy_id).map_err(|invalid| bad(invalid.under("policy_id")))?;
         let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
         let name = format!("namespaces/{namespace}/policies/{id}");
@@ -185,8 +186,9 @@ impl PolicyService for PolicyApi {
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::Policy>, Status> {
+        let within = Within::of(&request)?;
         let v1::GetPolicyRequest { name } = request.into_inner();
-        policy_name(&name)?;
+        within.check(&policy_name(&name)?.0)?;
         let snapshot = self.policies.hub().current();
         let stored = snapshot.get(&name).ok_or_else(|| status::not_found("policy", &name))?;
         let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
@@ -199,8 +201,9 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListPoliciesRequest { parent: namespace, page_size, page_token, filter } = request.into_inner();
-        let namespace = parent(&namespace)?;
+        let namespace = within.narrow(parent(&namespace)?)?;
         let size = pages::size(page_size)?;
         let filter = pages::filter::<v1::Policy>(&filter)?;
         let (snapshot, skip) = match optional(page_token) {
@@ -219,8 +222,10 @@ impl PolicyService for PolicyApi {
                 (snapshot, place)
             }
         };
-        let shows = |stored: &StoredPolicy| shows(stored, namespace.as_ref(), &filter);
-        let mut rest = snapshot.policies.iter().enumerate().skip(skip).filter(|(_, stored)| shows(stored));
+        let namespace = namespace.as_ref();
+        // Places count what the list is of: how much there is in other namespaces does not show.
+        let own = snapshot.policies.iter().filter(|stored| shows(stored, namespace, &Filter::default()));
+        let mut rest = own.enumerate().skip(skip).filter(|(_, stored)| shows(stored, namespace, &filter));
         let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
         let replicas = Replicas::new(&view);
         let policies = rest.by_ref().take(size).map(|(_, stored)| replicas.with_status(stored)).collect();
@@ -230,19 +235,20 @@ impl PolicyService for PolicyApi {
     }
 
     async fn update_policy(&self, request: Request<v1::UpdatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
         let key = requests::key("UpdatePolicy", &request.request_id, &request)?;
         let v1::UpdatePolicyRequest { policy, update_mask, allow_missing, validate_only, message, request_id: _ } =
             request;
         check_message(&message)?;
+        let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
+        let (namespace, _) = policy_name(&wire.name)
+            .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
+        within.check(&namespace)?;
         let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
-        let wire = policy.ok_or_else(|| status::invalid_field("policy", "is required"))?;
-        policy_name(&wire.name)
-            .map_err(|_| status::invalid_field("policy.name", "must be namespaces/{namespace}/policies/{policy}"))?;
         let mask = mask::parse(update_mask)?;
         let mut etag = optional(wire.etag.clone());
         let snapshot = self.policies.hub().current();
@@ -262,13 +268,14 @@ impl PolicyService for PolicyApi {
     }
 
     async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Result<Response<()>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
         let key = requests::key("DeletePolicy", &request.request_id, &request)?;
         let v1::DeletePolicyRequest { name, etag, allow_missing, validate_only, message, request_id: _ } = request;
         check_message(&message)?;
         let why = Why::new(caller, message, validate_only, key);
         let (namespace, name) = policy_name(&name)?;
+        within.check(&namespace)?;
         let change = Change::Delete { namespace, name, etag: optional(etag), allow_missing };
         self.write(vec![change], why, |_| (), refuse).await
     }
@@ -277,7 +284,7 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ApplyPoliciesRequest>,
     ) -> Result<Response<v1::ApplyPoliciesResponse>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
         let key = requests::key("ApplyPolicies", &request.request_id, &request)?;
         let v1::ApplyPoliciesRequest { policies, validate_only, message, request_id: _, prune } = request;
@@ -296,12 +303,18 @@ impl PolicyService for PolicyApi {
                 faults.push(format!("{at}.name"), format!("\"{}\" is there twice", wire.name));
             }
             names.push(wire.name.clone());
+            if let Ok((namespace, _)) = parse_policy_name(&wire.name) {
+                within.check(&namespace)?;
+            }
             let etag = optional(wire.etag.clone());
             if let Some(policy) = faults.take(&at, Policy::try_from(wire)) {
                 changes.push(Change::Put { policy: Box::new(policy), expect: Expect::Any(etag), rollback: false });
             }
         }
         let prune = prune.and_then(|prune| faults.take("prune", pruning(prune)));
+        if let Some(Change::Prune { namespace, .. }) = &prune {
+            within.check(namespace)?;
+        }
         faults.finish().map_err(bad)?;
         changes.extend(prune);
         self.write(changes, why, each, |error| {
@@ -318,8 +331,10 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ListPolicyRevisionsRequest>,
     ) -> Result<Response<v1::ListPolicyRevisionsResponse>, Status> {
+        let within = Within::of(&request)?;
         let v1::ListPolicyRevisionsRequest { name: full_name, page_size, page_token, filter } = request.into_inner();
         let (namespace, name) = policy_name(&full_name)?;
+        within.check(&namespace)?;
         let size = pages::size(page_size)?;
         let filter = pages::filter::<v1::PolicyRevision>(&filter)?;
         let mut before = pages::number(&page_token)?.map(Revision);
@@ -353,12 +368,13 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::Policy>, Status> {
-        let caller = caller(&request);
+        let (caller, within) = (caller(&request), Within::of(&request)?);
         let request = request.into_inner();
         let key = requests::key("RollbackPolicy", &request.request_id, &request)?;
         let v1::RollbackPolicyRequest { name, revision, etag, message, request_id: _, validate_only } = request;
         check_message(&message)?;
         let (namespace, name) = policy_name(&name)?;
+        within.check(&namespace)?;
         let why = Why::new(caller, message, validate_only, key);
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
@@ -395,13 +411,19 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::ResolvePolicyRequest>,
     ) -> Result<Response<v1::ResolvePolicyResponse>, Status> {
+        let within = Within::of(&request)?;
         let request = request.into_inner();
         let namespace = parent(&request.parent)?.ok_or_else(|| {
             status::invalid_field("parent", "must name one namespace: a service runs the policies of one")
         })?;
+        within.check(&namespace)?;
         let asked = Asked::try_new(namespace, request).map_err(bad)?;
         let view = self.fleet.view().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
-        Ok(Response::new(resolve(&asked, &self.policies.hub().current(), &view)))
+        let mut resolved = resolve(&asked, &self.policies.hub().current(), &view);
+        for breaker in resolved.strategies.iter_mut().flat_map(|strategy| &mut strategy.breakers) {
+            breaker.r#override = breaker.r#override.take().and_then(|own| within.shown(own));
+        }
+        Ok(Response::new(resolved))
     }
 
     type WatchPoliciesStream = Events;
@@ -410,9 +432,10 @@ impl PolicyService for PolicyApi {
         &self,
         request: Request<v1::WatchPoliciesRequest>,
     ) -> Result<Response<Self::WatchPoliciesStream>, Status> {
+        let within = Within::of(&request)?;
         let v1::WatchPoliciesRequest { parent: namespace, filter, from_revision } = request.into_inner();
         let wanted = Wanted {
-            namespace: parent(&namespace)?,
+            namespace: within.narrow(parent(&namespace)?)?,
             filter: pages::filter::<v1::Policy>(&filter)?,
             from: (from_revision > 0).then_some(Revision(from_revision)),
         };

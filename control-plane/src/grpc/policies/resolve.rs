@@ -109,10 +109,7 @@ pub(super) fn resolve(asked: &Asked, snapshot: &Snapshot, view: &View) -> v1::Re
         candidate(stored, true, route.clone(), reason)
     });
     let candidates = candidates.chain(others).take(MOST).collect();
-    let concerned = |instance: &&v1::Instance| {
-        instance.namespace == asked.namespace.as_str() && instance.service == asked.service.as_str()
-    };
-    let instances: Vec<_> = view.instances.values().filter(concerned).collect();
+    let instances: Vec<_> = view.instances.values().filter(|instance| concerns_replica(asked, instance)).collect();
     let is_current = |stored: &StoredPolicy| {
         let current = instances.iter().filter(|instance| super::standing::runs(instance, stored));
         u32::try_from(current.count()).unwrap_or(u32::MAX)
@@ -131,6 +128,11 @@ pub(super) fn resolve(asked: &Asked, snapshot: &Snapshot, view: &View) -> v1::Re
             .map(|(_, stored)| worst_case_attempts(&stored.policy.definition.pipeline).unwrap_or(u64::MAX))
             .unwrap_or_default(),
     }
+}
+
+/// Whether it is a replica of the caller's.
+fn concerns_replica(asked: &Asked, instance: &v1::Instance) -> bool {
+    instance.namespace == asked.namespace.as_str() && instance.service == asked.service.as_str()
 }
 
 fn candidate(stored: &StoredPolicy, matches: bool, route: String, reason: String) -> v1::PolicyCandidate {
@@ -173,7 +175,7 @@ fn resolved(asked: &Asked, stored: &StoredPolicy, strategy: &Strategy, view: &Vi
                 let state = if own.state() == v1::FleetState::ForcedOpen { "open" } else { "closed" };
                 format!("forced {state} by override {}: {}", own.id, own.reason)
             }));
-            if view.instances.values().any(|one| one.service == asked.service.as_str() && one.ignores_fleet) {
+            if view.instances.values().any(|one| concerns_replica(asked, one) && one.ignores_fleet) {
                 notes.push("some replicas obey neither the fleet nor overrides: their kill switch is on".to_owned());
             }
         }

@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub use self::reason::Reason;
 use crate::{
-    access::{Principal, Refusal, limits::TooMuch, rules::Rule, tokens::CreateError},
+    access::{Principal, Refusal, limits::TooMuch, rules::Lack, tokens::CreateError},
     filter::FilterError,
     policies::RollbackError,
     recovery::AdoptError,
@@ -230,10 +230,24 @@ pub fn unauthenticated(refusal: &Refusal) -> Status {
 
 /// Somebody may not do this.
 #[must_use]
-pub fn permission_denied(path: &str, principal: &Principal, rule: Rule) -> Status {
-    let message = format!("{} ({}) may not call {path}: it needs {}", principal.name, principal.role, rule.needs());
+pub fn permission_denied(path: &str, principal: &Principal, lack: Lack) -> Status {
+    let message = format!("{} ({}) may not call {path}: it needs {lack}", principal.name, principal.role);
     let metadata = [("principal", &*principal.name), ("role", principal.role.name()), ("method", path)];
-    with(Reason::RoleInsufficient, message, &metadata)
+    let reason = match lack {
+        Lack::Role(_) => Reason::RoleInsufficient,
+        Lack::Scope(_) => Reason::ScopeInsufficient,
+    };
+    with(reason, message, &metadata)
+}
+
+/// Somebody's role goes over another namespace. What is there, nobody has looked.
+#[must_use]
+pub fn other_namespace(principal: &Principal) -> Status {
+    let own = principal.role.namespace().map(ToString::to_string).unwrap_or_default();
+    let message =
+        format!("{} ({}) reaches nothing but the namespace {own}: name things of it", principal.name, principal.role);
+    let metadata = [("principal", &*principal.name), ("role", principal.role.name()), ("namespace", own.as_str())];
+    with(Reason::OtherNamespace, message, &metadata)
 }
 
 /// Somebody may speak for another service only.

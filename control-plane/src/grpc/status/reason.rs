@@ -85,6 +85,10 @@ reasons! {
     RoleNotGranted = "ROLE_NOT_GRANTED" => Unauthenticated,
     /// The role may not call the method.
     RoleInsufficient = "ROLE_INSUFFICIENT" => PermissionDenied,
+    /// The method is about the whole server, and the role is bound to a namespace.
+    ScopeInsufficient = "SCOPE_INSUFFICIENT" => PermissionDenied,
+    /// What is named is not of the namespace that the role is bound to, whether it is there or not.
+    OtherNamespace = "OTHER_NAMESPACE" => PermissionDenied,
     /// A replica speaks for a service that is not its own.
     NotOwnService = "NOT_OWN_SERVICE" => PermissionDenied,
 

@@ -9,7 +9,7 @@ mod wire;
 
 use std::time::SystemTime;
 
-use fusebox_policy::{Policy, Revision};
+use fusebox_policy::{Namespace, Policy, Revision};
 use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
 
@@ -160,6 +160,8 @@ pub struct AuditFilter {
     pub until: Option<SystemTime>,
     /// Where to begin, and which way to go.
     pub order: AuditOrder,
+    /// Only what is about things of this namespace: see [`AuditRecord::is_of`].
+    pub namespace: Option<Namespace>,
     /// At most this many.
     pub limit: u32,
 }
@@ -235,10 +237,33 @@ impl AuditFilter {
             && below(self.object.as_ref(), &record.object, '/')
             && self.from.is_none_or(|from| record.at >= from)
             && self.until.is_none_or(|until| record.at < until)
+            && self.namespace.as_ref().is_none_or(|namespace| record.is_of(namespace))
             && match self.order {
                 AuditOrder::NewestFirst(before) => before.is_none_or(|before| record.id < before),
                 AuditOrder::OldestFirst(after) => record.id > after,
             }
+    }
+}
+
+// === impl AuditRecord ===
+
+impl AuditRecord {
+    /// Whether it is about a thing of a namespace: its policies and rollouts, breakers, and the overrides and tokens that are for this
+    /// namespace alone. What is about the server, or about several namespaces, is of none.
+    #[must_use]
+    pub fn is_of(&self, namespace: &Namespace) -> bool {
+        let (kind, rest) = self.object.split_once('/').unwrap_or((&self.object, ""));
+        let said = |path: &str| {
+            let content = self.after.as_ref().or(self.before.as_ref());
+            let content = content.and_then(|text| serde_json::from_str::<Value>(text).ok());
+            content.is_some_and(|content| content.pointer(path).and_then(Value::as_str) == Some(namespace.as_str()))
+        };
+        match kind {
+            "namespaces" | "breakers" => rest.split('/').next() == Some(namespace.as_str()),
+            "overrides" => said("/selector/namespace"),
+            "tokens" => said("/namespace"),
+            _ => false,
+        }
     }
 }
 
@@ -302,7 +327,11 @@ impl NewAudit {
     pub(super) fn of_token(action: AuditAction, stored: &StoredToken, note: Note) -> Self {
         let StoredToken { id, name, digest: _, role, creator: _, created: _, expires, revoked: _ } = stored;
         let expires = humantime::format_rfc3339_seconds(*expires).to_string();
-        let text = Some(json!({ "name": name, "role": role.to_string(), "expires": expires }).to_string());
+        let mut json = json!({ "name": name, "role": role.to_string(), "expires": expires });
+        if let Some(namespace) = role.namespace() {
+            json["namespace"] = namespace.as_str().into();
+        }
+        let text = Some(json.to_string());
         let (before, after) = if action == AuditAction::TokenCreate { (None, text) } else { (text, None) };
         Self { action, object: format!("tokens/{id}"), note, revision: Revision(0), before, after }
     }

@@ -114,9 +114,26 @@ fn record(row: &SqliteRow) -> Result<AuditRecord, StoreError> {
     })
 }
 
+/// What [`AuditRecord::is_of`] says, for the database.
+fn of_namespace(query: &mut QueryBuilder<Sqlite>, namespace: &str) {
+    query.push(" AND (object = ").push_bind(format!("namespaces/{namespace}"));
+    for collection in ["namespaces", "breakers"] {
+        query.push(" OR (object >= ").push_bind(format!("{collection}/{namespace}/"));
+        query.push(" AND object < ").push_bind(format!("{collection}/{namespace}0")).push(")");
+    }
+    for (collection, path) in [("overrides", "$.selector.namespace"), ("tokens", "$.namespace")] {
+        query.push(" OR (object >= ").push_bind(format!("{collection}/"));
+        query.push(" AND object < ").push_bind(format!("{collection}0"));
+        // What is damaged is for nobody here: the check of the log tells of it.
+        query.push(" AND CASE WHEN json_valid(coalesce(after, before)) THEN json_extract(coalesce(after, before), ");
+        query.push_bind(path).push(") = ").push_bind(namespace.to_owned()).push(" ELSE FALSE END)");
+    }
+    query.push(")");
+}
+
 /// Reads records; inside a transaction, so that they fit the ends of the log.
 pub(super) async fn read(connection: &mut SqliteConnection, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
-    let AuditFilter { actor, action, object, from, until, order, limit } = filter;
+    let AuditFilter { actor, action, object, from, until, order, namespace, limit } = filter;
     let chain = chain(&mut *connection).await?;
     let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM audit WHERE TRUE");
     if let Some(actor) = actor {
@@ -138,6 +155,9 @@ pub(super) async fn read(connection: &mut SqliteConnection, filter: &AuditFilter
     }
     if let Some(until) = until {
         query.push(" AND at_us < ").push_bind(plan::to_micros(*until));
+    }
+    if let Some(namespace) = namespace {
+        of_namespace(&mut query, namespace.as_str());
     }
     match order {
         AuditOrder::NewestFirst(before) => {

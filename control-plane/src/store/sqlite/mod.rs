@@ -425,15 +425,16 @@ impl Store for SqliteStore {
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
         async move {
-            let TransitionFilter { target, caller, before, after, limit } = filter;
+            let TransitionFilter { target, caller, namespace, before, after, limit } = filter;
             let rows = sqlx::query(
                 "SELECT * FROM transitions WHERE ($1 = '' OR target = $1) AND ($2 = '' OR caller = $2) AND id < $3 AND id > $4 \
-                 ORDER BY id DESC LIMIT $5",
+                 AND ($5 = '' OR namespace = $5) ORDER BY id DESC LIMIT $6",
             )
             .bind(target.unwrap_or_default())
             .bind(caller.unwrap_or_default())
             .bind(before.map_or(i64::MAX, rows::narrow))
             .bind(after.map_or(0, rows::narrow))
+            .bind(namespace.map(|namespace| namespace.to_string()).unwrap_or_default())
             .bind(i64::from(limit))
             .fetch_all(&self.reader)
             .await

@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "tokens", include_str!("../../../../migrations/sqlite/0005_tokens.sql")),
     (6, "rollouts", include_str!("../../../../migrations/sqlite/0006_rollouts.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
+    (8, "bound_roles", include_str!("../../../../migrations/sqlite/0008_bound_roles.sql")),
 ];
 
 /// What says that a process uses the folder.

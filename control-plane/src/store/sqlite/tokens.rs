@@ -23,19 +23,22 @@ pub(super) async fn insert(
     new: NewToken,
     note: Note,
 ) -> Result<StoredToken, StoreError> {
-    let taken = sqlx::query("SELECT 1 FROM tokens WHERE name = $1 AND revoked_us IS NULL AND expires_us > $2 LIMIT 1")
-        .bind(new.name.as_str())
-        .bind(plan::to_micros(note.at))
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(failed)?;
+    let namespace = new.role.namespace().map(|namespace| namespace.as_str().to_owned()).unwrap_or_default();
+    let taken = sqlx::query(
+        "SELECT 1 FROM tokens WHERE name = $1 AND namespace = $2 AND revoked_us IS NULL AND expires_us > $3 LIMIT 1",
+    )
+    .bind(new.name.as_str())
+    .bind(namespace.as_str())
+    .bind(plan::to_micros(note.at))
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed)?;
     if taken.is_some() {
         return Err(StoreError::TokenExists(new.name));
     }
     let (stored, told) = new.stored(note);
     let StoredToken { id, name, digest, role, creator, created, expires, revoked: _ } = &stored;
-    let (namespace, service) =
-        role.agent().map(|(namespace, service)| (namespace.as_str(), service.as_str())).unwrap_or_default();
+    let service = role.service().map(|service| service.as_str()).unwrap_or_default();
     sqlx::query(
         "INSERT INTO tokens (id, name, sha256, role, namespace, service, creator, created_us, expires_us) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -94,7 +97,7 @@ pub(super) fn stored(row: &SqliteRow) -> Result<StoredToken, StoreError> {
     let namespace = part(row, TABLE, &id, "namespace", Namespace::try_new)?;
     let service = part(row, TABLE, &id, "service", CallerName::try_new)?;
     let role: String = get(row, "role")?;
-    let role = Role::of(&role, namespace.zip(service)).ok_or_else(|| corrupt(TABLE, &id, format!("role {role:?}")))?;
+    let role = Role::of(&role, namespace, service).ok_or_else(|| corrupt(TABLE, &id, format!("role {role:?}")))?;
     let revoked: Option<i64> = get(row, "revoked_us")?;
     let revoked = match revoked {
         Some(at) => {

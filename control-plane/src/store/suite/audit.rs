@@ -61,6 +61,43 @@ pub(super) async fn every_change_is_recorded_as_it_was_made(store: &dyn Store) {
     assert_eq!((page.records.as_slice(), page.more), (&found[2..], false));
 }
 
+pub(super) async fn records_of_a_namespace_are_those_of_its_things_and_no_others(store: &dyn Store) {
+    let namespace = |name: &str| Namespace::try_new(name).unwrap();
+    // One name begins like the other.
+    for own in ["ten", "tenant", "ten-ant"] {
+        let named = |name: &str| format!("{own}-{name}");
+        let mut policy = policy(&named("p"), &named("t"), "1s");
+        policy.namespace = namespace(own);
+        store.apply(vec![put(policy, Expect::Absent)], note(), false).await.unwrap();
+        let role = Role::Viewer(Scope::Namespace(namespace(own)));
+        let made = store.put_token(tokens::token(&named("k"), role), note()).await.unwrap();
+        store.revoke_token(made.id, note()).await.unwrap();
+        let pattern = KeyPattern {
+            namespace: Some(namespace(own)),
+            caller: None,
+            policy: None,
+            strategy: None,
+            target: TargetName::try_new(&named("t")).unwrap(),
+            zone: None,
+        };
+        let (state, reason, caller) = (Forced::Open, named("why"), Caller::unauthenticated("tester"));
+        let new = NewOverride { pattern, state, reason, caller, created: moment(0), expires: moment(60) };
+        let set = store.put_override(new).await.unwrap();
+        store.end_overrides(vec![set.id], Ending::Released, note()).await.unwrap();
+    }
+    let all = read(store, AuditFilter::default()).await;
+    let kinds = ["policy.create", "token.create", "token.revoke", "override.set", "override.release"];
+    for own in ["ten", "tenant", "ten-ant"] {
+        let found = read(store, AuditFilter { namespace: Some(namespace(own)), ..AuditFilter::default() }).await;
+        let told: Vec<_> = found.iter().rev().map(|record| record.action.as_str()).collect();
+        assert_eq!(told, kinds, "{own}");
+        let by_hand: Vec<_> = all.iter().filter(|record| record.is_of(&namespace(own))).cloned().collect();
+        assert_eq!(found, by_hand, "{own}: the filter of the store says what the record says");
+    }
+    let nobody = AuditFilter { namespace: Some(namespace("nobody")), ..AuditFilter::default() };
+    assert_eq!(read(store, nobody).await, []);
+}
+
 /// Runs last: the whole of what the others did.
 pub(super) async fn the_audit_log_tells_of_everything_and_is_whole_without_its_oldest(store: &dyn Store) {
     let whole = || AuditFilter { order: AuditOrder::OldestFirst(0), ..AuditFilter::default() };

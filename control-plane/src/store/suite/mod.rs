@@ -27,7 +27,7 @@ use super::{
     sqlite::SqliteStore,
 };
 use crate::{
-    access::{Role, secret::Secret},
+    access::{Role, Scope, secret::Secret},
     caller::Caller,
     rollouts::{
         machine::{Refused, State, Step},
@@ -82,6 +82,7 @@ async fn all(store: Arc<dyn Store>) {
     audit::every_change_is_recorded_as_it_was_made(store).await;
     tokens::a_token_is_kept_as_it_was_made_until_it_is_revoked(store).await;
     tokens::a_name_is_one_token_in_force_at_a_time(store).await;
+    audit::records_of_a_namespace_are_those_of_its_things_and_no_others(store).await;
     audit::the_audit_log_tells_of_everything_and_is_whole_without_its_oldest(store).await;
 }
 

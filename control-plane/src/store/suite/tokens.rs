@@ -24,7 +24,7 @@ pub(super) async fn a_token_is_kept_as_it_was_made_until_it_is_revoked(store: &d
         revoked: None,
     };
     assert_eq!(made, wanted);
-    let second = store.put_token(token("second", Role::Viewer), note()).await.unwrap();
+    let second = store.put_token(token("second", Role::Viewer(Scope::Everything)), note()).await.unwrap();
     assert_eq!(store.tokens().await.unwrap(), [second, made.clone()]);
 
     let ended = store.revoke_token(made.id.clone(), note()).await.unwrap().unwrap();
@@ -44,15 +44,20 @@ pub(super) async fn a_token_is_kept_as_it_was_made_until_it_is_revoked(store: &d
 
 pub(super) async fn a_name_is_one_token_in_force_at_a_time(store: &dyn Store) {
     let at = |seconds| Note { at: moment(seconds), ..note() };
-    let made = store.put_token(token("again", Role::Admin), at(1)).await.unwrap();
+    let made = store.put_token(token("again", Role::Admin(Scope::Everything)), at(1)).await.unwrap();
     let records = || async {
         audit::read(store, AuditFilter { action: Some("token".to_owned()), ..AuditFilter::default() }).await
     };
     let before = records().await.len();
-    let refused = store.put_token(token("again", Role::Admin), at(59)).await;
+    let refused = store.put_token(token("again", Role::Admin(Scope::Everything)), at(59)).await;
     assert!(matches!(refused, Err(StoreError::TokenExists(name)) if name == "again"));
     assert_eq!(records().await.len(), before, "what was not done is not told");
-    store.put_token(token("again", Role::Admin), at(60)).await.expect("the first has expired");
+    let shop = || Role::Admin(Scope::Namespace(Namespace::try_new("shop").unwrap()));
+    let other = store.put_token(token("again", shop()), at(2)).await.expect("a name of a namespace is of it alone");
+    assert_eq!((other.identity().as_str(), other.role), ("shop/again", shop()));
+    assert!(store.put_token(token("again", shop()), at(3)).await.is_err());
+    let before = records().await.len();
+    store.put_token(token("again", Role::Admin(Scope::Everything)), at(60)).await.expect("the first has expired");
     let expired = store.revoke_token(made.id, at(61)).await.unwrap().unwrap();
     assert_eq!(expired.revoked, None, "it had ended by itself");
     assert_eq!(records().await.len(), before + 1);

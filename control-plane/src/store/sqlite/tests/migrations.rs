@@ -16,6 +16,7 @@ const RELEASED: &[(i64, &str)] = &[
     (5, "c7fc3694fb3a72bf97deba14ab7674a11b8e101d48fcbde90177c5aa68ecd9f8"),
     (6, "f26e1970930ed9512695819287a125880e113dc2f26dc0b235db3f894d776f08"),
     (7, "1a5a9da1167953b45c813fd1cb3f29190a776048336321ab056cd4b375170693"),
+    (8, "2c86c1e574965855bc8432da95f4455677ac693487cce24a2959a0abf603c930"),
 ];
 
 #[test]
@@ -27,6 +28,9 @@ fn a_released_migration_is_never_changed() {
     }
     assert!(MIGRATIONS.is_sorted_by_key(|(version, ..)| *version));
 }
+
+/// The migration that tokens came with.
+const TOKENS_SINCE: i64 = 5;
 
 /// What `sqlite_schema` says of everything that the migrations made.
 async fn schema(pool: &SqlitePool) -> Vec<String> {
@@ -71,6 +75,21 @@ async fn database(folder: &TempDir, migrations: &[(i64, &'static str, &'static s
     ] {
         sqlx::query(query).execute(&pool).await.unwrap();
     }
+    if migrations.iter().any(|(version, ..)| *version == TOKENS_SINCE) {
+        for (id, role, namespace, service) in [("t1", "operator", "", ""), ("t2", "agent", "shop", "cart")] {
+            sqlx::query(
+                "INSERT INTO tokens (id, name, sha256, role, namespace, service, creator, created_us, expires_us) \
+                 VALUES ($1, $1, zeroblob(32), $2, $3, $4, 'ada', 1, 9)",
+            )
+            .bind(id)
+            .bind(role)
+            .bind(namespace)
+            .bind(service)
+            .execute(&pool)
+            .await
+            .unwrap();
+        }
+    }
     pool.close().await;
 }
 
@@ -94,6 +113,9 @@ async fn a_database_of_every_earlier_version_is_brought_forward_with_all_that_is
         let name = PolicyName::try_new("old").unwrap();
         assert_eq!(store.revisions(Namespace::default_namespace(), name, None, 9).await.unwrap()[0].author, "ada");
         assert_eq!(store.overrides().await.unwrap()[0].reason, "drill");
+        let tokens: Vec<_> = store.tokens().await.unwrap().iter().map(|token| token.role.to_string()).collect();
+        let kept = if versions.contains(&TOKENS_SINCE) { vec!["agent of shop/cart", "operator"] } else { Vec::new() };
+        assert_eq!(tokens, kept, "{versions:?}: an operator of before is one everywhere, and the order is the same");
         let filter = TransitionFilter { limit: 9, ..TransitionFilter::default() };
         assert_eq!(store.transitions(filter).await.unwrap().len(), 1);
         assert_eq!(store.check().await.unwrap(), [], "{versions:?}");
