@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fusebox_control_plane::{
+    access::{self, Access, gate::gate, tokens::Tokens},
     fleet::Fleet,
     grpc::policies::PolicyApi,
     hub::{Hub, REMEMBERED},
@@ -14,7 +15,7 @@ use fusebox_proto::v1::{self, policy_service_client::PolicyServiceClient, policy
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status, service::Routes, transport::Channel};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Nothing here takes long; what takes longer hangs.
@@ -45,13 +46,17 @@ impl Server {
         let hub = Hub::start_remembering(&store, changes).await.unwrap();
         let shutdown = Shutdown::new();
         let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await.unwrap();
+        // Nobody is asked, and everybody passes the gate all the same: it says who calls.
+        let access = Access::new(access::Settings::default(), Tokens::load(Arc::clone(&store)).await.unwrap());
         let api = PolicyApi::new(Policies::new(store, hub.clone()), fleet, shutdown.clone());
+        let router = Routes::new(PolicyServiceServer::new(api)).into_axum_router();
+        let router = router.layer(axum::middleware::from_fn_with_state(access, gate));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let end = shutdown.begun();
         let task = tokio::spawn(async move {
             tonic::transport::Server::builder()
-                .add_service(PolicyServiceServer::new(api))
+                .add_routes(Routes::from(router))
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end)
                 .await
                 .unwrap();
