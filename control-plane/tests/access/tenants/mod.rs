@@ -12,14 +12,14 @@ use fusebox_control_plane::access::{
 };
 use fusebox_proto::v1;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::runtime::Runtime;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use self::{
     asks::{Ask, Wanted, asks},
     raw::{Answer, call, open},
-    tenant::{MARKS, Tenant, token},
+    tenant::{Heard, MARKS, Tenant, token},
 };
 use crate::server::{Server, Told, reason};
 
@@ -237,15 +237,15 @@ async fn make(step: Step, tenants: &[Tenant]) {
 }
 
 /// Watches everything that there is to watch, and hands on what comes.
-async fn watch(own: &Tenant, others: &Tenant) -> mpsc::UnboundedReceiver<bytes::Bytes> {
-    let (told, heard) = mpsc::unbounded_channel();
+async fn watch(own: &Tenant, others: &Tenant) -> Heard {
+    let heard = Heard::default();
     for row in TABLE.iter().filter(|row| row.verb == "watch") {
         for ask in asks(row, own, others).into_iter().filter(|ask| ask.wanted == Wanted::Own) {
             let mut stream = open(&own.admin, &path(row), ask.message).await.unwrap();
-            let told = told.clone();
+            let told = heard.clone();
             tokio::spawn(async move {
                 while let Ok(Some(message)) = stream.message().await {
-                    let _ = told.send(message);
+                    told.note(message);
                 }
             });
         }
@@ -256,7 +256,7 @@ async fn watch(own: &Tenant, others: &Tenant) -> mpsc::UnboundedReceiver<bytes::
 #[test]
 fn whatever_tenants_do_no_byte_of_one_is_in_a_message_to_another() {
     let runtime = Runtime::new().unwrap();
-    let (server, mut tenants) = runtime.block_on(housed());
+    let (server, tenants) = runtime.block_on(housed());
     let mut watched = Vec::new();
     for number in 0..tenants.len() {
         let other = &tenants[(number + 1) % tenants.len()];
@@ -274,10 +274,10 @@ fn whatever_tenants_do_no_byte_of_one_is_in_a_message_to_another() {
             Ok(())
         })
         .unwrap();
-    for (tenant, watched) in tenants.iter_mut().zip(&mut watched) {
-        let ways = [("told", watched), ("sent to replicas", &mut tenant.heard)];
+    for (tenant, watched) in tenants.iter().zip(&watched) {
+        let ways = [("told", watched), ("sent to replicas", &tenant.heard)];
         for (way, messages) in ways {
-            while let Ok(message) = messages.try_recv() {
+            for message in messages.all() {
                 let foreign = MARKS.iter().find(|mark| **mark != tenant.mark && holds(&message, mark));
                 assert_eq!(foreign, None, "{way} to {}: {message:?}", tenant.mark);
                 heard += 1;

@@ -1,6 +1,9 @@
 //! Three tenants of one server. What is each one's own has its mark in it; names that all of them use are the same for all.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use fusebox_proto::{
@@ -23,6 +26,20 @@ pub(super) const MARKS: [&str; 3] = ["onyx", "jade", "ruby"];
 /// The id of a request that every tenant makes in the same words.
 pub(super) const REQUEST: &str = "6f1c0a52-7d0e-4c3b-9a68-00000000000";
 
+/// What came on streams.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Vec<Bytes>>>);
+
+impl Heard {
+    pub(super) fn note(&self, message: Bytes) {
+        self.0.lock().unwrap().push(message);
+    }
+
+    pub(super) fn all(&self) -> Vec<Bytes> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 pub(super) struct Tenant {
     pub(super) mark: &'static str,
     /// Whoever may do everything in the namespace.
@@ -37,7 +54,7 @@ pub(super) struct Tenant {
     pub(super) force: Bytes,
     /// The replicas' streams, and what came down on them.
     pub(super) replicas: Vec<mpsc::Sender<sync::SyncRequest>>,
-    pub(super) heard: mpsc::UnboundedReceiver<Bytes>,
+    pub(super) heard: Heard,
 }
 
 impl Tenant {
@@ -51,7 +68,7 @@ impl Tenant {
         let (made, _) = token(&mut admin, &namespace, &format!("{mark}-reader"), v1::Role::Viewer, "").await;
         let secret = token(&mut admin, &namespace, "cart", v1::Role::Agent, "cart").await.1;
         let agent = server.caller(Some(&secret)).await;
-        let (told, heard) = mpsc::unbounded_channel();
+        let heard = Heard::default();
         let mut tenant = Self {
             mark,
             admin,
@@ -76,7 +93,7 @@ impl Tenant {
         };
         tenant.rollout = tenant.rollouts().create_rollout(candidate).await.unwrap().into_inner().name;
         for instance in ["cart-1".to_owned(), format!("{mark}-2")] {
-            let up = tenant.replica(&instance, told.clone()).await;
+            let up = tenant.replica(&instance, tenant.heard.clone()).await;
             tenant.replicas.push(up);
         }
         tenant.trip(1).await;
@@ -139,7 +156,7 @@ impl Tenant {
         }
     }
 
-    async fn replica(&mut self, instance: &str, told: mpsc::UnboundedSender<Bytes>) -> mpsc::Sender<sync::SyncRequest> {
+    async fn replica(&mut self, instance: &str, told: Heard) -> mpsc::Sender<sync::SyncRequest> {
         let (up, messages) = mpsc::channel(64);
         let hello = sync::Hello {
             zone: format!("{}-zone", self.mark),
@@ -153,7 +170,7 @@ impl Tenant {
         down.message().await.unwrap().unwrap();
         tokio::spawn(async move {
             while let Ok(Some(message)) = down.message().await {
-                let _ = told.send(message.encode_to_vec().into());
+                told.note(message.encode_to_vec().into());
             }
         });
         up
