@@ -2,7 +2,7 @@
 //!
 //! The read loop never waits for anything but the stream: what is to be sent lies in a list and goes when there is room.
 
-use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+use std::{collections::VecDeque, error::Error as _, io, sync::atomic::Ordering, time::Duration};
 
 use fusebox_policy::{Timestamp, fleet::BreakerKey};
 use fusebox_proto::{
@@ -53,6 +53,8 @@ struct End {
     at_least: Duration,
     /// When it was welcomed.
     welcomed: Option<Timestamp>,
+    /// One end does not trust the other.
+    distrust: bool,
 }
 
 /// Keeps a stream up for ever.
@@ -74,6 +76,9 @@ pub(super) async fn keep_stream(link: &Link) {
             tracing::warn!(target: "fusebox", why, wait_ms, "disconnected from the control plane; policies stay in force");
         } else if end.at_least >= REFUSED_WAIT {
             tracing::warn!(target: "fusebox", why, wait_ms, "the control plane refuses this process; policies stay in force");
+        } else if end.distrust {
+            // Nobody mends this by waiting: a wrong CA, or a certificate that is not known there or has expired.
+            tracing::warn!(target: "fusebox", why, wait_ms, "no secure connection to the control plane; policies stay in force");
         } else {
             tracing::debug!(target: "fusebox", why, wait_ms, "the control plane could not be reached");
         }
@@ -102,7 +107,7 @@ struct Session<'a> {
 }
 
 async fn one_stream(link: &Link, server: &Server) -> End {
-    let unwelcome = |why: String, at_least| End { why, at_least, welcomed: None };
+    let unwelcome = |why: String, at_least| End { why, at_least, welcomed: None, distrust: false };
     let (endpoint, token) = match server.credentials.read(&server.endpoint).await {
         Ok(ready) => ready,
         Err(unusable) => {
@@ -125,7 +130,9 @@ async fn one_stream(link: &Link, server: &Server) -> End {
     let opening = tokio::time::timeout(HELLO_LIMIT, client.sync(request));
     let mut incoming = match opening.await {
         Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return unwelcome(describe(&status), refused(&status)),
+        Ok(Err(status)) => {
+            return End { distrust: is_distrust(&status), ..unwelcome(describe(&status), refused(&status)) };
+        }
         Err(_) => return unwelcome("no answer in time".to_owned(), Duration::ZERO),
     };
     let mut session = Session {
@@ -139,6 +146,7 @@ async fn one_stream(link: &Link, server: &Server) -> End {
     };
     loop {
         let silent_at = session.silent_at();
+        let mut distrust = false;
         let (why, at_least) = tokio::select! {
             message = incoming.message() => match message {
                 Ok(Some(message)) => {
@@ -149,7 +157,10 @@ async fn one_stream(link: &Link, server: &Server) -> End {
                     }
                 }
                 Ok(None) => ("the server ended the stream".to_owned(), Duration::ZERO),
-                Err(status) => (describe(&status), refused(&status)),
+                Err(status) => {
+                    distrust = is_distrust(&status);
+                    (describe(&status), refused(&status))
+                }
             },
             room = up.reserve(), if !session.waiting.is_empty() => match (room, session.waiting.pop_front()) {
                 (Ok(room), Some(message)) => {
@@ -173,7 +184,7 @@ async fn one_stream(link: &Link, server: &Server) -> End {
             }
             () = link.clock.sleep_until(silent_at) => ("the server is silent".to_owned(), Duration::ZERO),
         };
-        return End { why, at_least, welcomed: session.welcomed };
+        return End { why, at_least, welcomed: session.welcomed, distrust };
     }
 }
 
@@ -184,8 +195,32 @@ async fn at(link: &Link, due: Option<Timestamp>) {
     }
 }
 
-fn describe(status: &tonic::Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+/// What went wrong, down to its cause: that a transport failed says little.
+fn describe(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut cause = status.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether TLS failed since one end does not accept the other's certificate. Our own refusal is an error of a known kind; that of the
+/// server comes as an alert, of which only the words get this far.
+fn is_distrust(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    describe(status).contains("received fatal alert")
 }
 
 /// These answers never take protection away; they only slow the next try.
