@@ -182,6 +182,7 @@ async fn connect(plane: &Plane, instance: &str, highest_term: u64, outbox: &Arc<
         policy_source: "stream".to_owned(),
         seen: SeenTerm { term: highest_term, run: None },
         ignores_fleet: false,
+        knows_disabled: true,
     };
     plane.fleet.join(identity, Arc::clone(outbox)).await.unwrap().unwrap().session
 }

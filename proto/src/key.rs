@@ -120,6 +120,7 @@ impl From<FleetState> for v1::FleetState {
             FleetState::Ramp => Self::Ramp,
             FleetState::ForcedOpen => Self::ForcedOpen,
             FleetState::ForcedClosed => Self::ForcedClosed,
+            FleetState::Disabled => Self::Disabled,
         }
     }
 }
@@ -136,6 +137,7 @@ impl TryFrom<v1::FleetState> for FleetState {
             v1::FleetState::Ramp => Ok(Self::Ramp),
             v1::FleetState::ForcedOpen => Ok(Self::ForcedOpen),
             v1::FleetState::ForcedClosed => Ok(Self::ForcedClosed),
+            v1::FleetState::Disabled => Ok(Self::Disabled),
         }
     }
 }

@@ -216,6 +216,7 @@ fn override_to_wire(own: &HeldOverride, now: Timestamp) -> sync::Override {
         state: match own.effect {
             fusebox_policy::fleet::gate::Forced::Open => v1::FleetState::ForcedOpen,
             fusebox_policy::fleet::gate::Forced::Closed => v1::FleetState::ForcedClosed,
+            fusebox_policy::fleet::gate::Forced::Disabled => v1::FleetState::Disabled,
         }
         .into(),
         remaining: Some(duration::to_wire(now.until(own.until))),

@@ -239,8 +239,11 @@ impl Link {
         let now = self.clock.now();
         let key = BreakerKey::try_from(key.ok_or_else(|| Invalid::new("key", "is required"))?)?;
         let state = fleet_state(state)?;
-        if matches!(state, FleetState::ForcedOpen | FleetState::ForcedClosed) {
-            return Err(Invalid::new("state", "is an operator's and comes as an override"));
+        match state {
+            FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp => {}
+            FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => {
+                return Err(Invalid::new("state", "is an operator's and comes as an override"));
+            }
         }
         let lease = lease.ok_or_else(|| Invalid::new("lease", "is required")).and_then(duration::from_wire)?;
         let lease = lease.min(LONGEST_LEASE);
@@ -392,8 +395,9 @@ pub(super) fn held_override(wire: sync::Override, from: Timestamp, age: Duration
     let effect = match fleet_state(state)? {
         FleetState::ForcedOpen => Forced::Open,
         FleetState::ForcedClosed => Forced::Closed,
+        FleetState::Disabled => Forced::Disabled,
         FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp => {
-            return Err(Invalid::new("state", "must be FORCED_OPEN or FORCED_CLOSED"));
+            return Err(Invalid::new("state", "must be FORCED_OPEN, FORCED_CLOSED or DISABLED"));
         }
     };
     let remaining = remaining.ok_or_else(|| Invalid::new("remaining", "is required")).and_then(duration::from_wire)?;

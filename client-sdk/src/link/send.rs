@@ -34,7 +34,7 @@ pub(super) fn window(cell: &Cell, now: Timestamp) -> sync::BreakerWindow {
 
 fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -> sync::BreakerWindow {
     // `current` is the server's to find out, from the fence.
-    let Report { local, own_trip, current: _, calls, failures, slow, rejected, vetoed, causes } = *report;
+    let Report { local, own_trip, current: _, calls, failures, slow, rejected, vetoed, causes, disabled } = *report;
     let Causes { connect_error, timeout, target_error, target_overload, local_error } = causes;
     sync::BreakerWindow {
         key: Some(v1::BreakerKey::from(key)),
@@ -52,6 +52,7 @@ fn to_wire(key: &BreakerKey, revision: Revision, report: &Report, held: Fence) -
         // A transition is about the process' own breaker; what it holds goes with the next window.
         held_state: v1::FleetState::Unspecified.into(),
         held_half_open_in: None,
+        disabled,
     }
 }
 

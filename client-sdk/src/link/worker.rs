@@ -270,6 +270,7 @@ fn hello(link: &Link, server: &Server) -> sync::Hello {
         policy_source: source.to_owned(),
         ignores_fleet: caller.ignore_fleet,
         highest_term_run: seen.run_number(),
+        capabilities: vec![sync::Capability::DisabledOverrides.into()],
     }
 }
 

@@ -20,13 +20,14 @@ use crate::{
 };
 
 const LOCAL: [&str; 6] = ["closed", "open", "half_open", "forced_open", "forced_closed", "disabled"];
-const FLEET: [FleetState; 6] = [
+const FLEET: [FleetState; 7] = [
     FleetState::Released,
     FleetState::Open,
     FleetState::HalfOpen,
     FleetState::Ramp,
     FleetState::ForcedOpen,
     FleetState::ForcedClosed,
+    FleetState::Disabled,
 ];
 
 /// What was told last: what is gone must not stand there for ever.
@@ -110,7 +111,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
         let local = match (gate.breaker().spec().mode(), forced, gate.local_state()) {
             (_, Some(Forced::Open), _) => "forced_open",
             (_, Some(Forced::Closed), _) => "forced_closed",
-            (BreakerMode::Disabled, None, _) => "disabled",
+            (_, Some(Forced::Disabled), _) | (BreakerMode::Disabled, None, _) => "disabled",
             (_, None, LocalState::Closed) => "closed",
             (_, None, LocalState::Open) => "open",
             (_, None, LocalState::HalfOpen) => "half_open",

@@ -263,6 +263,77 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_breaker_that_an_operator_disables_counts_nothing_and_stays_so_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut fake = Fake::start();
+    let client = fake.client().cache_dir(dir.path()).start().unwrap();
+    let mut session = fake.session().await;
+    assert!(
+        session.hello.capabilities.contains(&sync::Capability::DisabledOverrides.into()),
+        "it is told of it only then"
+    );
+    session.welcome(5).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    fail(&client, 1).await;
+    let disabled = sync::Override {
+        id: 1,
+        selector: Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() }),
+        state: v1::FleetState::Disabled.into(),
+        remaining: Some(to_wire(Duration::from_secs(600))),
+        reason: "drill".to_owned(),
+    };
+    let set = |version, overrides| Down::Overrides(sync::OverrideSet { version, term: 5, overrides, anchor_seq: 0 });
+    session.say(set(1, vec![disabled])).await;
+    assert_eq!(session.acknowledged().await, sync::VerdictAck { key: None, term: 5, rev: 1 });
+    // Two in a row trip it.
+    fail(&client, 20).await;
+    let shown = client.status().breakers.remove(0);
+    assert_eq!((shown.fleet, shown.local, shown.admission), (FleetStateShown::Disabled, LocalState::Closed, 1.0));
+    let window = |wanted: bool| {
+        move |message| {
+            let Up::Heartbeat(heartbeat) = message else { return None };
+            heartbeat.windows.into_iter().find(|window| window.disabled == wanted)
+        }
+    };
+    let told = session.until("a window of a disabled breaker", window(true)).await;
+    assert_eq!((told.calls, told.failures, told.rejected, told.own_trip), (0, 0, 0, false));
+
+    // The file is written by a thread, to which paused time means nothing.
+    let file = dir.path().join("default.service-a.policies");
+    while !std::fs::read(&file).is_ok_and(|bytes| bytes.windows(5).any(|part| part == b"drill")) {
+        tokio::task::yield_now().await;
+    }
+    let restarted = Fake::start().client().cache_dir(dir.path()).start().unwrap();
+    assert_eq!(fleet(&restarted), FleetStateShown::Disabled);
+
+    session.say(set(2, vec![])).await;
+    session.acknowledged().await;
+    session.until("a window of an enabled breaker", window(false)).await;
+    // It goes on where it was.
+    fail(&client, 1).await;
+    assert_eq!(client.status().breakers[0].local, LocalState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_of_a_kind_that_is_not_known_is_not_acknowledged_and_changes_nothing() {
+    let (_fake, client, mut session) = connected().await;
+    for (version, state) in [(1, 99), (2, v1::FleetState::Unspecified.into()), (3, v1::FleetState::Open.into())] {
+        let unknown = sync::Override {
+            id: version,
+            selector: Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() }),
+            state,
+            remaining: Some(to_wire(Duration::from_secs(600))),
+            reason: "drill".to_owned(),
+        };
+        let set = sync::OverrideSet { version, term: 5, overrides: vec![unknown], anchor_seq: 0 };
+        session.say(Down::Overrides(set)).await;
+    }
+    session.say(Down::Overrides(sync::OverrideSet { version: 4, term: 5, overrides: vec![], anchor_seq: 0 })).await;
+    assert_eq!(session.acknowledged().await.rev, 4, "none of those before");
+    assert_eq!(fleet(&client), FleetStateShown::Released);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_override_that_comes_late_ends_when_the_operator_said() {
     let (_fake, client, mut session) = connected().await;
     let forced = |version, anchor_seq, remaining| {

@@ -34,6 +34,16 @@ pub enum BreakerCommand {
         after_help = "Example:\n  fusebox breaker force-closed service-b --for 10m --reason 'false alarm'"
     )]
     ForceClosed(ForceArgs),
+    /// Let all calls to a target pass and count none: its breakers stand still, and take part in no decision of the fleet
+    ///
+    /// Under force-closed each replica goes on counting the calls that its own breaker would have let pass, and a breaker that has tripped
+    /// meanwhile is open when the override ends. A disabled one goes on where it was. A replica whose SDK is too old to know this is not
+    /// told of it and goes on as before; the answer names it.
+    #[command(
+        after_help = "Example:\n  fusebox breaker disable service-b --for 30m --reason 'load test, B is meant to fail'\n  \
+                            fusebox breaker release service-b --reason 'load test is over'"
+    )]
+    Disable(ForceArgs),
     /// End an override: the automation decides again
     #[command(after_help = "Example:\n  fusebox breaker release service-b --reason 'maintenance is over'")]
     Release(ReleaseArgs),
@@ -67,7 +77,7 @@ struct Selector {
     zone: String,
 }
 
-/// Options of `breaker force-open` and `force-closed`.
+/// Options of `breaker force-open`, `force-closed` and `disable`.
 #[derive(Clone, Debug, Args)]
 pub struct ForceArgs {
     #[command(flatten)]
@@ -132,6 +142,7 @@ pub(super) async fn breaker(session: &Session, command: BreakerCommand) -> Resul
         }
         BreakerCommand::ForceOpen(args) => force(session, args, FleetState::ForcedOpen).await,
         BreakerCommand::ForceClosed(args) => force(session, args, FleetState::ForcedClosed).await,
+        BreakerCommand::Disable(args) => force(session, args, FleetState::Disabled).await,
         BreakerCommand::Release(args) => release(session, args).await,
     }
 }
@@ -157,7 +168,16 @@ async fn force(session: &Session, args: ForceArgs, state: FleetState) -> Result<
     let text = sentence(&word, args.dry_run);
     print_override(&word, args.output, &text)?;
     if !args.dry_run && args.output.format == Format::Table {
-        let condition = if state == FleetState::ForcedOpen { "open" } else { "closed" };
+        let condition = match state {
+            FleetState::ForcedOpen => "open",
+            FleetState::Disabled => "disabled",
+            FleetState::ForcedClosed
+            | FleetState::Released
+            | FleetState::Open
+            | FleetState::HalfOpen
+            | FleetState::Ramp
+            | FleetState::Unspecified => "closed",
+        };
         output::say(&format!(
             "watch it land: fusebox wait breaker/{target} --for {condition}; \
              end it early: fusebox breaker release {target} --reason ..."
@@ -176,7 +196,7 @@ fn print_override(word: &Override, output: OutputArgs, text: &str) -> Result<(),
 /// `breaker/service-b forced open for 15m (override 3): 2 of 3 replicas have confirmed, a-3 has not yet`.
 fn sentence(word: &Override, dry_run: bool) -> String {
     let key = word.selector.clone().unwrap_or_default();
-    let state = if word.state() == FleetState::ForcedClosed { "closed" } else { "open" };
+    let state = done(word);
     let mut parts = Vec::new();
     for (name, value) in [
         ("namespace", &key.namespace),
@@ -199,15 +219,37 @@ fn sentence(word: &Override, dry_run: bool) -> String {
             format!(": {}", word.unacknowledged.join(", "))
         };
         return format!(
-            "breaker/{}{scope} would be forced {state} for {length}; {all} connected replicas hold a matching breaker{names}",
-            key.target
+            "breaker/{}{scope} would be {state} for {length}; {all} connected replicas hold a matching breaker{names}{}",
+            key.target,
+            unsupported(word, "would go on as before")
         );
     }
     let confirmed = match all {
         0 => "no connected replica holds a matching breaker yet".to_owned(),
         all => format!("{} of {all} replicas have confirmed", word.acknowledged),
     };
-    format!("breaker/{}{scope} forced {state} for {length} (override {}); {confirmed}", key.target, word.id)
+    let unsupported = unsupported(word, "go on as before");
+    format!("breaker/{}{scope} {state} for {length} (override {}); {confirmed}{unsupported}", key.target, word.id)
+}
+
+/// What an override does, as a participle.
+fn done(word: &Override) -> &'static str {
+    match word.state() {
+        FleetState::ForcedOpen => "forced open",
+        FleetState::ForcedClosed => "forced closed",
+        FleetState::Disabled => "disabled",
+        FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp | FleetState::Unspecified => {
+            "overridden"
+        }
+    }
+}
+
+/// The replicas that can't be told of it.
+fn unsupported(word: &Override, consequence: &str) -> String {
+    match word.unsupported.as_slice() {
+        [] => String::new(),
+        names => format!("; the SDK of these is too old to know it, they {consequence}: {}", names.join(", ")),
+    }
 }
 
 async fn release(session: &Session, args: ReleaseArgs) -> Result<(), Failure> {
@@ -233,11 +275,11 @@ async fn release(session: &Session, args: ReleaseArgs) -> Result<(), Failure> {
     if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
         return output::print(&render::many(&released, args.output)?);
     }
-    let done = if args.dry_run { "would be released" } else { "released" };
+    let ended = if args.dry_run { "would be released" } else { "released" };
     for word in &released {
-        let state = if word.state() == FleetState::ForcedClosed { "closed" } else { "open" };
+        let was = done(word);
         let left = span::cell(word.remaining.as_ref());
-        output::print(&format!("breaker/{target} {done} (override {} forced it {state}, {left} were left)", word.id))?;
+        output::print(&format!("breaker/{target} {ended} (override {}: {was}, {left} were left)", word.id))?;
     }
     Ok(())
 }
@@ -266,5 +308,24 @@ mod tests {
             "breaker/service-b (caller service-a) forced open for 15m (override 3); 2 of 3 replicas have confirmed"
         );
         assert!(sentence(&word, true).contains("would be forced open for 15m; 3 connected replicas"));
+    }
+
+    #[test]
+    fn replicas_that_can_not_do_what_is_asked_are_named() {
+        let word = Override {
+            selector: Some(BreakerKey { target: "service-b".to_owned(), ..BreakerKey::default() }),
+            state: FleetState::Disabled.into(),
+            remaining: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+            id: 4,
+            acknowledged: 2,
+            unacknowledged: vec!["a-3".to_owned()],
+            unsupported: vec!["a-3".to_owned()],
+            ..Override::default()
+        };
+        assert_eq!(
+            sentence(&word, false),
+            "breaker/service-b disabled for 1m (override 4); 2 of 3 replicas have confirmed; \
+             the SDK of these is too old to know it, they go on as before: a-3"
+        );
     }
 }

@@ -299,12 +299,14 @@ fn replicas(breaker: &Breaker) -> String {
                 one.window_failures.to_string(),
                 one.rejected.to_string(),
                 yes(one.eligible),
-                yes(one.acknowledged),
+                if one.unsupported { "too old".to_owned() } else { yes(one.acknowledged) },
                 yes(one.vetoed),
+                yes(one.disabled),
             ]
         })
         .collect();
-    let header = ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED", "VETO"];
+    let header =
+        ["INSTANCE", "ZONE", "LOCAL", "CALLS", "FAILURES", "REJECTED", "VOTE", "CONFIRMED", "VETO", "DISABLED"];
     if rows.is_empty() { String::new() } else { indent(&output::columns(Some(&header), &rows, &[]).0) }
 }
 

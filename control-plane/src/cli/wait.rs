@@ -23,7 +23,7 @@ pub struct WaitArgs {
     /// policy/NAME or breaker/TARGET
     #[arg(required = true, value_name = "TYPE/NAME")]
     what: Vec<String>,
-    /// applied, of a policy: every replica runs it. open, closed or released, of a breaker
+    /// applied, of a policy: every replica runs it. open, closed, disabled or released, of a breaker
     #[arg(long = "for", value_enum, value_name = "CONDITION")]
     condition: Condition,
     /// How long to wait
@@ -44,6 +44,8 @@ enum Condition {
     Open,
     /// Calls pass: every replica's own breaker is closed and the fleet does not refuse, or an operator lets all pass.
     Closed,
+    /// An operator lets all calls pass uncounted, and every replica has confirmed it.
+    Disabled,
     /// The fleet has decided nothing: each replica's own breaker decides.
     Released,
 }
@@ -219,10 +221,12 @@ fn breaker_progress(breakers: &[Breaker], condition: Condition, name: &str) -> P
         match (condition, render::fleet_word(breaker.fleet_state)) {
             (Condition::Released, fleet) => fleet == "released",
             (Condition::Open, "open") => true,
-            (Condition::Open, "forced_open") | (Condition::Closed, "forced_closed") => unconfirmed(breaker).is_empty(),
+            (Condition::Open, "forced_open")
+            | (Condition::Closed, "forced_closed" | "disabled")
+            | (Condition::Disabled, "disabled") => unconfirmed(breaker).is_empty(),
             (Condition::Open, "released") => locals_are("open"),
             (Condition::Closed, "released") => locals_are("closed"),
-            (Condition::Open | Condition::Closed | Condition::Applied, _) => false,
+            (Condition::Open | Condition::Closed | Condition::Disabled | Condition::Applied, _) => false,
         }
     };
     match (breakers, condition) {

@@ -10,11 +10,12 @@ use fusebox_proto::v1;
 use super::{Field, Fields, Kind, Value};
 
 /// What the fleet does about a breaker.
-const FLEET_STATES: &[&str] = &["RELEASED", "OPEN", "HALF_OPEN", "RAMP", "FORCED_OPEN", "FORCED_CLOSED", "UNSPECIFIED"];
+const FLEET_STATES: &[&str] =
+    &["RELEASED", "OPEN", "HALF_OPEN", "RAMP", "FORCED_OPEN", "FORCED_CLOSED", "DISABLED", "UNSPECIFIED"];
 /// What a change of a policy was.
 const ACTIONS: &[&str] = &["CREATE", "UPDATE", "DELETE", "ROLLBACK", "UNSPECIFIED"];
 /// What an override does.
-const FORCED: &[&str] = &["FORCED_OPEN", "FORCED_CLOSED"];
+const FORCED: &[&str] = &["FORCED_OPEN", "FORCED_CLOSED", "DISABLED"];
 
 const fn field(name: &'static str, kind: Kind) -> Field {
     Field { name, kind }

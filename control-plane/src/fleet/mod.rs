@@ -78,6 +78,8 @@ pub struct Identity {
     pub seen: SeenTerm,
     /// Whether it obeys nothing.
     pub ignores_fleet: bool,
+    /// Whether its SDK knows what a disabled breaker is.
+    pub knows_disabled: bool,
 }
 
 impl Identity {
@@ -258,5 +260,6 @@ pub(crate) const fn forced_state(forced: Forced) -> fusebox_policy::fleet::share
     match forced {
         Forced::Open => fusebox_policy::fleet::shared::FleetState::ForcedOpen,
         Forced::Closed => fusebox_policy::fleet::shared::FleetState::ForcedClosed,
+        Forced::Disabled => fusebox_policy::fleet::shared::FleetState::Disabled,
     }
 }

@@ -17,7 +17,7 @@ use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 use prost::Message;
 
 use super::{
-    forced_state,
+    Identity, forced_state,
     owner::{Owner, Session},
 };
 use crate::{
@@ -77,6 +77,7 @@ impl ForceRequest {
         let state = match v1::FleetState::try_from(state) {
             Ok(v1::FleetState::ForcedOpen) => Some(Forced::Open),
             Ok(v1::FleetState::ForcedClosed) => Some(Forced::Closed),
+            Ok(v1::FleetState::Disabled) => Some(Forced::Disabled),
             Ok(
                 v1::FleetState::Unspecified
                 | v1::FleetState::Released
@@ -85,7 +86,7 @@ impl ForceRequest {
                 | v1::FleetState::Ramp,
             )
             | Err(_) => {
-                faults.push("state", "must be FORCED_OPEN or FORCED_CLOSED");
+                faults.push("state", "must be FORCED_OPEN, FORCED_CLOSED or DISABLED");
                 None
             }
         };
@@ -130,6 +131,16 @@ pub(super) struct InForce {
     pub(super) until: Timestamp,
 }
 
+impl InForce {
+    /// Whether a replica's SDK knows what it asks for. It would refuse the whole set otherwise, with what it does know.
+    pub(super) const fn is_known_to(&self, identity: &Identity) -> bool {
+        match self.stored.state {
+            Forced::Open | Forced::Closed => true,
+            Forced::Disabled => identity.knows_disabled,
+        }
+    }
+}
+
 /// The overrides in force, oldest first.
 #[derive(Debug)]
 pub(super) struct Overrides {
@@ -156,12 +167,17 @@ impl Overrides {
         self.list.iter()
     }
 
+    /// Whether a replica has confirmed that it obeys one of them.
+    pub(super) fn is_acknowledged(&self, own: &InForce, session: &Session) -> bool {
+        own.is_known_to(&session.identity) && session.overrides_acknowledged >= self.version
+    }
+
     /// The override on a breaker: the newest that matches.
     pub(super) fn on(&self, key: &BreakerKey) -> Option<&InForce> {
         self.list.iter().rev().find(|own| own.stored.pattern.matches(key, key.zone.as_ref()))
     }
 
-    /// Everything that may concern a replica. What is left counts from its newest heartbeat: that was sent before it came here, so that
+    /// Everything that may concern a replica, and that its SDK knows. What is left counts from its newest heartbeat: that was sent before it came here, so that
     /// no override ends later there than here, however late the set is.
     pub(super) fn set_for(&self, session: &Session, term: u64, now: Timestamp) -> sync::OverrideSet {
         let Session { identity, heartbeat, heartbeat_came, .. } = session;
@@ -173,7 +189,7 @@ impl Overrides {
         let overrides = self
             .list
             .iter()
-            .filter(|own| own.until > now && concerns(&own.stored.pattern))
+            .filter(|own| own.until > now && concerns(&own.stored.pattern) && own.is_known_to(identity))
             .map(|own| sync::Override {
                 id: own.stored.id,
                 selector: Some((&own.stored.pattern).into()),
@@ -301,13 +317,17 @@ impl Owner {
     pub(super) fn override_view(&self, own: &InForce) -> v1::Override {
         let pattern = &own.stored.pattern;
         let mut acknowledged = 0;
-        let mut unacknowledged = Vec::new();
+        let (mut unacknowledged, mut unsupported) = (Vec::new(), Vec::new());
         for session in self.sessions.values() {
             if self.keys_of(session).any(|key| pattern.matches(key, session.identity.zone.as_ref())) {
-                if session.overrides_acknowledged >= self.overrides.version {
+                let instance = || session.identity.member.instance.to_string();
+                if self.overrides.is_acknowledged(own, session) {
                     acknowledged += 1;
                 } else {
-                    unacknowledged.push(session.identity.member.instance.to_string());
+                    unacknowledged.push(instance());
+                }
+                if !own.is_known_to(&session.identity) {
+                    unsupported.push(instance());
                 }
             }
         }
@@ -315,6 +335,7 @@ impl Owner {
             remaining: Some(to_wire(self.now().until(own.until))),
             acknowledged,
             unacknowledged,
+            unsupported,
             ..settled(&own.stored)
         }
     }

@@ -17,6 +17,7 @@ use fusebox_proto::{duration::to_wire, v1};
 
 use super::{
     TrialView,
+    overrides::InForce,
     owner::{Owner, Session},
 };
 
@@ -89,12 +90,14 @@ impl Owner {
             let session = self.session_of(key, &member.member);
             let acknowledged = match (forced, session) {
                 (_, None) => false,
-                (Some(_), Some(session)) => session.overrides_acknowledged >= self.overrides.version,
+                (Some(own), Some(session)) => self.overrides.is_acknowledged(own, session),
                 (None, Some(session)) => {
                     newest.is_none() || session.acknowledged.get(key).is_some_and(|held| *held >= fence)
                 }
             };
-            instance_breaker(member, acknowledged)
+            let unknown = |(own, session): (&InForce, &Session)| !own.is_known_to(&session.identity);
+            let unsupported = forced.zip(session).is_some_and(unknown);
+            v1::InstanceBreaker { acknowledged, unsupported, ..instance_breaker(member) }
         });
         v1::Breaker {
             name: name(key),
@@ -165,7 +168,7 @@ pub(super) fn name(key: &BreakerKey) -> String {
     format!("breakers/{key}")
 }
 
-fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBreaker {
+fn instance_breaker(member: &MemberView) -> v1::InstanceBreaker {
     v1::InstanceBreaker {
         instance: member.member.instance.to_string(),
         zone: member.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -174,8 +177,9 @@ fn instance_breaker(member: &MemberView, acknowledged: bool) -> v1::InstanceBrea
         window_failures: member.report.failures,
         rejected: member.report.rejected,
         eligible: member.eligible,
-        acknowledged,
         vetoed: member.report.vetoed,
+        disabled: member.report.disabled,
+        ..v1::InstanceBreaker::default()
     }
 }
 

@@ -35,6 +35,7 @@ impl Owner {
             vetoed,
             held_state,
             held_half_open_in,
+            disabled,
         } = window;
         let Ok(local) = v1::LocalState::try_from(local_state)
             .map_err(|_| ())
@@ -48,17 +49,22 @@ impl Owner {
             return;
         };
         let policy_revision = Revision(policy_revision);
-        let report = Report {
-            local,
-            own_trip,
-            current: true,
-            calls,
-            // What can't be is not believed further than it can be.
-            failures: failures.min(calls),
-            slow: slow.min(calls),
-            rejected,
-            vetoed,
-            causes: read_causes(causes.unwrap_or_default()),
+        let report = if disabled {
+            Report::disabled(local)
+        } else {
+            Report {
+                local,
+                own_trip,
+                current: true,
+                calls,
+                // What can't be is not believed further than it can be.
+                failures: failures.min(calls),
+                slow: slow.min(calls),
+                rejected,
+                vetoed,
+                causes: read_causes(causes.unwrap_or_default()),
+                disabled,
+            }
         };
         let staged = self.staged_for(id, &wire.policy);
         let candidate = staged.as_ref().filter(|staged| self.runs_candidate(id, staged, policy_revision));

@@ -15,5 +15,6 @@ pub(crate) fn replica(instance: &str, zone: Option<&str>) -> Identity {
         policy_source: String::new(),
         seen: Default::default(),
         ignores_fleet: false,
+        knows_disabled: true,
     }
 }

@@ -40,6 +40,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         policy_source,
         ignores_fleet,
         highest_term_run,
+        capabilities,
     } = hello;
     if *protocol != PROTOCOL {
         let reason = format!("this server speaks protocol {PROTOCOL}, not {protocol}");
@@ -69,6 +70,7 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         policy_source: policy_source.chars().take(LONGEST_LABEL).collect(),
         seen: SeenTerm { term: *highest_term, run: RunId::new(*highest_term_run) },
         ignores_fleet: *ignores_fleet,
+        knows_disabled: capabilities.contains(&sync::Capability::DisabledOverrides.into()),
     });
     faults.into_result(identity).map_err(|invalid| status::invalid(&invalid))
 }

@@ -130,6 +130,24 @@ async fn an_override_is_made_seen_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_is_disabled_and_enabled_again() {
+    let server = Canned::start().await;
+    let dry = "breaker disable service-b --for 1h --reason test --dry-run";
+    ask(&server, dry).await.exits(0).prints("would be disabled for 1h; 3 connected replicas");
+    let disable = "breaker disable service-b --for 15m --reason test";
+    ask(&server, disable)
+        .await
+        .exits(0)
+        .prints("breaker/service-b disabled for 15m (override 1); 2 of 3 replicas have confirmed")
+        .says("fusebox wait breaker/service-b --for disabled");
+    assert_eq!(ask(&server, "get breakers -o json").await.json()["items"][0]["fleet"], "disabled");
+    let unconfirmed = "wait breaker/service-b --for disabled --timeout 300ms";
+    ask(&server, unconfirmed).await.exits(8).says("not confirmed by a-3");
+    let release = "breaker release service-b --reason done";
+    ask(&server, release).await.exits(0).prints("released (override 1: disabled, 15m were left)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_refuses_is_exit_code_5_with_the_field() {
     let server = Canned::start().await;
     let args = ["breaker", "force-open", "b", "--for", "1m", "--reason", " ", "-v", "--address", &server.address];

@@ -196,5 +196,6 @@ fn identity(instance: &str) -> Identity {
         policy_source: String::new(),
         seen: SeenTerm::default(),
         ignores_fleet: false,
+        knows_disabled: true,
     }
 }

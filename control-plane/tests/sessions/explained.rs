@@ -11,10 +11,10 @@ use tonic::Code;
 
 use super::server::{Replica, Server, hello};
 
-const BREAKER: &str = "apiVersion: fusebox/v1\nkind: Policy\nmetadata: { name: service-b }\nspec:\n  match: { target: service-b }\n  \
+pub(crate) const BREAKER: &str = "apiVersion: fusebox/v1\nkind: Policy\nmetadata: { name: service-b }\nspec:\n  match: { target: service-b }\n  \
                        pipeline: [{ circuitBreaker: { trip: { consecutiveFailures: 5 }, delay: 60s } }]\n";
 
-fn key() -> v1::BreakerKey {
+pub(crate) fn key() -> v1::BreakerKey {
     v1::BreakerKey {
         namespace: "default".to_owned(),
         caller: "service-a".to_owned(),
@@ -25,12 +25,17 @@ fn key() -> v1::BreakerKey {
     }
 }
 
-/// Two replicas have tripped, and the server knows.
-async fn tripped(server: &Server) -> Vec<Replica> {
-    let policy = v1::Policy::from(&manifest::parse("test", BREAKER).unwrap().remove(0).policy);
+/// Applies a manifest, and answers with the revision.
+pub(crate) async fn apply(server: &Server, manifest: &str) -> u64 {
+    let policy = v1::Policy::from(&manifest::parse("test", manifest).unwrap().remove(0).policy);
     let request = v1::ApplyPoliciesRequest { policies: vec![policy], ..Default::default() };
     let mut policies = PolicyServiceClient::new(server.channel().await);
-    let revision = policies.apply_policies(request).await.unwrap().into_inner().revision;
+    policies.apply_policies(request).await.unwrap().into_inner().revision
+}
+
+/// Two replicas have tripped, and the server knows.
+async fn tripped(server: &Server) -> Vec<Replica> {
+    let revision = apply(server, BREAKER).await;
     let window = sync::BreakerWindow {
         key: Some(key()),
         policy_revision: revision,

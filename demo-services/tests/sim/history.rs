@@ -67,7 +67,7 @@ pub(crate) enum Taken {
     /// Policies are stored, and the newest revision is this.
     Applied { revision: u64 },
     /// Breakers are forced for so long, asked for at that time.
-    Forced { open: bool, asked: Duration, length: Duration },
+    Forced { state: FleetState, asked: Duration, length: Duration },
     /// Overrides have been ended.
     Released,
     /// A rollout is so far, its stages counted from 1.
@@ -123,7 +123,7 @@ impl Shown {
     }
 
     pub(crate) fn is_forced(&self) -> bool {
-        matches!(self.fleet, FleetState::ForcedOpen | FleetState::ForcedClosed)
+        matches!(self.fleet, FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fusebox::FleetStateShown as FleetState;
 use fusebox_proto::{
     duration::to_wire,
     manifest,
@@ -33,6 +34,8 @@ pub(crate) enum Order {
     Apply(String),
     /// Forces service B's breakers for so long.
     Force { open: bool, length: Duration },
+    /// Disables them for so long.
+    Disable { length: Duration },
     /// Ends that.
     Release,
     /// Looks at the overrides.
@@ -73,6 +76,18 @@ fn selector() -> Option<v1::BreakerKey> {
     Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() })
 }
 
+async fn force(state: FleetState, asked: Duration, length: Duration) -> Result<Taken, Status> {
+    let request = v1::ForceBreakerRequest {
+        selector: selector(),
+        state: v1::FleetState::from(state).into(),
+        reason: "drill".to_owned(),
+        duration: Some(to_wire(length)),
+        ..Default::default()
+    };
+    BreakerServiceClient::new(channel()).force_breaker(request).await?;
+    Ok(Taken::Forced { state, asked, length })
+}
+
 async fn give(order: &Order, asked: Duration, stager: &mut Stager, request_id: &str) -> Result<Taken, Status> {
     match order {
         Order::Apply(text) => {
@@ -83,17 +98,10 @@ async fn give(order: &Order, asked: Duration, stager: &mut Stager, request_id: &
             Ok(Taken::Applied { revision: answer.into_inner().revision })
         }
         Order::Force { open, length } => {
-            let state = if *open { v1::FleetState::ForcedOpen } else { v1::FleetState::ForcedClosed };
-            let request = v1::ForceBreakerRequest {
-                selector: selector(),
-                state: state.into(),
-                reason: "drill".to_owned(),
-                duration: Some(to_wire(*length)),
-                ..Default::default()
-            };
-            BreakerServiceClient::new(channel()).force_breaker(request).await?;
-            Ok(Taken::Forced { open: *open, asked, length: *length })
+            let state = if *open { FleetState::ForcedOpen } else { FleetState::ForcedClosed };
+            force(state, asked, *length).await
         }
+        Order::Disable { length } => force(FleetState::Disabled, asked, *length).await,
         Order::Release => {
             let request =
                 v1::ReleaseBreakerRequest { selector: selector(), reason: "over".to_owned(), ..Default::default() };

@@ -38,6 +38,8 @@ pub struct Report {
     pub vetoed: bool,
     /// The failures by cause.
     pub causes: Causes,
+    /// Whether the breaker lets every call pass and counts none: see [`Report::disabled`].
+    pub disabled: bool,
 }
 
 impl Report {
@@ -45,7 +47,15 @@ impl Report {
     #[must_use]
     pub const fn new(local: LocalState, own_trip: bool, counts: Counts, rejected: u64) -> Self {
         let Counts { calls, failures, slow, causes } = counts;
-        Self { local, own_trip, current: true, calls, failures, slow, rejected, vetoed: false, causes }
+        Self { local, own_trip, current: true, calls, failures, slow, rejected, vetoed: false, causes, disabled: false }
+    }
+
+    /// Of a breaker that is disabled: its state, for people, and no evidence. It has no vote, brings no calls and no demand.
+    #[must_use]
+    pub const fn disabled(local: LocalState) -> Self {
+        let causes = Causes { connect_error: 0, timeout: 0, target_error: 0, target_overload: 0, local_error: 0 };
+        let counts = Counts { calls: 0, failures: 0, slow: 0, causes };
+        Self { disabled: true, ..Self::new(local, false, counts, 0) }
     }
 
     /// Calls that say something about the target: a replica's own trouble is no evidence.

@@ -3,6 +3,9 @@
 //! Effective admission is the lesser of the process' own and the fleet's; an override replaces both. While the fleet keeps calls back,
 //! the process' own clock does not let probes pass: the fleet's permits do. While an operator forces it open, nothing does.
 //!
+//! A disabled breaker, by an operator's word or its policy's, lets every call pass and stands still: it counts none, changes no state, is no
+//! evidence for the fleet, takes no probes, and goes on afterwards where it was.
+//!
 //! A process that sees for itself that the target is well does not obey the fleet, and says so: what it needs to see is in `veto.rs`.
 //! Such a veto begins under a verdict that stops a process which had been making calls, and goes on through half-open and ramp until its
 //! own calls tell otherwise, or become too few. It can't begin from probes, or from the few calls of a ramp: they are what the fleet is
@@ -137,18 +140,30 @@ impl Gate {
     /// Counts so many quick successes that a gate at rest has let pass, and so many calls that one which refuses has refused. Both
     /// are of the breaker's present generation.
     pub fn tally(&mut self, successes: u64, rejected: u64, at: Timestamp) {
-        if successes + rejected > 0 {
+        if successes + rejected > 0 && !self.is_disabled() {
             self.touched = true;
             self.rejected += rejected;
             self.breaker.tally(successes, at);
         }
     }
 
-    /// Whether the own breaker's time stands still, because somebody else keeps calls back: nobody could probe when its time
-    /// is over.
+    /// Whether the own breaker's time stands still: it is disabled, or somebody else keeps calls back, so that nobody could probe when its
+    /// time is over.
     fn own_time_stands(&self) -> bool {
         let fleet = !self.vetoes && matches!(self.held.verdict_state(), FleetState::Open | FleetState::HalfOpen);
-        fleet || self.held.override_in_force().is_some_and(|forced| forced.effect == Forced::Open)
+        match self.held.override_in_force().map(|forced| forced.effect) {
+            Some(Forced::Open | Forced::Disabled) => true,
+            Some(Forced::Closed) | None => fleet,
+        }
+    }
+
+    /// Whether it lets every call pass and counts none: an operator has disabled it, or, where no operator says otherwise, its policy.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        match self.held.override_in_force() {
+            Some(forced) => forced.effect == Forced::Disabled,
+            None => self.breaker.spec().mode() == BreakerMode::Disabled,
+        }
     }
 
     /// Whether it does not obey the verdict in force, since its own calls go well: as of the last time that it was asked anything.
@@ -168,8 +183,10 @@ impl Gate {
     /// Looks at the own calls again: a veto goes on, or ends; under an open verdict it may also begin.
     fn reconsider(&mut self, now: Timestamp) {
         self.vetoes = match self.held.verdict_state() {
-            FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => false,
+            FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => false,
             FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.ignores_fleet => true,
+            // It has stopped looking.
+            FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.is_disabled() => false,
             FleetState::Open => veto::disagrees(&self.breaker, now),
             FleetState::HalfOpen | FleetState::Ramp => self.vetoes && veto::disagrees(&self.breaker, now),
         };
@@ -177,15 +194,17 @@ impl Gate {
 
     /// Makes happen what is due: leases and overrides end, the own breaker's time passes.
     pub fn tick(&mut self, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
-        let mut effects: Vec<GateEffect> = self
-            .held
-            .expire_permits(now)
-            .map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive))
-            .collect();
+        let mut unused: Vec<HeldPermit> = self.held.expire_permits(now).collect();
         self.held.expire_override(now);
+        if self.is_disabled() {
+            unused.extend(self.held.drop_permits());
+        }
+        let given_back = |permit: HeldPermit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive);
+        let mut effects: Vec<GateEffect> = unused.into_iter().map(given_back).collect();
         self.reconsider(now);
         if let Some(state) = self.held.expire_verdict(now)
             && state != FleetState::Released
+            && !self.is_disabled()
             // What was not obeyed leaves nothing behind.
             && !std::mem::take(&mut self.vetoes)
         {
@@ -229,6 +248,7 @@ impl Gate {
                     }
                     LocalState::Open | LocalState::HalfOpen => Ok(plain(Permit::untracked())),
                 },
+                Forced::Disabled => Ok(plain(Permit::untracked())),
             };
         }
         match self.breaker.spec().mode() {
@@ -275,9 +295,11 @@ impl Gate {
                 FleetState::Ramp if draw.get() * 1000.0 >= f64::from(verdict.admit_permille) => {
                     Err(RejectionReason::FleetRamp)
                 }
-                FleetState::Ramp | FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => {
-                    self.breaker.try_acquire(now, draw).map(plain)
-                }
+                FleetState::Ramp
+                | FleetState::Released
+                | FleetState::ForcedOpen
+                | FleetState::ForcedClosed
+                | FleetState::Disabled => self.breaker.try_acquire(now, draw).map(plain),
             },
             None => self.breaker.try_acquire(now, draw).map(plain),
         }
@@ -285,6 +307,10 @@ impl Gate {
 
     /// Takes the outcome of a call.
     pub fn record(&mut self, pass: Pass, ending: &Ending, now: Timestamp, draw: Draw) -> Vec<GateEffect> {
+        self.held.expire_override(now);
+        if self.is_disabled() {
+            return self.abandon(pass);
+        }
         let Pass { permit, probe } = pass;
         self.touched = true;
         let result = match ending.class {
@@ -322,14 +348,14 @@ impl Gate {
         // Calls were kept back, and the fleet has found the target well: all close together, and count afresh. What a replica has
         // seen itself during a ramp is not lifted by the end of it; and one that did not obey goes on by what it has seen.
         let kept_back = obeyed && matches!(before, FleetState::Open | FleetState::HalfOpen);
-        let recovered = kept_back && matches!(after, FleetState::Released | FleetState::Ramp);
+        let recovered = kept_back && !self.is_disabled() && matches!(after, FleetState::Released | FleetState::Ramp);
         let transition = if recovered { self.breaker.close_by_fleet(now) } else { None };
         (true, transition.map(GateEffect::Transition).into_iter().collect())
     }
 
     /// Takes leave for one probe, if it belongs to the held verdict.
     pub fn add_permit(&mut self, permit: HeldPermit, now: Timestamp) -> Taken {
-        if self.ignores_fleet { Taken::Refused } else { self.held.add_permit(permit, now) }
+        if self.ignores_fleet || self.is_disabled() { Taken::Refused } else { self.held.add_permit(permit, now) }
     }
 
     /// Renews the lease of the held verdict, if it has not ended.
@@ -339,7 +365,10 @@ impl Gate {
 
     /// Sets or ends the override.
     pub fn set_override(&mut self, forced: Option<Override>) {
+        let before = self.is_disabled();
         self.held.set_override(forced);
+        // The fleet must hear that it counts on this process no longer, or again.
+        self.touched |= self.is_disabled() != before;
     }
 
     /// Takes a changed policy. A verdict about another revision is void: the own breaker goes on as after any verdict that ended
@@ -395,7 +424,7 @@ impl Gate {
             permits.map(|permit| GateEffect::Probe(permit.probe_id(), ProbeResult::Inconclusive)).collect();
         // What was not obeyed leaves nothing behind.
         let vetoed = std::mem::take(&mut self.vetoes);
-        if self.held.drop_verdict() != FleetState::Released && decays && !vetoed {
+        if self.held.drop_verdict() != FleetState::Released && decays && !vetoed && !self.is_disabled() {
             effects.extend(self.breaker.decay(now, draw).map(GateEffect::Transition));
         }
         effects
@@ -406,6 +435,9 @@ impl Gate {
         let rejected = std::mem::take(&mut self.rejected);
         self.touched = false;
         self.reconsider(now);
+        if self.is_disabled() {
+            return Report::disabled(self.breaker.state());
+        }
         let counts = self.breaker.counts(now);
         let own = Report::new(self.breaker.state(), self.breaker.own_trip(), counts, rejected);
         // Who never obeys says so when it connects: it has no opinion on this verdict.
@@ -438,6 +470,7 @@ impl Gate {
         match self.held.override_in_force() {
             Some(Override { effect: Forced::Open, .. }) => FleetState::ForcedOpen,
             Some(Override { effect: Forced::Closed, .. }) => FleetState::ForcedClosed,
+            Some(Override { effect: Forced::Disabled, .. }) => FleetState::Disabled,
             None => self.held.verdict_state(),
         }
     }
@@ -448,7 +481,7 @@ impl Gate {
         let acts = self.breaker.spec().mode() == BreakerMode::Enforced;
         match self.fleet_state() {
             FleetState::ForcedOpen => 0.0,
-            FleetState::ForcedClosed => 1.0,
+            FleetState::ForcedClosed | FleetState::Disabled => 1.0,
             FleetState::Released => self.breaker.admission(now),
             FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if !acts => 1.0,
             FleetState::Open | FleetState::HalfOpen | FleetState::Ramp if self.vetoes => self.breaker.admission(now),
@@ -467,7 +500,7 @@ impl Gate {
             FleetState::Open | FleetState::HalfOpen if self.vetoes => self.breaker.half_open_in(now),
             FleetState::Open => self.held.verdict()?.half_open_at.map(|at| now.until(at)),
             FleetState::Released | FleetState::Ramp => self.breaker.half_open_in(now),
-            FleetState::HalfOpen | FleetState::ForcedOpen | FleetState::ForcedClosed => None,
+            FleetState::HalfOpen | FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => None,
         }
     }
 
@@ -483,6 +516,8 @@ impl Gate {
 pub enum Forced {
     /// All calls are refused.
     Open,
-    /// All calls pass.
+    /// All calls pass. What the breaker would have let pass is counted.
     Closed,
+    /// All calls pass, and none is counted: the breaker stands still and takes part in no decision.
+    Disabled,
 }

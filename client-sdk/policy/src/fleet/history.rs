@@ -52,6 +52,15 @@ pub enum Event<K, M> {
         /// What the server was up to.
         phase: Phase,
     },
+    /// A server heard what a replica's breaker has seen.
+    Heard {
+        /// The breaker.
+        key: K,
+        /// The replica.
+        instance: InstanceId,
+        /// Whether the breaker was disabled when the replica said so.
+        disabled: bool,
+    },
     /// A server told a replica that a verdict holds: it issued or renewed it.
     Affirmed {
         /// The replica.
@@ -163,6 +172,8 @@ pub struct Ledger<K, M> {
     affirmed: BTreeMap<(M, K, Fence), (Timestamp, Duration)>,
     permits: BTreeMap<(K, ProbeId), Out>,
     forced: BTreeMap<K, Timestamp>,
+    /// The replicas whose breakers were disabled when they were last heard.
+    disabled: BTreeMap<K, BTreeSet<InstanceId>>,
 }
 
 impl<K, M> Default for Ledger<K, M> {
@@ -174,6 +185,7 @@ impl<K, M> Default for Ledger<K, M> {
             affirmed: BTreeMap::new(),
             permits: BTreeMap::new(),
             forced: BTreeMap::new(),
+            disabled: BTreeMap::new(),
         }
     }
 }
@@ -193,7 +205,7 @@ impl<K: Clone + Ord, M: Clone + Ord> Ledger<K, M> {
                 }
                 Ok(())
             }
-            Event::Decided { key: _, run, fence, from, to, ground, mode, witnesses, phase } => {
+            Event::Decided { key, run, fence, from, to, ground, mode, witnesses, phase } => {
                 let users = self.users.entry(fence.term).or_default();
                 users.insert(run);
                 let opens = to == FleetState::Open;
@@ -202,7 +214,18 @@ impl<K: Clone + Ord, M: Clone + Ord> Ledger<K, M> {
                 must(check::s11_denominator(from, to, ground), Invariant::S11)?;
                 must(check::s13_silence_is_no_evidence(from, to, ground), Invariant::S13)?;
                 let on_reports = opens && ground == Ground::Report && from == FleetState::Released;
-                must(!on_reports || check::s3_no_single_witness(mode, &witnesses), Invariant::S3)
+                must(!on_reports || check::s3_no_single_witness(mode, &witnesses), Invariant::S3)?;
+                let disabled = self.disabled.entry(key).or_default();
+                must(!on_reports || check::s6_disabled_is_no_witness(disabled, &witnesses), Invariant::S6)
+            }
+            Event::Heard { key, instance, disabled } => {
+                let known = self.disabled.entry(key).or_default();
+                if disabled {
+                    known.insert(instance);
+                } else {
+                    known.remove(&instance);
+                }
+                Ok(())
             }
             Event::Affirmed { member, key, fence, lease } => {
                 self.affirmed.insert((member, key, fence), (at, lease));

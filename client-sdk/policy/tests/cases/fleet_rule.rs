@@ -29,6 +29,7 @@ pub(crate) fn saw(calls: u64, failures: u64) -> Report {
         rejected: 0,
         vetoed: false,
         causes: Causes { target_error: failures, ..Causes::default() },
+        disabled: false,
     }
 }
 

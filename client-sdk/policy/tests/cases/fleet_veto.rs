@@ -281,7 +281,7 @@ proptest! {
                         && counts.failures * 4 < counts.calls;
                     let answer = gate.try_acquire(at(now), Draw::ZERO).0;
                     let allowed = match fleet {
-                        FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed => true,
+                        FleetState::Released | FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => true,
                         FleetState::Open | FleetState::Ramp => false,
                         FleetState::HalfOpen => permits > 0,
                     };

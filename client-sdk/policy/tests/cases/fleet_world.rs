@@ -380,11 +380,12 @@ enum Happens {
     Pause(usize, bool),
     Restart,
     Suspect,
-    Force(usize, bool),
+    Force(usize, Forced),
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
     let who = || 0..6_usize;
+    let forced = prop_oneof![Just(Forced::Open), Just(Forced::Closed), Just(Forced::Disabled)];
     prop_oneof![
         20 => (100..1000_u16, any::<u8>(), prop_oneof![1 => Just(u8::MAX), 1 => any::<u8>()])
             .prop_map(|(millis, calls, hear)| Happens::Round { millis, calls, hear }),
@@ -400,7 +401,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         5 => (who(), any::<bool>()).prop_map(|(who, paused)| Happens::Pause(who, paused)),
         1 => Just(Happens::Restart),
         1 => Just(Happens::Suspect),
-        1 => (who(), any::<bool>()).prop_map(|(who, open)| Happens::Force(who, open)),
+        2 => (who(), forced).prop_map(|(who, effect)| Happens::Force(who, effect)),
     ]
 }
 
@@ -439,8 +440,7 @@ proptest! {
                 Happens::Suspect => {
                     world.step(&Step::Other, |coordinator, now, _| coordinator.suspect(Suspicion::Stall, now));
                 }
-                Happens::Force(who, open) => {
-                    let effect = if open { Forced::Open } else { Forced::Closed };
+                Happens::Force(who, effect) => {
                     let until = world.now.plus(ms(2000));
                     world.replicas[who].gate.set_override(Some(Override { effect, until, reason: String::new() }));
                 }

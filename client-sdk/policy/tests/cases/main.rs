@@ -15,6 +15,7 @@ mod concurrency_limit;
 mod driver;
 mod fallback;
 mod fleet_coordinator;
+mod fleet_disabled;
 mod fleet_driver;
 mod fleet_gate;
 mod fleet_guards;

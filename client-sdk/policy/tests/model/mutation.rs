@@ -30,6 +30,8 @@ pub(crate) enum Mutation {
     NotBehind,
     /// An answer of one run of the control plane renews a verdict of another.
     AnyTermRenews,
+    /// A replica whose breaker is disabled reports what that had seen before.
+    DisabledSpeaks,
     /// Two runs of one replica count as two witnesses.
     WitnessTwice,
 }
@@ -46,12 +48,14 @@ impl Mutation {
         let mutant = |guard, rules: Rules, mutation, breaks| Mutant { guard, rules: rules.without(mutation), breaks };
         let opening = || Rules { start: Start::Opening, ..Rules::chaos() };
         let changing = || Rules { change: true, ..opening() };
+        let disabled = || Rules { start: Start::Tripped, ..Rules::disabled() };
         let tripped = || Rules { start: Start::Tripped, ..Rules::streams() };
         vec![
             mutant("the fence", opening(), Self::NoFence, Invariant::S1),
             mutant("the durable term", Rules::restart(), Self::TermNotStored, Invariant::S8),
             mutant("the run id", Rules::wiped(), Self::AnyRunsTerm, Invariant::S8),
             mutant("the override's anchor", Rules::forced(), Self::OverrideFromArrival, Invariant::S6),
+            mutant("that a disabled breaker is no witness", disabled(), Self::DisabledSpeaks, Invariant::S6),
             mutant("the anchor at sending", opening(), Self::AnchoredAtReceipt, Invariant::S2),
             mutant("the term in renewals", Rules::restart(), Self::AnyTermRenews, Invariant::S2),
             mutant("learning after a restart", Rules::restart(), Self::NoLearning, Invariant::S4),

@@ -121,7 +121,7 @@ impl Replica {
     }
 
     /// Sends a heartbeat. There is always demand: a replica that refuses calls has refused one since the last heartbeat.
-    pub(crate) fn beat(&mut self, now: Timestamp) -> Up {
+    pub(crate) fn beat(&mut self, now: Timestamp, rules: &Rules) -> Up {
         if !self.is_admitted(now) {
             self.call(false, now);
         }
@@ -134,7 +134,14 @@ impl Replica {
             state: verdict.map(|own| own.state),
             half_open_in: verdict.and_then(|own| own.half_open_at).map(|at| now.until(at)),
         };
-        Up::Beat { seq, report: self.gate.report(now), held, policy: self.gate.revision() }
+        let disabled = self.gate.is_disabled();
+        let forced = self.gate.held().override_in_force().cloned();
+        if rules.mutation == Some(Mutation::DisabledSpeaks) {
+            self.gate.set_override(None);
+        }
+        let report = self.gate.report(now);
+        self.gate.set_override(forced);
+        Up::Beat { seq, report, disabled, held, policy: self.gate.revision() }
     }
 
     /// One call, whose outcome is known at once.
@@ -147,7 +154,11 @@ impl Replica {
         let fleet_allows = before.vetoes()
             || match before.held().verdict_state() {
                 FleetState::Open | FleetState::HalfOpen => false,
-                FleetState::Released | FleetState::Ramp | FleetState::ForcedOpen | FleetState::ForcedClosed => true,
+                FleetState::Released
+                | FleetState::Ramp
+                | FleetState::ForcedOpen
+                | FleetState::ForcedClosed
+                | FleetState::Disabled => true,
             };
         let forced = before.held().override_in_force().map(|own| own.effect);
         let (answer, mut effects) = self.gate.try_acquire(now, Draw::ZERO);

@@ -163,6 +163,11 @@ impl Rules {
         }
     }
 
+    /// An operator disables the breaker for a while.
+    pub(crate) fn disabled() -> Self {
+        Self { name: "breaker disabled", force: Some((Forced::Disabled, SECOND)), ..Self::forced() }
+    }
+
     /// Two probes at the same time, which may fail, with permits that live longer than the breaker is open.
     pub(crate) fn two_probes() -> Self {
         Self {
@@ -197,6 +202,7 @@ impl Rules {
             Self::change(),
             Self::refused(),
             Self::forced(),
+            Self::disabled(),
             Self::two_probes(),
             Self::calls(),
             Self::three(),

@@ -171,7 +171,8 @@ impl Server {
     pub(crate) fn hear(&mut self, replica: usize, message: Up, rules: &Rules, now: Timestamp) -> Says {
         let mut says = Says::default();
         match message {
-            Up::Beat { seq, report, held, policy } => {
+            Up::Beat { seq, report, disabled, held, policy } => {
+                says.happened.push(Happened::Heard { key: (), instance: member(replica).instance, disabled });
                 let Some(heartbeat) = self.heartbeats.get_mut(&replica) else { return says };
                 *heartbeat = (*heartbeat).max((seq, Self::came(rules, now)));
                 let sighting = Sighting { seq, report, policy_revision: policy, held };

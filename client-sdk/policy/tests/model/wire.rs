@@ -23,8 +23,8 @@ pub(crate) type Letter = Vec<Down>;
 /// From a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Up {
-    /// A heartbeat, with the window of the breaker.
-    Beat { seq: u64, report: Report, held: Holding, policy: Revision },
+    /// A heartbeat, with the window of the breaker. Whether that is disabled is told apart from what the window says, for the ledger.
+    Beat { seq: u64, report: Report, disabled: bool, held: Holding, policy: Revision },
     /// What became of a permit.
     Outcome { probe: ProbeId, result: ProbeResult },
 }

@@ -163,7 +163,7 @@ impl World {
                 }
             }
             Step::Beat(replica) => {
-                let beat = self.replicas[replica].beat(now);
+                let beat = self.replicas[replica].beat(now, rules);
                 self.up[replica].push(beat);
             }
             Step::Call(replica, succeeds) => {

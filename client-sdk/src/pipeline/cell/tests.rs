@@ -66,7 +66,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         Just(FleetState::HalfOpen),
         Just(FleetState::Ramp)
     ];
-    let forced = prop_oneof![Just(Forced::Open), Just(Forced::Closed)];
+    let forced = prop_oneof![Just(Forced::Open), Just(Forced::Closed), Just(Forced::Disabled)];
     let action = prop_oneof![
         6 => (0_u64..1500).prop_map(Action::Wait),
         20 => Just(Action::Begin),

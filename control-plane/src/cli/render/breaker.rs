@@ -113,10 +113,12 @@ pub(crate) fn instance(one: &InstanceBreaker) -> Value {
         "eligible": one.eligible,
         "acknowledged": one.acknowledged,
         "vetoed": one.vetoed,
+        "disabled": one.disabled,
+        "unsupported": one.unsupported,
     })
 }
 
-/// `2 open, 1 closed`, and how many of them do not obey the fleet.
+/// `2 open, 1 closed`, and how many of them do not obey the fleet, or stand still.
 fn locals(breaker: &Breaker) -> String {
     let parts: Vec<_> = ["open", "half_open", "closed", "unknown"]
         .into_iter()
@@ -125,9 +127,10 @@ fn locals(breaker: &Breaker) -> String {
             (count > 0).then(|| format!("{count} {word}"))
         })
         .collect();
-    let vetoes = breaker.instances.iter().filter(|one| one.vetoed).count();
-    let vetoes = if vetoes > 0 { format!(" ({vetoes} vetoed)") } else { String::new() };
-    or_dash(&format!("{}{vetoes}", parts.join(", ")))
+    let noted = |count: usize, word: &str| if count > 0 { format!(" ({count} {word})") } else { String::new() };
+    let vetoed = noted(breaker.instances.iter().filter(|one| one.vetoed).count(), "vetoed");
+    let disabled = noted(breaker.instances.iter().filter(|one| one.disabled).count(), "disabled");
+    or_dash(&format!("{}{vetoed}{disabled}", parts.join(", ")))
 }
 
 /// A replica's own state in the word that every part of the system uses.
@@ -149,6 +152,7 @@ pub(crate) fn fleet_word(state: i32) -> &'static str {
         Ok(FleetState::Ramp) => "ramp",
         Ok(FleetState::ForcedOpen) => "forced_open",
         Ok(FleetState::ForcedClosed) => "forced_closed",
+        Ok(FleetState::Disabled) => "disabled",
         Ok(FleetState::Unspecified) | Err(_) => "unknown",
     }
 }
@@ -217,6 +221,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_counts_the_replicas_whose_breaker_stands_still() {
+        let mut breaker = breaker();
+        breaker.instances[0].disabled = true;
+        assert!(render::many(&[breaker], OutputArgs::default()).unwrap().contains("2 open, 1 closed (1 disabled)"));
+    }
+
+    #[test]
     fn the_json_list_has_the_keys_that_scripts_use() {
         let output = OutputArgs { format: Format::Json, ..OutputArgs::default() };
         let text = render::many(&[breaker()], output).unwrap();
@@ -238,7 +249,7 @@ mod tests {
             item["instances"][0],
             json!({
                 "instance": "a-1", "zone": "", "local": "open", "calls": 20, "failures": 10, "rejected": 0,
-                "eligible": true, "acknowledged": false, "vetoed": false,
+                "eligible": true, "acknowledged": false, "vetoed": false, "disabled": false, "unsupported": false,
             })
         );
     }

@@ -64,6 +64,7 @@ pub(super) fn value(word: &Override) -> Value {
         "remaining_ms": span::millis(word.remaining.as_ref()),
         "acknowledged": word.acknowledged,
         "unacknowledged": word.unacknowledged,
+        "unsupported": word.unsupported,
     })
 }
 

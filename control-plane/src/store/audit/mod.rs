@@ -418,5 +418,6 @@ const fn state_name(state: fusebox_policy::fleet::gate::Forced) -> &'static str 
     match state {
         fusebox_policy::fleet::gate::Forced::Open => "forced_open",
         fusebox_policy::fleet::gate::Forced::Closed => "forced_closed",
+        fusebox_policy::fleet::gate::Forced::Disabled => "disabled",
     }
 }

@@ -24,6 +24,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "rollouts", include_str!("../../../../migrations/sqlite/0006_rollouts.sql")),
     (7, "requests", include_str!("../../../../migrations/sqlite/0007_requests.sql")),
     (8, "bound_roles", include_str!("../../../../migrations/sqlite/0008_bound_roles.sql")),
+    (9, "disabled", include_str!("../../../../migrations/sqlite/0009_disabled.sql")),
 ];
 
 /// What says that a process uses the folder.

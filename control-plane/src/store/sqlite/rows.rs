@@ -247,6 +247,7 @@ pub(super) async fn insert_override(
     let effect = match state {
         Forced::Open => "open",
         Forced::Closed => "closed",
+        Forced::Disabled => "disabled",
     };
     let row = sqlx::query(
         "INSERT INTO overrides (namespace, caller, policy, strategy, target, zone, effect, reason, author, created_us, expires_us) \
@@ -299,6 +300,7 @@ pub(super) fn stored_override(row: &SqliteRow) -> Result<StoredOverride, StoreEr
     let state = match effect.as_str() {
         "open" => Forced::Open,
         "closed" => Forced::Closed,
+        "disabled" => Forced::Disabled,
         _ => return Err(corrupt(TABLE, id, format!("effect {effect:?}"))),
     };
     let target = part(row, TABLE, id, "target", TargetName::try_new)?;

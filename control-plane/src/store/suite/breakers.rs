@@ -20,11 +20,12 @@ pub(super) async fn overrides_stay_until_they_are_ended(store: &dyn Store) {
         expires: moment(60),
     };
     let first = store.put_override(new.clone()).await.unwrap();
-    let second = store.put_override(NewOverride { state: Forced::Closed, ..new }).await.unwrap();
-    assert!(first.id < second.id);
-    assert_eq!(store.overrides().await.unwrap(), [first.clone(), second.clone()]);
+    let second = store.put_override(NewOverride { state: Forced::Closed, ..new.clone() }).await.unwrap();
+    let third = store.put_override(NewOverride { state: Forced::Disabled, ..new }).await.unwrap();
+    assert!(first.id < second.id && second.id < third.id);
+    assert_eq!(store.overrides().await.unwrap(), [first.clone(), second.clone(), third.clone()]);
     store.end_overrides(vec![first.id, 999], Ending::Released, note()).await.unwrap();
-    assert_eq!(store.overrides().await.unwrap(), [second]);
+    assert_eq!(store.overrides().await.unwrap(), [second, third]);
 }
 
 pub(super) async fn transitions_are_read_newest_first_and_filtered(store: &dyn Store) {

@@ -20,6 +20,7 @@ const fn forced(state: FleetState) -> Option<Forced> {
     match state {
         FleetState::ForcedOpen => Some(Forced::Open),
         FleetState::ForcedClosed => Some(Forced::Closed),
+        FleetState::Disabled => Some(Forced::Disabled),
         FleetState::Released | FleetState::Open | FleetState::HalfOpen | FleetState::Ramp => None,
     }
 }

@@ -39,8 +39,8 @@ fn policies_that_change_in_an_outage_reach_everybody_and_void_what_was_said() {
 /// When an operator asked for an override and when that was taken, for how long it is, and what replicas must show.
 fn forced(run: &Run) -> (Duration, Duration, Duration, FleetState) {
     let found = run.events.iter().find_map(|event| {
-        let What::Ordered(Taken::Forced { open, asked, length }) = event.what else { return None };
-        Some((asked, event.at, length, if open { FleetState::ForcedOpen } else { FleetState::ForcedClosed }))
+        let What::Ordered(Taken::Forced { state, asked, length }) = event.what else { return None };
+        Some((asked, event.at, length, state))
     });
     found.expect("the operator was heard")
 }
@@ -106,6 +106,64 @@ fn a_forced_fleet_is_released_everywhere_when_the_operator_says_so() {
     };
     seeds::run(1, make, |run| {
         assert!(run.ever("a-1", FleetState::ForcedOpen));
+    });
+}
+
+#[test]
+fn a_disabled_breaker_lets_every_call_pass_and_opens_no_fleet_until_it_ends_also_over_restarts() {
+    let make = |rng: &mut fastrand::Rng| {
+        let length = secs(20);
+        let outage = secs(30);
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(2), outage));
+        scenario.caches = true;
+        // Before it has opened, while it is open, or while it probes.
+        let at = millis(rng, 1_500, 7_000);
+        scenario.orders.push((at, Order::Disable { length }));
+        scenario.orders.push((at + secs(1), Order::Overrides));
+        if rng.bool() {
+            let crash = at + millis(rng, 2_000, 4_000);
+            scenario.faults = vec![(crash, Fault::Crash("a-1")), (crash + secs(1), Fault::Bounce("a-1"))];
+        }
+        if rng.bool() {
+            let crash = at + millis(rng, 2_000, 8_000);
+            scenario.faults.extend([(crash, Fault::Crash(PLANE)), (crash + secs(2), Fault::Bounce(PLANE))]);
+        }
+        scenario.faults.sort_by_key(|(at, _)| *at);
+        scenario.calm = outage;
+        scenario
+    };
+    seeds::run(2, make, |run| {
+        let (asked, taken, length, _) = forced(run);
+        let soon = LOOK_EVERY * 3;
+        let away = |name: &str, at: Duration| {
+            run.faults().iter().any(|(from, fault)| {
+                matches!(fault, Fault::Crash(who) if *who == name) && at >= *from && at < *from + secs(1) + soon
+            })
+        };
+        for name in NAMES {
+            for (from, shown) in run.shown(name) {
+                // It ends as much too early as the heartbeat that anchors it was on its way.
+                let in_force = from > taken + soon && from < asked + length - LATENCY * 4 - LOOK_EVERY;
+                assert!(
+                    !in_force || away(name, from) || shown.fleet == FleetState::Disabled,
+                    "{name} at {from:?}: {shown}"
+                );
+                assert!(!in_force || away(name, from) || !shown.refuses, "{name} at {from:?}: {shown}");
+            }
+            let end = taken + length + soon;
+            assert!(!run.shown_at(name, end).is_forced(), "{name} still obeys at {end:?}");
+        }
+        // What they do not look at opens nothing, though every call fails. A server that starts anew goes on with what it finds.
+        let goes_on = run.faults().iter().any(|(_, fault)| matches!(fault, Fault::Crash(PLANE)));
+        let quiet = taken + soon..asked + length - soon;
+        let opened = run.events.iter().any(|event| {
+            matches!(&event.what, What::Logged { from, to, .. } if from == "released" && to == "open")
+                && quiet.contains(&event.at)
+        });
+        assert!(!opened || goes_on, "the fleet opens on what disabled breakers see");
+        // Afterwards they look again.
+        let held = run.shown("a-2").iter().any(|(at, shown)| *at > asked + length && shown.refuses);
+        assert!(held, "a-2 is protected again");
     });
 }
 

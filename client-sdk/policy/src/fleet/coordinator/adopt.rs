@@ -90,7 +90,7 @@ impl Coordinator {
             FleetState::HalfOpen => Inherited::HalfOpen,
             FleetState::Ramp => Inherited::Ramp,
             // Overrides are no verdicts: they are durable by themselves.
-            FleetState::ForcedOpen | FleetState::ForcedClosed => return Vec::new(),
+            FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => return Vec::new(),
         };
         let reason = format!("goes on from term {}", held.fence.term);
         let change = entry.breaker.inherit(inherited, reason, now);

@@ -171,7 +171,8 @@ impl Coordinator {
             | FleetState::Open
             | FleetState::Ramp
             | FleetState::ForcedOpen
-            | FleetState::ForcedClosed => Vec::new(),
+            | FleetState::ForcedClosed
+            | FleetState::Disabled => Vec::new(),
         }
     }
 

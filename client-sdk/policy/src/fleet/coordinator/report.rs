@@ -53,7 +53,8 @@ impl Coordinator {
             | FleetState::HalfOpen
             | FleetState::Ramp
             | FleetState::ForcedOpen
-            | FleetState::ForcedClosed => self.advance(key, now, draw),
+            | FleetState::ForcedClosed
+            | FleetState::Disabled => self.advance(key, now, draw),
         });
         let Some(entry) = self.entries.get_mut(key) else {
             return effects;

@@ -19,7 +19,7 @@
 //! - **S1**: the fence of the newest verdict never falls, and another verdict has another fence.
 //! - **S2**: no verdict is in force after its lease, and no permit is usable after its time.
 //! - **S5**: without an override no more passes than the replica's own breaker admits.
-//! - **S6**: an override decides alone, and not after its end.
+//! - **S6**: an override decides alone, and not after its end; a disabled breaker stands still.
 //!
 //! Of both together, by [`check_permits`]:
 //!
@@ -222,11 +222,15 @@ pub fn check_gate(before: &Gate, after: &Gate, now: Timestamp) -> Result<(), Bro
     if let Some(verdict) = after.held().verdict() {
         holds(now < verdict.expires, "S2", || format!("{:?} is in force after its lease", verdict.fence))?;
     }
+    if before.is_disabled() && after.is_disabled() {
+        let (old, new) = (before.breaker().generation(), after.breaker().generation());
+        holds(old == new, "S6", || format!("a disabled breaker went from generation {old} to {new}"))?;
+    }
     let admission = after.admission(now);
     if let Some(forced) = after.held().override_in_force() {
         let wanted = match forced.effect {
             Forced::Open => 0.0,
-            Forced::Closed => 1.0,
+            Forced::Closed | Forced::Disabled => 1.0,
         };
         let alone = after.breaker().spec().mode() == BreakerMode::Disabled || (admission - wanted).abs() < f64::EPSILON;
         holds(alone, "S6", || format!("{admission} passes"))?;

@@ -58,7 +58,7 @@ invariants! {
     S3 = "No single witness: an automatic opening rests on two distinct replicas, unless the policy's mode is `any`.";
     S4 = "Probe bound: the permits that can still be used never exceed the bound, and each admits at most one call, across restarts too.";
     S5 = "Least admission: without an override a call passes only if the own breaker and the fleet allow it, or on a probe permit.";
-    S6 = "Overrides: an override in force decides alone, and none is in force after its end.";
+    S6 = "Overrides: an override in force decides alone, none is in force after its end, and nothing opens on what a disabled breaker saw.";
     S7 = "Quiescence: a server that learns, is frozen or does not lead neither opens anything nor issues a permit.";
     S8 = "Durable term: a term is used only after it is stored, and by one run of one server.";
     S9 = "Policy atomicity: a replica runs one complete set of policies, and enforces verdicts about exactly what it runs.";
@@ -172,20 +172,27 @@ pub const fn s5_least_admission(call: Admission) -> bool {
     forced.is_some() || !admitted || probe || (own_allows && fleet_allows)
 }
 
-/// [`Invariant::S6`], the first half. The model, at each call.
+/// [`Invariant::S6`], the first part. The model, at each call.
 #[must_use]
 pub const fn s6_override_dominates(call: Admission) -> bool {
     match call.forced {
         Some(Forced::Open) => !call.admitted,
-        Some(Forced::Closed) => call.admitted,
+        Some(Forced::Closed | Forced::Disabled) => call.admitted,
         None => true,
     }
 }
 
-/// [`Invariant::S6`], the second half: `end` is the end that the operator asked for, in the time of whoever watches. The model.
+/// [`Invariant::S6`], the second part: `end` is the end that the operator asked for, in the time of whoever watches. The model.
 #[must_use]
 pub fn s6_override_ends(end: Timestamp, in_force_at: Timestamp) -> bool {
     in_force_at < end
+}
+
+/// [`Invariant::S6`], the third part, for an opening on reports: `disabled` are the replicas that said last that their breaker is. The
+/// model, at each decision.
+#[must_use]
+pub fn s6_disabled_is_no_witness(disabled: &BTreeSet<InstanceId>, witnesses: &[InstanceId]) -> bool {
+    witnesses.iter().all(|witness| !disabled.contains(witness))
 }
 
 /// [`Invariant::S7`], for an opening or a permit that has just been issued. What goes on from a former run is not opened by this one.

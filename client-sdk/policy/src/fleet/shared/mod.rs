@@ -225,8 +225,13 @@ impl SharedBreaker {
         if let State::Ramp(ramp) = &mut self.state {
             ramp.refused(report.rejected);
         }
-        // It is back.
-        self.lost.remove(&id.instance);
+        if report.disabled {
+            // It may have had a vote, and looks no more: as if it had gone.
+            self.leave(id, now);
+        } else {
+            // It is back.
+            self.lost.remove(&id.instance);
+        }
         let before = self.members.get(id);
         let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
         // A replica that does not obey refuses nothing, and has calls all the same.
@@ -483,7 +488,8 @@ impl SharedBreaker {
             | FleetState::HalfOpen
             | FleetState::Ramp
             | FleetState::ForcedOpen
-            | FleetState::ForcedClosed => self.opened = self.opened.or(Some(now)),
+            | FleetState::ForcedClosed
+            | FleetState::Disabled => self.opened = self.opened.or(Some(now)),
         }
         if matches!(to, FleetState::Released | FleetState::Ramp) {
             // What replicas said before is no answer to this verdict: a fleet that has just closed is not opened by it.

@@ -27,6 +27,8 @@ pub enum FleetState {
     ForcedOpen,
     /// An operator lets all calls pass.
     ForcedClosed,
+    /// An operator lets all calls pass, and none is counted.
+    Disabled,
 }
 
 impl FleetState {
@@ -40,6 +42,7 @@ impl FleetState {
             Self::Ramp => "ramp",
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
+            Self::Disabled => "disabled",
         }
     }
 }
