@@ -91,6 +91,32 @@ async fn a_refused_policy_leaves_its_last_good_version_and_the_others_apply() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_with_a_strategy_that_is_not_known_is_refused_whole_with_its_place_and_the_former_runs() {
+    let mut fake = Fake::start();
+    let client = fake.client().start().unwrap();
+    let mut session = fake.welcomed(1).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    // What a newer server's strategy decodes to, beside one that is known and would be stricter.
+    let newer = |revision| {
+        let mut newer = policy(revision, TIMEOUT);
+        newer.spec.as_mut().unwrap().pipeline.push(v1::Strategy::default());
+        newer
+    };
+    let ack = session.snapshot(2, vec![newer(2)]).await;
+    let delta = sync::Delta { from_revision: 2, revision: 3, upserted: vec![newer(3)], deleted: vec![] };
+    session.say(Down::Delta(delta)).await;
+    let again = session.until("an ack", |message| if let Up::Ack(ack) = message { Some(ack) } else { None }).await;
+    for (ack, revision) in [(ack, 2), (again, 3)] {
+        let [refused] = ack.rejected.as_slice() else { panic!("{ack:?}") };
+        assert_eq!((refused.revision, ack.revision), (revision, revision));
+        assert!(refused.reason.starts_with("spec.pipeline[1]: must be one of timeout, retry"), "{}", refused.reason);
+    }
+    let status = client.status();
+    assert_eq!((status.policies.len(), status.policies[0].revision.0, status.revision.0), (1, 1, 3));
+    assert_eq!(status.breakers.len(), 1, "the former one runs, with its breaker");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delta_changes_and_deletes_and_one_of_another_base_is_refused() {
     let mut fake = Fake::start();
     let client = fake.client().start().unwrap();
