@@ -103,6 +103,7 @@ fn in_share(rollout: &StoredRollout, stage: &Stage, replica: &Replica) -> bool {
         policy_source: String::new(),
         seen: SeenTerm::default(),
         ignores_fleet: false,
+        knows_disabled: true,
     };
     select::selects(rollout.candidate.0, std::slice::from_ref(stage), &identity)
 }
