@@ -13,7 +13,8 @@ use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
 use self::access::{AccessArgs, AccessConfig};
 use crate::{
-    backups::schedule::Schedule, hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE, web::Origin,
+    backups::schedule::Schedule, hub::REMEMBERED, retention::Retention, sessions::admission::DEFAULT_RATE,
+    store::Quota, web::Origin,
 };
 
 /// Options of `fusebox serve`.
@@ -43,6 +44,12 @@ pub struct ServeArgs {
     /// Changes of policies that are remembered for replicas and watches that were cut off; whoever missed more reads everything anew
     #[arg(long, env = "FUSEBOX_REMEMBER_CHANGES", default_value_t = REMEMBERED, value_name = "NUMBER")]
     pub remember_changes: usize,
+    /// Policies that a namespace may hold
+    #[arg(long, env = "FUSEBOX_POLICIES_PER_NAMESPACE", default_value_t = Quota::POLICIES, value_name = "NUMBER")]
+    pub policies_per_namespace: NonZeroUsize,
+    /// Bytes that the policies of a namespace may be together, as they are sent
+    #[arg(long, env = "FUSEBOX_POLICY_BYTES_PER_NAMESPACE", default_value_t = Quota::BYTES, value_name = "BYTES")]
+    pub policy_bytes_per_namespace: NonZeroUsize,
     /// How often everything in the database is read and compared with its checksums
     #[arg(long, env = "FUSEBOX_CHECK_EVERY", default_value = "6h", value_parser = interval, value_name = "TIME")]
     pub check_every: Duration,
@@ -85,6 +92,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// What the server takes.
     pub limits: Limits,
+    /// What a namespace takes.
+    pub quota: Quota,
     /// The backups that it makes by itself.
     pub backups: Option<Schedule>,
     /// Whose pages may call it.
@@ -207,10 +216,11 @@ impl Config {
             remember_changes: args.remember_changes,
             check_every: args.check_every,
         };
+        let quota = Quota { policies: args.policies_per_namespace, bytes: args.policy_bytes_per_namespace };
         let backups =
             args.backup_dir.clone().map(|folder| Schedule { folder, every: args.backup_every, keep: args.backup_keep });
         let web_origins = args.web_origins.clone();
-        Ok(Self { listen: args.listen, data_dir, limits, backups, web_origins, access })
+        Ok(Self { listen: args.listen, data_dir, limits, quota, backups, web_origins, access })
     }
 }
 
@@ -229,6 +239,8 @@ mod tests {
             audit_retention: Retention::default(),
             transition_retention: Retention::A_MONTH,
             remember_changes: REMEMBERED,
+            policies_per_namespace: Quota::POLICIES,
+            policy_bytes_per_namespace: Quota::BYTES,
             check_every: Duration::from_secs(60),
             backup_dir: None,
             backup_every: Duration::from_secs(60),

@@ -160,7 +160,7 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     #[cfg(feature = "jwt")]
     let access = access::Settings { jwts: jwt.map(|files| Jwts::start(files, &shutdown)).transpose()?, ..access };
     let access = access::Settings { bootstrap, ..access };
-    let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?);
+    let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?.with_quota(config.quota));
     let unusable = |source| ServeError::Listen { address: config.listen, source };
     let listener = listen(config.listen).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;

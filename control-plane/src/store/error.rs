@@ -1,7 +1,8 @@
 //! Why a store could not do what it was asked.
 
-use fusebox_policy::{Invalid, Revision};
+use fusebox_policy::{Invalid, Namespace, Revision};
 
+use super::Measure;
 use crate::rollouts::machine::Refused;
 
 /// Why a store could not do what it was asked.
@@ -68,6 +69,22 @@ pub enum StoreError {
     /// It contradicts another policy. The number is the index of the change.
     #[error("{1}")]
     Contradiction(usize, Invalid),
+    /// The policies of a namespace would be too many, or too large together.
+    #[error(
+        "namespace {namespace} would hold {would} {what} and may hold {limit}: delete some (`fusebox get policies -n {namespace}`), \
+         or let whoever runs the server raise {option}",
+        what = measure.words(), option = measure.option()
+    )]
+    NamespaceFull {
+        /// The namespace.
+        namespace: Namespace,
+        /// What there would be too much of.
+        measure: Measure,
+        /// How much there may be.
+        limit: usize,
+        /// How much there would be.
+        would: usize,
+    },
     /// Stored data can't be read as what it should be.
     #[error("stored data is corrupt: {table} {key}: {reason}")]
     Corrupt {

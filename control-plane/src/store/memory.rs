@@ -12,7 +12,7 @@ use futures_util::future::{FutureExt, ready};
 
 use super::{
     Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewRollout, NewToken,
-    Note, Once, RequestKey, Revoked, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
+    Note, Once, Quota, RequestKey, Revoked, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
     StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditAction, AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
@@ -26,6 +26,7 @@ use crate::rollouts::machine::Step;
 pub struct MemoryStore {
     store_id: String,
     inner: Mutex<Inner>,
+    quota: Quota,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,14 +85,21 @@ impl MemoryStore {
     /// Empty.
     #[must_use]
     pub fn new(store_id: &str) -> Self {
-        Self { store_id: store_id.to_owned(), inner: Mutex::default() }
+        Self { store_id: store_id.to_owned(), inner: Mutex::default(), quota: Quota::default() }
+    }
+
+    /// The same, whose namespaces take so much.
+    #[must_use]
+    pub const fn with_quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
     }
 
     /// A backup: the same store as it is now, and later another one.
     #[must_use]
     pub fn copy(&self) -> Self {
         let inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Self { store_id: self.store_id.clone(), inner: Mutex::new(inner.clone()) }
+        Self { store_id: self.store_id.clone(), inner: Mutex::new(inner.clone()), quota: self.quota }
     }
 
     fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Answer<'_, T> {
@@ -119,7 +127,7 @@ impl Store for MemoryStore {
         self.with(|inner| {
             let once = once.filter(|_| !validate_only);
             inner.refuse_repeated(once.as_ref())?;
-            let plan = inner.state.plan(changes, &note)?;
+            let plan = inner.state.plan(changes, &note, self.quota)?;
             if !validate_only {
                 inner.state = plan.after;
                 inner.revisions.extend(plan.revisions);
@@ -140,7 +148,7 @@ impl Store for MemoryStore {
         self.with(|inner| {
             let once = once.filter(|_| !validate_only);
             inner.refuse_repeated(once.as_ref())?;
-            let plan = inner.state.start_rollout(new, &note)?;
+            let plan = inner.state.start_rollout(new, &note, self.quota)?;
             Ok(inner.step(plan, validate_only, once))
         })
     }

@@ -9,6 +9,7 @@ mod decision;
 mod error;
 pub mod memory;
 mod plan;
+mod quota;
 mod request;
 mod rollout;
 pub mod sqlite;
@@ -28,6 +29,7 @@ use fusebox_policy::{
 use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
 pub(crate) use plan::to_timestamp as timestamp;
+pub use quota::{Measure, Quota};
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
 pub use rollout::{NewRollout, RolloutFilter, Staged, Stepped, StoredRollout};
 use tempfile::NamedTempFile;
@@ -240,6 +242,8 @@ pub struct StoredPolicy {
     pub policy: Policy,
     /// The same for the wire, complete with etag and times.
     pub wire: v1::Policy,
+    /// Bytes of its definition, as they are kept.
+    pub size: usize,
 }
 
 impl StoredPolicy {

@@ -12,7 +12,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, RevisionAction, Staged, StoreError,
+    Action, Applied, Change, ChangeResult, Expect, Loaded, MAX_TERM, Note, Quota, RevisionAction, Staged, StoreError,
     StoredPolicy, StoredRevision, audit::NewAudit,
 };
 
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// Works out what the changes do, or why they may not be made.
-    pub(super) fn plan(&self, changes: Vec<Change>, note: &Note) -> Result<Plan, StoreError> {
+    pub(super) fn plan(&self, changes: Vec<Change>, note: &Note, quota: Quota) -> Result<Plan, StoreError> {
         self.refuse_regressed()?;
         let mut after = self.clone();
         let mut results = Vec::with_capacity(changes.len());
@@ -101,6 +101,10 @@ impl State {
             if let (Action::Created | Action::Configured, Some(stored)) = (result.action, &result.after) {
                 after.check_ties(&stored.policy).map_err(|invalid| StoreError::Contradiction(index, invalid))?;
             }
+        }
+        let grown: BTreeSet<&Namespace> = defined.iter().map(|(namespace, _)| namespace).collect();
+        for namespace in grown {
+            after.check_quota(self, namespace, quota)?;
         }
         let applied = Applied { results, revision: after.revision, state: after.loaded() };
         Ok(Plan { applied, revisions, audit, after })
@@ -223,10 +227,11 @@ fn check_etag(stored: &StoredPolicy, wanted: Option<&str>) -> Result<(), StoreEr
 /// A policy with everything that the wire shows of it.
 pub(super) fn stored(policy: Policy, created: SystemTime, updated: SystemTime) -> StoredPolicy {
     let mut wire = v1::Policy::from(&policy);
-    wire.etag = etag(&encode(&policy));
+    let bytes = encode(&policy);
+    wire.etag = etag(&bytes);
     wire.create_time = Some(to_timestamp(created));
     wire.update_time = Some(to_timestamp(updated));
-    StoredPolicy { policy, wire }
+    StoredPolicy { policy, wire, size: bytes.len() }
 }
 
 /// The bytes that are kept: the wire form without what the store adds.

@@ -11,7 +11,7 @@ use fusebox_proto::{manifest, v1};
 use serde_json::json;
 
 use super::{
-    Expect, Loaded, Note, RevisionAction, StoreError, StoredPolicy, StoredRevision,
+    Expect, Loaded, Note, Quota, RevisionAction, StoreError, StoredPolicy, StoredRevision,
     audit::{AuditAction, NewAudit},
     plan::{self, Key, State},
 };
@@ -167,7 +167,7 @@ impl State {
     }
 
     /// Begins a rollout.
-    pub(super) fn start_rollout(&self, new: NewRollout, note: &Note) -> Result<RolloutPlan, StoreError> {
+    pub(super) fn start_rollout(&self, new: NewRollout, note: &Note, quota: Quota) -> Result<RolloutPlan, StoreError> {
         self.refuse_regressed()?;
         let NewRollout { mut policy, etag, spec } = new;
         let key = (policy.namespace.clone(), policy.name.clone());
@@ -196,7 +196,9 @@ impl State {
         };
         let created = plan::created(before.as_deref(), note.at);
         let candidate = Arc::new(plan::stored(*policy.clone(), created, note.at));
+        let namespace = key.0.clone();
         after.rollouts.insert(key, Arc::new(Staged { rollout: rollout.clone(), candidate }));
+        after.check_quota(self, &namespace, quota)?;
         let revision = plan::revision(after.revision, RevisionAction::Candidate, *policy.clone(), note);
         let audit = NewAudit {
             action: AuditAction::RolloutStart,

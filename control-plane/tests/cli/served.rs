@@ -22,7 +22,11 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) async fn start() -> Self {
-        let mut process = command().args(["serve", "--dev", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(more: &[&str]) -> Self {
+        let mut process = command().args(["serve", "--dev", "--listen", "127.0.0.1:0"]).args(more).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let find = async {
             let mut seen = String::new();
@@ -366,4 +370,19 @@ async fn an_empty_fleet_is_shown_as_one() {
     server.run("fleet service-a").await.exits(3).says("no replica connects as service");
     server.run("top").await.exits(0).prints("rev 0, 0 replicas of 0 services, 0 breakers, 0 restricted");
     server.read(&manifest("b", "b", "1s"), "diff").await.exits(1).says("worst-case attempts of one call 3");
+}
+
+#[tokio::test]
+async fn a_full_namespace_is_told_with_what_to_do() {
+    let served = Served::start_with(&["--policies-per-namespace", "2"]).await;
+    served.read(&manifest("a", "ta", "1s"), "apply").await.exits(0);
+    served.read(&manifest("b", "tb", "1s"), "apply").await.exits(0);
+    for line in ["apply --dry-run", "apply"] {
+        let answer = served.read(&manifest("c", "tc", "1s"), line).await;
+        let answer = answer.exits(1).says("namespace default would hold 3 policies and may hold 2");
+        answer.says("fusebox get policies -n default").says("--policies-per-namespace");
+    }
+    served.read(&manifest("a", "ta", "2s"), "apply").await.exits(0);
+    served.run("delete policy/b --yes").await.exits(0);
+    served.read(&manifest("c", "tc", "1s"), "apply").await.exits(0);
 }

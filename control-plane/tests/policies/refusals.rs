@@ -1,5 +1,8 @@
 //! What is wrong with a definition is told field by field, in bounds.
 
+use std::num::NonZeroUsize;
+
+use fusebox_control_plane::store::Quota;
 use fusebox_proto::v1;
 use tonic::Code;
 
@@ -50,4 +53,23 @@ async fn a_name_is_given_once_and_is_well_formed() {
     assert_eq!(fields(&refusal(server.create("Not-An-Id", timeout("b", "service-b", 1)).await).2), ["policy_id"]);
     assert_eq!(fields(&refusal(server.get("a/b").await).2), ["name"]);
     assert_eq!(fields(&refusal(server.list("somewhere", 0, "").await).2), ["parent"]);
+}
+
+#[tokio::test]
+async fn a_policy_too_many_is_told_with_limit_and_measure_and_by_a_trial_too() {
+    let one = NonZeroUsize::MIN;
+    let mut server = Server::start_with(Quota { policies: one, ..Quota::default() }).await;
+    server.create("a", timeout("a", "service-a", 1)).await.unwrap();
+    for validate_only in [true, false] {
+        let (code, reason, details) = refusal(server.apply(vec![timeout("b", "service-b", 1)], validate_only).await);
+        assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "NAMESPACE_FULL"));
+        let facts = &details.error_info().unwrap().metadata;
+        let fact = |name: &str| facts[name].as_str();
+        assert_eq!((fact("namespace"), fact("of"), fact("limit"), fact("would")), ("default", "policies", "1", "2"));
+        let quota = &details.quota_failure().unwrap().violations[0];
+        assert!(quota.subject == "default" && quota.description.contains("may hold 1"), "{quota:?}");
+        assert!(details.retry_info().is_none(), "the same again is as much");
+    }
+    assert_eq!(refusal(server.create("b", timeout("b", "service-b", 1)).await).1, "NAMESPACE_FULL");
+    server.update(timeout("a", "service-a", 2)).await.unwrap();
 }

@@ -9,7 +9,7 @@ use fusebox_control_plane::{
     hub::{Hub, REMEMBERED},
     policies::Policies,
     shutdown::Shutdown,
-    store::{StoreHandle, sqlite::SqliteStore},
+    store::{Quota, StoreHandle, sqlite::SqliteStore},
 };
 use fusebox_proto::v1::{self, policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer};
 use tempfile::TempDir;
@@ -33,16 +33,21 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), REMEMBERED).await
+        Self::start_in(tempfile::tempdir().unwrap(), REMEMBERED, Quota::default()).await
+    }
+
+    /// Whose namespaces take so much.
+    pub(crate) async fn start_with(quota: Quota) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), REMEMBERED, quota).await
     }
 
     /// With another length of memory for watches that resume.
     pub(crate) async fn start_remembering(changes: usize) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), changes).await
+        Self::start_in(tempfile::tempdir().unwrap(), changes, Quota::default()).await
     }
 
-    async fn start_in(folder: TempDir, changes: usize) -> Self {
-        let store: StoreHandle = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
+    async fn start_in(folder: TempDir, changes: usize, quota: Quota) -> Self {
+        let store: StoreHandle = Arc::new(SqliteStore::open(folder.path()).await.unwrap().with_quota(quota));
         let hub = Hub::start_remembering(&store, changes).await.unwrap();
         let shutdown = Shutdown::new();
         let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await.unwrap();
@@ -71,7 +76,7 @@ impl Server {
         drop((client, hub));
         shutdown.begin();
         tokio::time::timeout(LIMIT, task).await.unwrap().unwrap();
-        Self::start_in(folder, REMEMBERED).await
+        Self::start_in(folder, REMEMBERED, Quota::default()).await
     }
 
     pub(crate) async fn create(&mut self, id: &str, policy: v1::Policy) -> Result<v1::Policy, Status> {

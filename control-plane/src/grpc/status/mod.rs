@@ -50,8 +50,9 @@ fn detailed(reason: Reason, message: &str, metadata: &[(&str, &str)], mut detail
     let facts: HashMap<_, _> = metadata.iter().map(|(key, value)| ((*key).to_owned(), short(value))).collect();
     details.set_error_info(reason.name(), DOMAIN, facts);
     let code = reason.code();
-    // The same message again is as large.
-    if matches!(code, Code::Unavailable | Code::ResourceExhausted) && reason != Reason::MessageTooLarge {
+    // The same message again is as large, and what is full does not empty itself.
+    let stays = matches!(reason, Reason::MessageTooLarge | Reason::NamespaceFull);
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) && !stays {
         let after = details.retry_info().and_then(|retry| retry.retry_delay).unwrap_or(TRY_AGAIN);
         details.set_retry_info(Some(after));
     }
@@ -322,6 +323,12 @@ pub fn store(error: &StoreError) -> Status {
             with(Reason::StoreRegressed, error.to_string(), &metadata)
         }
         StoreError::Contradiction(_, invalid_policy) => invalid(invalid_policy),
+        StoreError::NamespaceFull { namespace, measure, limit, would } => {
+            let (limit, would) = (limit.to_string(), would.to_string());
+            let metadata =
+                [("namespace", namespace.as_str()), ("of", measure.name()), ("limit", &*limit), ("would", &*would)];
+            with(Reason::NamespaceFull, error.to_string(), &metadata)
+        }
         StoreError::RolloutInProgress { policy, rollout } => {
             let name = format!("{policy}/rollouts/{rollout}");
             let metadata = [("policy", policy.as_str()), ("rollout", name.as_str())];

@@ -98,6 +98,8 @@ reasons! {
     IdentityLimit = "IDENTITY_LIMIT" => ResourceExhausted,
     /// The server has as many connections as it takes.
     TooManyConnections = "TOO_MANY_CONNECTIONS" => ResourceExhausted,
+    /// The policies of a namespace would be too many, or too large together.
+    NamespaceFull = "NAMESPACE_FULL" => ResourceExhausted,
     /// Too many replicas connect at once.
     TooManyStreams = "TOO_MANY_STREAMS" => ResourceExhausted,
     /// Whoever follows a stream does not read it.

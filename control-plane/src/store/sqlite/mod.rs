@@ -37,7 +37,7 @@ use tokio::{sync::Mutex, task::JoinError};
 use self::open::{identify, lock, migrate, pool, remove_unfinished};
 use super::{
     Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken, Note, Once,
-    RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
+    Quota, RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
     StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     alarm::Alarms,
     audit::{AuditFilter, AuditPage, NewAudit},
@@ -68,6 +68,7 @@ pub struct SqliteStore {
     /// What is in force. Locked for the length of a write, so that a plan is never made on what is about to change.
     state: Arc<Mutex<State>>,
     alarms: Arc<Alarms>,
+    quota: Quota,
     /// Where copies are made.
     folder: PathBuf,
     /// Held as long as the store lives.
@@ -111,9 +112,17 @@ impl SqliteStore {
             reader,
             state: Arc::new(Mutex::new(state)),
             alarms: Arc::default(),
+            quota: Quota::default(),
             folder: folder.to_owned(),
             _lock: lock,
         })
+    }
+
+    /// The same, whose namespaces take so much.
+    #[must_use]
+    pub const fn with_quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
     }
 
     /// Runs a write in a task of its own: a caller that goes away must not cut it in half.
@@ -214,13 +223,13 @@ impl Store for SqliteStore {
         async move {
             let once = once.filter(|_| !validate_only);
             let mut state = Arc::clone(&self.state).lock_owned().await;
-            let pool = self.writer.clone();
+            let (pool, quota) = (self.writer.clone(), self.quota);
             // The lock goes with the task: what is in force changes with the commit, whatever becomes of the caller.
             let task = tokio::spawn(async move {
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
                 requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
                 rows::refresh(&mut transaction, &mut state).await?;
-                let Plan { applied, revisions, audit, after } = state.plan(changes, &note)?;
+                let Plan { applied, revisions, audit, after } = state.plan(changes, &note, quota)?;
                 if !validate_only && (!revisions.is_empty() || once.is_some()) {
                     rows::write_revisions(&mut transaction, &revisions, &after).await?;
                     audit::append(&mut transaction, audit).await?;
@@ -242,19 +251,20 @@ impl Store for SqliteStore {
         validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
+        let quota = self.quota;
         if validate_only {
             let dry = async move {
                 let mut state = self.state.lock().await;
                 let mut transaction = self.reader.begin().await.map_err(failed)?;
                 rows::refresh(&mut transaction, &mut state).await?;
-                Ok(state.start_rollout(new, &note)?.stepped())
+                Ok(state.start_rollout(new, &note, quota)?.stepped())
             };
             return dry.boxed();
         }
         self.change(move |mut transaction, state| {
             async move {
                 requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
-                let plan = state.start_rollout(new, &note)?;
+                let plan = state.start_rollout(new, &note, quota)?;
                 let (after, stepped) = rollouts::write(&mut transaction, plan, once).await?;
                 Ok((transaction, after, stepped))
             }

@@ -3,6 +3,7 @@
 mod audit;
 mod breakers;
 mod policies;
+mod quota;
 mod requests;
 mod rollouts;
 mod tokens;
@@ -19,9 +20,9 @@ use fusebox_policy::{
 use fusebox_proto::{manifest, v1};
 
 use super::{
-    Action, Applied, Change, DECISIONS_OF_BREAKER, DecisionId, Ending, Expect, NewOverride, NewRollout, NewToken, Note,
-    Once, REQUESTS_KEPT, RequestKey, RevisionAction, Revoked, RolloutFilter, Store, StoreError, StoredDecision,
-    StoredOverride, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
+    Action, Applied, Change, DECISIONS_OF_BREAKER, DecisionId, Ending, Expect, Measure, NewOverride, NewRollout,
+    NewToken, Note, Once, Quota, REQUESTS_KEPT, RequestKey, RevisionAction, Revoked, RolloutFilter, Store, StoreError,
+    StoredDecision, StoredOverride, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditFilter, AuditOrder, AuditRecord, Walk},
     memory::MemoryStore,
     sqlite::SqliteStore,
@@ -95,6 +96,47 @@ async fn the_store_in_memory_keeps_the_contract() {
 async fn the_sqlite_store_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     all(Arc::new(SqliteStore::open(folder.path()).await.unwrap())).await;
+}
+
+#[tokio::test]
+async fn every_store_holds_its_namespaces_to_what_they_may_hold() {
+    let memory = async |quota| MemoryStore::new("memory").with_quota(quota);
+    quota::a_namespace_takes_what_it_may_hold_and_nothing_more(memory).await;
+    quota::bytes_are_counted_to_the_last_one(memory).await;
+    // Kept until the stores in them are gone.
+    let folders = std::cell::RefCell::new(Vec::new());
+    let sqlite = async |quota| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap().with_quota(quota);
+        folders.borrow_mut().push(folder);
+        store
+    };
+    quota::a_namespace_takes_what_it_may_hold_and_nothing_more(sqlite).await;
+    quota::bytes_are_counted_to_the_last_one(sqlite).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_holds_too_much_may_become_smaller() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = std::num::NonZeroUsize::MIN;
+    {
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let changes = ["a", "b", "c"].map(|name| put(policy(name, &format!("t{name}"), "10s"), Expect::Absent));
+        store.apply(changes.to_vec(), note(), false).await.unwrap();
+    }
+    // The limit is lowered.
+    let store = SqliteStore::open(folder.path()).await.unwrap().with_quota(Quota { policies: one, bytes: one });
+    let apply = async |change| store.apply(vec![change], note(), false).await;
+    apply(put(policy("a", "ta", "1s"), Expect::Any(None))).await.expect("it is shorter by a byte");
+    assert!(matches!(
+        apply(put(policy("a", "ta", "100ms"), Expect::Any(None))).await,
+        Err(StoreError::NamespaceFull { .. })
+    ));
+    assert!(matches!(
+        apply(put(policy("d", "td", "1s"), Expect::Any(None))).await,
+        Err(StoreError::NamespaceFull { .. })
+    ));
+    apply(delete("b", None)).await.unwrap();
 }
 
 #[tokio::test]
