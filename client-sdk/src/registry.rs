@@ -481,5 +481,6 @@ fn shown(cell: &Cell, now: Timestamp) -> BreakerStatus {
         vetoed: gate.vetoes(),
         admission: gate.admission(now),
         half_open_in: gate.half_open_in(now),
+        unshared: gate.is_unshared(),
     })
 }

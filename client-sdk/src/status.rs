@@ -121,6 +121,8 @@ pub struct BreakerStatus {
     pub admission: f64,
     /// Until probes are let through, where that is known.
     pub half_open_in: Option<Duration>,
+    /// Whether the control plane has said that it does not share this breaker, since it shares too many: it goes on by itself.
+    pub unshared: bool,
 }
 
 /// This process' part of a rate limit that the fleet shares.

@@ -161,6 +161,7 @@ impl Replica {
                 | Down::ProbePermit(_)
                 | Down::Canvass(_)
                 | Down::Overrides(_)
+                | Down::BreakerRefused(_)
                 | Down::GoAway(_) => {}
             }
         }

@@ -280,6 +280,27 @@ impl Link {
         Ok(Some(sync::VerdictAck { key: Some(v1::BreakerKey::from(&key)), term, rev }))
     }
 
+    /// The server does not share a breaker: there are too many. One that is not here any more is no matter.
+    pub(super) fn keep_to_itself(&self, wire: sync::BreakerRefused) {
+        let sync::BreakerRefused { key, reason } = wire;
+        let Some(cell) = key.and_then(|key| BreakerKey::try_from(key).ok()).and_then(|key| self.registry.cell(&key))
+        else {
+            return;
+        };
+        let key = cell.key();
+        let news = cell.with(|gate| {
+            let news = !gate.is_unshared();
+            gate.keep_to_itself();
+            (news, Vec::new())
+        });
+        if news {
+            tracing::warn!(
+                target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy, reason,
+                "a breaker is not shared with the fleet; it goes on by itself"
+            );
+        }
+    }
+
     /// Leave for a probe. The answer gives one back that is not for this process.
     pub(super) fn add_permit(
         &self,

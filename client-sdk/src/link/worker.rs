@@ -344,6 +344,7 @@ impl Session<'_> {
             }
             Down::Overrides(set) => self.overrides(&store_id, set),
             Down::RateShare(share) => self.share(share),
+            Down::BreakerRefused(refused) => self.link.keep_to_itself(refused),
             Down::GoAway(away) => {
                 let sync::GoAway { delay, reason } = away;
                 let delay = delay.and_then(|delay| duration::from_wire(delay).ok()).unwrap_or_default();
@@ -404,8 +405,13 @@ impl Session<'_> {
 
     /// Transitions and outcomes of probes, as far as they may be told now.
     fn tell(&mut self) {
-        let (due, next) = self.link.registry.outbox.take_transitions(self.link.clock.now());
+        let told_at = self.link.clock.now();
+        let (due, next) = self.link.registry.outbox.take_transitions(told_at);
         for told in due {
+            // Nobody listens to what is not shared.
+            if self.link.registry.cell(&told.key).is_some_and(|cell| cell.look(told_at, |gate| gate.is_unshared())) {
+                continue;
+            }
             let seq = self.link.transitions.fetch_add(1, Ordering::Relaxed) + 1;
             self.say(Up::Transition(send::transition(&told, seq)));
         }
@@ -421,12 +427,17 @@ impl Session<'_> {
 
     fn beat_with(&mut self, all: bool) {
         let now = self.link.clock.now();
+        if all {
+            for cell in self.link.registry.cells() {
+                cell.with(|gate| (gate.announce(), Vec::new()));
+            }
+        }
         let windows = self
             .link
             .registry
             .cells()
             .iter()
-            .filter(|cell| all || cell.look(now, |gate| gate.wants_report()))
+            .filter(|cell| cell.look(now, |gate| gate.wants_report()))
             .map(|cell| send::window(cell, now))
             .collect();
         let dropped = self.link.registry.outbox.take_dropped().iter().map(v1::BreakerKey::from).collect();

@@ -315,6 +315,35 @@ async fn a_breaker_that_an_operator_disables_counts_nothing_and_stays_so_over_a_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_not_shared_goes_on_by_itself_and_is_told_of_again_when_policies_change() {
+    let (_fake, client, mut session) = connected().await;
+    // The first heartbeats carry it.
+    let carries = |message| {
+        let Up::Heartbeat(heartbeat) = message else { return None };
+        (!heartbeat.windows.is_empty()).then_some(())
+    };
+    session.until("a window", carries).await;
+    let reason = "this replica has 500 shared breakers, and no more are shared".to_owned();
+    session.say(Down::BreakerRefused(sync::BreakerRefused { key: Some(key()), reason })).await;
+    shown(&client, "that it is not shared", |status| status.breakers[0].unshared).await;
+    fail(&client, 2).await;
+    assert_eq!(client.status().breakers[0].local, LocalState::Open, "it protects all the same");
+    for _ in 0..3 {
+        let sync::Heartbeat { seq, windows, .. } = session
+            .until("a heartbeat", |message| {
+                assert!(!matches!(message, Up::Transition(_)), "nobody listens to it");
+                if let Up::Heartbeat(heartbeat) = message { Some(heartbeat) } else { None }
+            })
+            .await;
+        assert_eq!(windows, []);
+        session.say(Down::HeartbeatAck(sync::HeartbeatAck { seq, term: 5, rev: 0, lease: Some(to_wire(LEASE)) })).await;
+    }
+    session.snapshot(2, vec![policy(2, BREAKER)]).await;
+    session.until("a window again", carries).await;
+    assert!(!client.status().breakers[0].unshared);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_override_of_a_kind_that_is_not_known_is_not_acknowledged_and_changes_nothing() {
     let (_fake, client, mut session) = connected().await;
     for (version, state) in [(1, 99), (2, v1::FleetState::Unspecified.into()), (3, v1::FleetState::Open.into())] {

@@ -328,6 +328,9 @@ fn instance(instance: &Instance, breakers: &[Breaker]) -> String {
     for one in &instance.rejected {
         facts.push(("Refused", format!("policy/{} rev {}: {}", one.policy, one.revision, one.reason)));
     }
+    if instance.unshared_breakers > 0 {
+        facts.push(("Not shared", format!("{} breakers: there are too many", instance.unshared_breakers)));
+    }
     let rows: Vec<_> = breakers
         .iter()
         .filter(|breaker| breaker.key.as_ref().is_some_and(|key| key.caller == instance.service))

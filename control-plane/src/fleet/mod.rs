@@ -14,6 +14,7 @@ mod services;
 mod shares;
 mod transitions;
 mod trials;
+mod unshared;
 mod view;
 mod windows;
 

@@ -24,6 +24,7 @@ struct Waiting {
     verdicts: BTreeMap<BreakerKey, sync::Verdict>,
     shares: BTreeMap<BreakerKey, sync::RateShare>,
     overrides: Option<sync::OverrideSet>,
+    refused: BTreeMap<BreakerKey, sync::BreakerRefused>,
     permits: VecDeque<sync::ProbePermit>,
     canvasses: VecDeque<sync::Canvass>,
     ack: Option<sync::HeartbeatAck>,
@@ -61,6 +62,12 @@ impl Outbox {
         self.fill(|waiting| waiting.overrides = Some(set));
     }
 
+    pub(super) fn refuse(&self, key: BreakerKey, refused: sync::BreakerRefused) {
+        self.fill(|waiting| {
+            waiting.refused.insert(key, refused);
+        });
+    }
+
     pub(super) fn permit(&self, permit: sync::ProbePermit) {
         self.fill(|waiting| bounded(&mut waiting.permits, permit));
     }
@@ -86,13 +93,14 @@ impl Outbox {
     #[must_use]
     pub fn take(&self) -> Found {
         use sync::sync_response::Message;
-        let Waiting { verdicts, shares, overrides, permits, canvasses, ack, replaced } =
+        let Waiting { verdicts, shares, overrides, refused, permits, canvasses, ack, replaced } =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let messages = verdicts
             .into_values()
             .map(Message::Verdict)
             .chain(shares.into_values().map(Message::RateShare))
             .chain(overrides.map(Message::Overrides))
+            .chain(refused.into_values().map(Message::BreakerRefused))
             .chain(permits.into_iter().map(Message::ProbePermit))
             .chain(canvasses.into_iter().map(Message::Canvass))
             .chain(ack.map(Message::HeartbeatAck))

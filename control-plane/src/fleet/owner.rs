@@ -32,6 +32,7 @@ use super::{
     shares::Sharing,
     transitions::Log,
     trials::{Trial, TrialWindows},
+    unshared::Unshared,
     view::View,
 };
 use crate::{
@@ -75,6 +76,8 @@ pub(super) struct Session {
     pub(super) heard: Timestamp,
     /// Of policies with a rollout in progress.
     pub(super) trials: TrialWindows,
+    /// Its breakers that are not shared, as it has been told.
+    pub(super) unshared: Unshared,
 }
 
 pub(super) struct Owner {
@@ -357,6 +360,7 @@ impl Owner {
             connected: now,
             heard: now,
             trials: TrialWindows::new(),
+            unshared: Unshared::default(),
         };
         session.outbox.overrides(self.overrides.set_for(&session, self.coordinator.term(), now));
         self.sessions.insert(id, session);
@@ -464,6 +468,9 @@ impl Owner {
     fn take_policies(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
         self.watch_rollouts();
+        for session in self.sessions.values_mut() {
+            session.unshared.begin_again();
+        }
         let now = self.now();
         let keys: Vec<BreakerKey> = self.coordinator.keys().cloned().collect();
         for key in keys {

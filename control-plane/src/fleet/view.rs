@@ -159,6 +159,7 @@ impl Owner {
             policy_source: identity.policy_source.clone(),
             ignores_fleet: identity.ignores_fleet,
             limits: self.sharing.views(identity),
+            unshared_breakers: session.unshared.count(),
         }
     }
 }

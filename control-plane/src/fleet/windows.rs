@@ -86,19 +86,19 @@ impl Owner {
             return;
         }
         let now = self.now();
-        if self.coordinator.breaker(&key).is_none() {
-            if !self.coordinator.has_room_for(&key) {
-                tracing::warn!(service.name = %key.caller, "too many breakers: one is not shared");
-                return;
-            }
-            let effects = self.coordinator.configure(&key, settings, now);
-            self.carry_out(effects);
-        }
         let Some((member, seq)) =
             self.sessions.get(&id).map(|session| (session.identity.member.clone(), session.heartbeat))
         else {
             return;
         };
+        if let Err(no_room) = self.coordinator.make_room(&key, &member, now) {
+            self.refuse(id, key, &wire, no_room);
+            return;
+        }
+        if self.coordinator.breaker(&key).is_none() {
+            let effects = self.coordinator.configure(&key, settings, now);
+            self.carry_out(effects);
+        }
         self.log_change(id, &key, local, &report, log);
         let held = Holding {
             fence: Fence { term: held_term, rev: held_rev },

@@ -229,7 +229,8 @@ impl Replica {
                 | Down::HeartbeatAck(_)
                 | Down::Overrides(_)
                 | Down::GoAway(_)
-                | Down::RateShare(_) => {}
+                | Down::RateShare(_)
+                | Down::BreakerRefused(_) => {}
             }
         }
         before != self.policies

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
+mod crowded;
 mod disabled;
 mod explained;
 mod restored;

@@ -312,6 +312,7 @@ fn down(message: &SyncResponse) -> String {
         Some(Down::HeartbeatAck(ack)) => format!("HeartbeatAck {} of ({}, {})", ack.seq, ack.term, ack.rev),
         Some(Down::GoAway(away)) => format!("GoAway: {}", away.reason),
         Some(Down::RateShare(share)) => format!("{share:?}"),
+        Some(Down::BreakerRefused(refused)) => format!("BreakerRefused: {}", refused.reason),
         None => "nothing".to_owned(),
     }
 }

@@ -66,6 +66,8 @@ pub struct Gate {
     ignores_fleet: bool,
     /// Whether the fleet decides about a newer revision of the policy, which can't be used here.
     behind: bool,
+    /// Whether the server does not share it.
+    unshared: bool,
 }
 
 impl Pass {
@@ -89,6 +91,7 @@ impl Gate {
             vetoes: false,
             ignores_fleet: false,
             behind: false,
+            unshared: false,
         }
     }
 
@@ -447,15 +450,29 @@ impl Gate {
     /// Asks for a report even without calls: a server that has just been reached must learn who holds the breaker.
     pub const fn announce(&mut self) {
         self.touched = true;
+        self.unshared = false;
+    }
+
+    /// The server shares too many breakers already, and not this one: it goes on by itself, and there is nothing to report until it is
+    /// [announced](Gate::announce) again.
+    pub const fn keep_to_itself(&mut self) {
+        self.unshared = true;
+    }
+
+    /// Whether the server has said that it does not share it.
+    #[must_use]
+    pub const fn is_unshared(&self) -> bool {
+        self.unshared
     }
 
     /// Whether a heartbeat should carry it: it is new, had calls since the last report, or is not at rest.
     #[must_use]
     pub fn wants_report(&self) -> bool {
-        self.touched
-            || self.rejected > 0
-            || self.breaker.state() != LocalState::Closed
-            || self.held.verdict_state() != FleetState::Released
+        !self.unshared
+            && (self.touched
+                || self.rejected > 0
+                || self.breaker.state() != LocalState::Closed
+                || self.held.verdict_state() != FleetState::Released)
     }
 
     /// The process' own state.

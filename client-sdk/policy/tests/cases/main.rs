@@ -22,6 +22,7 @@ mod fleet_guards;
 mod fleet_invariants;
 mod fleet_learning;
 mod fleet_ramp;
+mod fleet_room;
 mod fleet_rule;
 mod fleet_shared;
 mod fleet_shares;

@@ -62,6 +62,7 @@ impl Row for Instance {
             "applied_revision": self.applied_revision,
             "wanted_revision": self.wanted_revision,
             "state": state(self),
+            "unshared_breakers": self.unshared_breakers,
             "rejected": self.rejected.iter().map(|one| json!({
                 "policy": one.policy,
                 "revision": one.revision,

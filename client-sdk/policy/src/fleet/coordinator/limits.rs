@@ -20,6 +20,12 @@ pub struct Limits {
     pub mass_from: usize,
     /// Breakers of one service. Default: 1000. More is a mistake (a target's name with an id in it), and each costs memory.
     pub most_keys: usize,
+    /// Breakers of one replica. Default: 500.
+    pub most_keys_of_replica: usize,
+    /// Breakers of one namespace. Default: 10 000.
+    pub most_keys_of_namespace: usize,
+    /// Breakers in all. Default: 20 000.
+    pub most_keys_in_all: usize,
     /// Runs of replicas whose numbered transitions are remembered. Default: 10 000.
     pub most_runs: usize,
     /// Records of one breaker that are kept for people who ask. Default: 32.
@@ -44,6 +50,9 @@ impl Default for Limits {
             mass_span: Duration::from_secs(5),
             mass_from: 4,
             most_keys: 1000,
+            most_keys_of_replica: 500,
+            most_keys_of_namespace: 10_000,
+            most_keys_in_all: 20_000,
             most_runs: 10_000,
             most_records: 32,
         }

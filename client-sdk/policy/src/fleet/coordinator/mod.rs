@@ -13,12 +13,13 @@ mod members;
 mod mode;
 mod record;
 mod report;
+mod room;
 mod term;
 pub(super) mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::{adopt::Claims, members::Callers, record::Records};
+use self::{adopt::Claims, members::Callers, record::Records, room::Room};
 pub use self::{
     adopt::Holding,
     effect::{Decision, Effect, Recipients, Sighting},
@@ -26,6 +27,7 @@ pub use self::{
     limits::Limits,
     mode::{Mode, Suspicion},
     record::{Record, Witness},
+    room::NoRoom,
 };
 use super::{
     BreakerKey,
@@ -45,6 +47,8 @@ struct Entry {
     newest: Option<Decision>,
     claims: Claims,
     records: Records,
+    /// Since when no replica holds it. `None` while one does.
+    deserted: Option<Timestamp>,
 }
 
 /// What the control plane knows and decides about all breakers.
@@ -63,6 +67,7 @@ pub struct Coordinator {
     unwritten: BTreeMap<(BreakerKey, u64), Record>,
     callers: Callers,
     entries: BTreeMap<BreakerKey, Entry>,
+    room: Room,
     /// The newest transition of each run of a replica. It outlives sessions, since a replica tells again what it is not sure of.
     transitions: BTreeMap<(CallerId, MemberId), u64>,
 }
@@ -87,6 +92,7 @@ impl Coordinator {
             unwritten: BTreeMap::new(),
             callers: Callers::new(),
             entries: BTreeMap::new(),
+            room: Room::new(),
             transitions: BTreeMap::new(),
         }
     }
@@ -161,11 +167,16 @@ impl Coordinator {
         // What nobody holds and nothing was decided about need not be remembered; what was decided, for one lease: a replica that was
         // cut off may come back with an older verdict in force, and must be told.
         let settled = entry.newest.is_none() || entry.breaker.since(now) >= self.limits.lease;
-        if settled && entry.breaker.state() == FleetState::Released && self.callers.holders(key).next().is_none() {
-            self.entries.remove(key);
+        let state = entry.breaker.state();
+        let deserted = self.callers.holders(key).next().is_none();
+        if deserted {
+            entry.deserted = Some(now);
+        }
+        if settled && state == FleetState::Released && deserted {
+            self.remove(key);
             return Vec::new();
         }
-        match entry.breaker.state() {
+        match state {
             FleetState::HalfOpen => self.advance(key, now, draw),
             FleetState::Released
             | FleetState::Open
@@ -176,19 +187,19 @@ impl Coordinator {
         }
     }
 
-    /// Whether one more breaker of the key's service may be shared.
-    #[must_use]
-    pub fn has_room_for(&self, key: &BreakerKey) -> bool {
-        let same = |other: &&BreakerKey| other.caller == key.caller;
-        self.entries.contains_key(key) || self.entries.keys().filter(same).count() < self.limits.most_keys
-    }
-
     /// What the policy in force says about a breaker. Verdicts about an older revision are void.
     pub fn configure(&mut self, key: &BreakerKey, settings: Settings, now: Timestamp) -> Vec<Effect> {
         let Some(entry) = self.entries.get_mut(key) else {
             let breaker = SharedBreaker::new(settings, now);
-            let entry = Entry { breaker, newest: None, claims: Claims::new(), records: Records::default() };
+            let entry = Entry {
+                breaker,
+                newest: None,
+                claims: Claims::new(),
+                records: Records::default(),
+                deserted: Some(now),
+            };
             self.entries.insert(key.clone(), entry);
+            self.room.taken(key);
             return Vec::new();
         };
         if entry.breaker.settings().policy_revision != settings.policy_revision {
@@ -202,7 +213,7 @@ impl Coordinator {
 
     /// No policy knows the breaker any more.
     pub fn forget(&mut self, key: &BreakerKey) {
-        self.entries.remove(key);
+        self.remove(key);
         self.callers.forget(key);
     }
 

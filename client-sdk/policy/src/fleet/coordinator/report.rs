@@ -42,6 +42,7 @@ impl Coordinator {
             return Vec::new();
         }
         replica.keys.insert(key.clone(), seq);
+        entry.deserted = None;
         let tripped_anew = entry.breaker.observe(member, replica.zone.as_ref(), report, now);
         let mut effects = match self.mode {
             Mode::Learning { .. } => self.adopt(key, member, held, policy_revision, now),
