@@ -133,18 +133,18 @@ fn a_permit_that_a_silent_replica_may_still_use_counts_in_the_next_half_open_per
     let half_open = HalfOpenSpec { probes: 2, concurrent_probes: 2, successes: 2, max_duration: None };
     let breaker = breaker_spec(BreakerInput { half_open, delay: ms(500), delay_factor: 1.0, ..breaker_input(5) });
     let mut fleet = Fleet::with(Settings { breaker, ..settings(CoordinationMode::Balanced) });
-    fleet.report(0, tripped(5), 0);
-    fleet.report(1, tripped(5), 0);
+    fleet.report(0, tripped(5), 3000);
+    fleet.report(1, tripped(5), 3000);
     for number in 0..2 {
-        fleet.report(number, Report { rejected: 1, ..tripped(5) }, 400);
+        fleet.report(number, Report { rejected: 1, ..tripped(5) }, 3400);
     }
-    let out = permits(&fleet.tick(500));
+    let out = permits(&fleet.tick(3500));
     assert_eq!(out.len(), 2);
-    assert_eq!(verdict(&fleet.probe(out[0], ProbeResult::Failure, 600)), Some(FleetState::Open));
-    let next = fleet.tick(1100);
+    assert_eq!(verdict(&fleet.probe(out[0], ProbeResult::Failure, 3600)), Some(FleetState::Open));
+    let next = fleet.tick(4100);
     assert_eq!((verdict(&next), permits(&next).len()), (Some(FleetState::HalfOpen), 1));
-    fleet.report(0, Report { rejected: 1, ..tripped(5) }, 3400);
-    assert_eq!(permits(&fleet.tick(3500)).len(), 1, "it is void by now");
+    fleet.report(0, Report { rejected: 1, ..tripped(5) }, 6400);
+    assert_eq!(permits(&fleet.tick(6500)).len(), 1, "it is void by now");
 }
 
 #[test]

@@ -2,17 +2,18 @@
 
 use fusebox_policy::{
     Draw,
+    breaker::BreakerInput,
     fleet::{
         CoordinationMode,
-        coordinator::{Effect, Guard, Holding, Mode, Recipients, Suspicion},
+        coordinator::{Effect, Guard, Holding, Limits, Mode, Recipients, Suspicion},
         evidence::Report,
         held::Fence,
-        shared::{FleetState, ProbeResult},
+        shared::{FleetState, ProbeResult, Settings},
     },
 };
 
 use crate::{
-    driver::{at, ms},
+    driver::{at, breaker_input, breaker_spec, ms},
     fleet_driver::{Fleet, causes, held, permits, settings, verdict},
     fleet_rule::{member, saw, tripped},
 };
@@ -195,4 +196,17 @@ fn many_due_at_once_draw_apart() {
     let mut sorted = draws;
     sorted.sort_by(f64::total_cmp);
     assert!(sorted.windows(2).all(|pair| pair[1] - pair[0] < 0.03), "no gaps: {sorted:?}");
+}
+
+#[test]
+fn a_first_run_gives_no_permit_while_those_of_a_run_that_it_can_not_know_of_may_be_used() {
+    let breaker = breaker_spec(BreakerInput { delay: ms(500), ..breaker_input(5) });
+    let mut fleet = Fleet::with(Settings { breaker, ..settings(CoordinationMode::Balanced) });
+    let wanting = |rejected| Report { rejected, ..tripped(5) };
+    fleet.report(0, wanting(1), 0);
+    assert_eq!(verdict(&fleet.report(1, wanting(1), 0)), Some(FleetState::Open));
+    assert_eq!(verdict(&fleet.tick(500)), Some(FleetState::HalfOpen));
+    let ttl = u64::try_from(Limits::default().permit_ttl.as_millis()).unwrap();
+    assert!(permits(&fleet.report(0, wanting(2), ttl - 1)).is_empty());
+    assert_eq!(permits(&fleet.report(0, wanting(3), ttl)).len(), 1);
 }

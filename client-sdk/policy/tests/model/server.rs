@@ -87,6 +87,15 @@ fn number(member: &MemberId) -> usize {
 impl Server {
     /// Starts with a term that no run of this store had before, if the store is sound.
     pub(crate) fn start(rules: &Rules, run: u64, term: u64, policy: Revision, now: Timestamp) -> Self {
+        Self::begun(rules, run, term, policy, rules.mutation != Some(Mutation::NoLearning), now)
+    }
+
+    /// One that has been running, and has learned all there is.
+    pub(crate) fn start_long_ago(rules: &Rules, run: u64, term: u64, policy: Revision, now: Timestamp) -> Self {
+        Self::begun(rules, run, term, policy, false, now)
+    }
+
+    fn begun(rules: &Rules, run: u64, term: u64, policy: Revision, learns: bool, now: Timestamp) -> Self {
         let limits = Limits {
             lease: rules.lease,
             permit_ttl: rules.permit_ttl,
@@ -95,7 +104,6 @@ impl Server {
             most_records: 0,
             ..Limits::default()
         };
-        let learns = rules.mutation != Some(Mutation::NoLearning);
         // A run that began so long ago has learned all there is.
         let begun = if learns { now } else { Timestamp::from_nanos(now.as_nanos() - nanos(limits.learning())) };
         let run = RunId::new(run).expect("runs are numbered from 1");

@@ -85,7 +85,7 @@ impl World {
         let policy = Revision(1);
         let mut world = Self {
             now: START,
-            server: Server::start(rules, 1, 1, policy, START),
+            server: Server::start_long_ago(rules, 1, 1, policy, START),
             runs: 1,
             term: 1,
             policy,

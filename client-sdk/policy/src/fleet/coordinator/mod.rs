@@ -67,6 +67,8 @@ pub struct Coordinator {
     unwritten: BTreeMap<(BreakerKey, u64), Record>,
     callers: Callers,
     entries: BTreeMap<BreakerKey, Entry>,
+    /// Before this no permit is given: see [`Coordinator::new`].
+    first_permit: Timestamp,
     room: Room,
     /// The newest transition of each run of a replica. It outlives sessions, since a replica tells again what it is not sure of.
     transitions: BTreeMap<(CallerId, MemberId), u64>,
@@ -75,8 +77,9 @@ pub struct Coordinator {
 impl Coordinator {
     /// Nobody is there, nothing is decided. `term` has been committed, and no run of the store that it knows of had it. `run` is new.
     ///
-    /// It learns at first, unless the term is the first of its store: then there was no run whose verdicts or permits could be in
-    /// force.
+    /// It learns at first, unless the term is the first of its store: then there was no run that it could know of. There may have been
+    /// one all the same, whose store was wiped, and that shows only when a replica connects that has seen it. Verdicts of such a run end
+    /// with their leases, or are continued then; its permits must have ended before others are given.
     #[must_use]
     pub fn new(term: u64, run: RunId, now: Timestamp, limits: Limits) -> Self {
         let mode = if term <= 1 { Mode::Deciding } else { Mode::Learning { until: now.plus(limits.learning()) } };
@@ -92,6 +95,7 @@ impl Coordinator {
             unwritten: BTreeMap::new(),
             callers: Callers::new(),
             entries: BTreeMap::new(),
+            first_permit: now.plus(limits.permit_ttl),
             room: Room::new(),
             transitions: BTreeMap::new(),
         }

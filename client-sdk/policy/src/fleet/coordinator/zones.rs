@@ -87,6 +87,9 @@ impl Coordinator {
 
     /// Issues what permits may be issued, in this zone and then in the others, which may have waited for it.
     pub(super) fn permits(&mut self, key: &BreakerKey, now: Timestamp) -> Vec<Effect> {
+        if now < self.first_permit {
+            return Vec::new();
+        }
         let others =
             self.zones(key).filter(|(other, zone)| *other != key && zone.breaker.state() == FleetState::HalfOpen);
         let keys: Vec<BreakerKey> = std::iter::once(key).chain(others.map(|(other, _)| other)).cloned().collect();
