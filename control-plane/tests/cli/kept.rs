@@ -13,7 +13,7 @@ use tokio::{
 use super::program::{Answer, command, fusebox, fusebox_reading};
 
 /// For a server to say where it listens, or to end, on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A folder, and the process that serves from it.
 pub(crate) struct Kept {
@@ -83,6 +83,10 @@ impl Kept {
         timeout(LIMIT, ask).await.expect("it never answers as wanted")
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Where the database is.
     pub(crate) fn data(&self) -> PathBuf {
         self.data.clone()
@@ -111,10 +115,21 @@ impl Kept {
         self.folder
     }
 
+    /// Ends the process as a power cut does.
+    pub(crate) async fn kill(mut self) -> TempDir {
+        self.process.kill().await.unwrap();
+        self.folder
+    }
+
     /// Serves from a folder that was stopped.
     pub(crate) async fn start_in(folder: TempDir) -> Self {
+        Self::start_in_with(folder, &[]).await
+    }
+
+    /// The same with more options.
+    pub(crate) async fn start_in_with(folder: TempDir, options: &[&str]) -> Self {
         let data = folder.path().join("data");
-        let (process, address) = serve(command(), &data, &[]).await;
+        let (process, address) = serve(command(), &data, options).await;
         Self { folder, address, data, process }
     }
 

@@ -6,6 +6,7 @@ mod access;
 mod audit;
 mod backup;
 mod canned;
+mod care;
 mod export;
 mod fleet;
 mod kept;

@@ -15,7 +15,7 @@ use fusebox_control_plane::{
         Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
         RolloutFilter, Stepped, Store, StoreError, StoreHandle, StoredDecision, StoredOverride, StoredRevision,
         StoredRollout, StoredToken, StoredTransition, TransitionFilter,
-        audit::{AuditFilter, AuditPage, NewAudit},
+        audit::{AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, NewAudit},
         memory::MemoryStore,
     },
 };
@@ -46,6 +46,8 @@ pub(crate) struct Slot(Arc<Mutex<Inner>>);
 
 struct Inner {
     disk: Arc<Disk>,
+    /// All that have been in the slot before.
+    before: Vec<Arc<Disk>>,
     backup: Option<MemoryStore>,
     wiped: u32,
 }
@@ -53,7 +55,7 @@ struct Inner {
 impl Slot {
     pub(crate) fn new(history: History) -> Self {
         let disk = Arc::new(Disk::new(MemoryStore::new("simulated"), history));
-        Self(Arc::new(Mutex::new(Inner { disk, backup: None, wiped: 0 })))
+        Self(Arc::new(Mutex::new(Inner { disk, before: Vec::new(), backup: None, wiped: 0 })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -75,7 +77,7 @@ impl Slot {
         let mut inner = self.inner();
         let rows = inner.backup.as_ref().expect("a backup was made").copy();
         let (history, ends) = (inner.disk.history.clone(), lock(&inner.disk.ends).clone());
-        inner.disk = Arc::new(Disk { ends: Mutex::new(ends), ..Disk::new(rows, history) });
+        inner.put(Disk { ends: Mutex::new(ends), ..Disk::new(rows, history) });
     }
 
     /// Puts an empty one in its place.
@@ -83,11 +85,39 @@ impl Slot {
         let mut inner = self.inner();
         inner.wiped += 1;
         let rows = MemoryStore::new(&format!("simulated-{}", inner.wiped));
-        inner.disk = Arc::new(Disk::new(rows, inner.disk.history.clone()));
+        let history = inner.disk.history.clone();
+        inner.put(Disk::new(rows, history));
+    }
+
+    /// The audit log of every disk that has been in the slot, oldest records first, and both ends of its chain.
+    pub(crate) fn audits(&self) -> Vec<(Vec<AuditRecord>, AuditChain)> {
+        let inner = self.inner();
+        let whole = |disk: &Arc<Disk>| {
+            let mut records = Vec::new();
+            loop {
+                let after = records.last().map_or(0, |record: &AuditRecord| record.id);
+                let filter =
+                    AuditFilter { order: AuditOrder::OldestFirst(after), limit: 1000, ..AuditFilter::default() };
+                let read = disk.rows.audit(filter).now_or_never().expect("memory answers at once");
+                let AuditPage { records: page, more, chain } = read.expect("memory can be read");
+                records.extend(page);
+                if !more {
+                    return (records, chain);
+                }
+            }
+        };
+        inner.before.iter().chain([&inner.disk]).map(whole).collect()
     }
 
     pub(crate) fn falls_ill(&self, health: Health) {
         *lock(&self.inner().disk.health) = health;
+    }
+}
+
+impl Inner {
+    fn put(&mut self, disk: Disk) {
+        let before = std::mem::replace(&mut self.disk, Arc::new(disk));
+        self.before.push(before);
     }
 }
 
@@ -280,15 +310,19 @@ impl Store for Disk {
                 .filter(|row| row.instance.is_none())
                 .map(|row| What::Logged {
                     key: key_of(Some(&v1::BreakerKey::from(&row.key))),
+                    object: format!("breakers/{}", row.key),
                     from: row.from.clone(),
                     to: row.to.clone(),
                 })
                 .collect();
-            let ids = self.write(async move { self.rows.append_transitions(transitions).await }).await?;
-            for decision in decisions {
-                self.history.record(decision);
-            }
-            Ok(ids)
+            let write = async move {
+                let ids = self.rows.append_transitions(transitions).await?;
+                for decision in decisions {
+                    self.history.record(decision);
+                }
+                Ok(ids)
+            };
+            self.write(write).await
         }
         .boxed()
     }

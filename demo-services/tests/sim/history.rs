@@ -54,7 +54,7 @@ pub(crate) enum What {
     /// The store holds something else than before.
     Stored(Box<Stored>),
     /// The store took a row about a decision of the fleet.
-    Logged { key: String, from: String, to: String },
+    Logged { key: String, object: String, from: String, to: String },
     /// The network or a process was hurt, or mended.
     Fault(Fault),
     /// An operator's word was taken.
@@ -237,7 +237,7 @@ impl fmt::Display for Event {
             What::ServerUp => write!(f, "plane starts"),
             What::Term(term) => write!(f, "plane has term {term}"),
             What::Stored(stored) => write!(f, "store: {stored}"),
-            What::Logged { key, from, to } => write!(f, "store: {key} goes from {from} to {to}"),
+            What::Logged { key, object: _, from, to } => write!(f, "store: {key} goes from {from} to {to}"),
             What::Fault(fault) => write!(f, "--- {fault:?}"),
             What::Ordered(taken) => write!(f, "operator: {taken:?}"),
         }

@@ -178,6 +178,7 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
     drop(sim);
     let events = history.events();
     let mut violations = if judged { properties::check(&events, &replicas, probes, recorded) } else { Vec::new() };
+    violations.extend(properties::check_audit(&events, &disk.audits()));
     if settles_within.is_some() && settled.is_none() {
         violations.extend(properties::unsettled(&history, &replicas, limit));
     }

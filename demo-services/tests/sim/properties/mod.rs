@@ -1,6 +1,7 @@
 //! What must hold of every run, whatever goes wrong in it: the fleet's invariants as the core states them, over what really was said,
 //! shown and done. What only a simulation can see stands beside them, under the same names.
 
+mod audited;
 mod decided;
 mod obeyed;
 mod recorded;
@@ -66,6 +67,8 @@ impl From<staged::Rule> for Rule {
 pub(crate) fn rules_of_rollouts() -> Vec<String> {
     staged::Rule::ALL.iter().map(ToString::to_string).collect()
 }
+
+pub(crate) use audited::check as check_audit;
 
 /// Something that must not be.
 #[derive(Clone, Debug)]
@@ -290,7 +293,7 @@ impl Check {
                 self.judge(at, taken, || format!("term {term} is given out"));
             }
             What::Stored(stored) => self.stored(at, stored),
-            What::Logged { key, from, to } => {
+            What::Logged { key, object: _, from, to } => {
                 self.records.row(at, key, from, to);
                 self.opened(at, key, to);
             }
