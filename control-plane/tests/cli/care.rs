@@ -67,7 +67,7 @@ async fn a_backup_while_fifty_write_holds_all_that_was_acknowledged_before_it_an
     let mut client = PolicyServiceClient::connect(server.address().to_owned()).await.unwrap();
     for writer in 0..WRITERS {
         let name = format!("namespaces/default/policies/w-{writer}");
-        let stored = client.get_policy(v1::GetPolicyRequest { name, ..Default::default() }).await.unwrap().into_inner();
+        let stored = client.get_policy(v1::GetPolicyRequest { name }).await.unwrap().into_inner();
         let spec = stored.spec.as_ref().unwrap();
         let timeout = spec.pipeline.iter().find_map(|strategy| match &strategy.kind {
             Some(v1::strategy::Kind::Timeout(timeout)) => timeout.duration,
