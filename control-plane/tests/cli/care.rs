@@ -120,7 +120,7 @@ async fn appears(folder: &Path, known: &[String], child: &mut tokio::process::Ch
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_the_middle_of_a_backup_leaves_no_half_copy_under_its_name() {
-    let server = Kept::start().await;
+    let server = Kept::start_with(&["--policy-bytes-per-namespace", "100000000"]).await;
     fill(&server).await;
     let backup = |server: &Kept, file: &str| {
         let mut program = command();
