@@ -16,7 +16,10 @@ use crate::{
     clock::Clock,
     credentials::{Credentials, Tls, Token, Told, token_text},
     error::SetupError,
-    link::{self, Dial, Link, Server, cache::CacheFile},
+    link::{
+        self, Dial, Link, Server,
+        cache::{CacheFile, KeyFile},
+    },
     registry::{Caller, Registry},
     status::Status,
     target::Target,
@@ -24,6 +27,8 @@ use crate::{
 
 /// As many as the control plane takes.
 const MAX_LABELS: usize = 32;
+/// Names the file with the key of the cache.
+const CACHE_KEY: &str = "FUSEBOX_CACHE_KEY_FILE";
 /// The kill switch of coordination.
 const FLEET_SWITCH: &str = "FUSEBOX_FLEET";
 
@@ -71,6 +76,7 @@ impl Client {
             control_plane: None,
             credentials: Told::default(),
             cache_dir: None,
+            cache_key: None,
             builtin: Vec::new(),
             allow_chaos: false,
             ignore_fleet: false,
@@ -156,6 +162,7 @@ pub struct ClientBuilder {
     control_plane: Option<String>,
     credentials: Told,
     cache_dir: Option<PathBuf>,
+    cache_key: Option<KeyFile>,
     builtin: Vec<Policy>,
     allow_chaos: bool,
     ignore_fleet: bool,
@@ -178,6 +185,7 @@ impl fmt::Debug for ClientBuilder {
             .field("labels", &self.labels)
             .field("control_plane", &self.control_plane)
             .field("cache_dir", &self.cache_dir)
+            .field("cache_key_file", &self.cache_key)
             .field("builtin", &self.builtin)
             .field("allow_chaos", &self.allow_chaos)
             .field("ignore_fleet", &self.ignore_fleet)
@@ -265,6 +273,16 @@ impl ClientBuilder {
         self
     }
 
+    /// The file with a key, of at least 32 bytes, that authenticates what is kept in [`ClientBuilder::cache_dir`]: who can write there and
+    /// does not have the key can't bring a policy of theirs in force. Make one with `openssl rand -hex 32`. It is read anew whenever the
+    /// cache is read or written; replicas that share a folder share the key. A file that was written without it, with another one, or
+    /// changed, counts as none, which is told as an event and counted. Default: the file that `FUSEBOX_CACHE_KEY_FILE` names, else none,
+    /// and the cache is protected against damage only.
+    pub fn cache_key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache_key = Some(KeyFile::new(path));
+        self
+    }
+
     /// A policy that protects calls to its target until the control plane, or the cache, has one for that target.
     pub fn builtin_policy(mut self, policy: Policy) -> Self {
         self.builtin.push(policy);
@@ -337,6 +355,7 @@ impl ClientBuilder {
             control_plane,
             credentials,
             cache_dir,
+            cache_key,
             builtin,
             allow_chaos,
             ignore_fleet,
@@ -358,6 +377,11 @@ impl ClientBuilder {
         if labels.len() > MAX_LABELS {
             return Err(SetupError::Labels { limit: MAX_LABELS, given: labels.len() });
         }
+        if cache_key.is_some() && cache_dir.is_none() {
+            return Err(SetupError::IdleCacheKey);
+        }
+        let in_env = || std::env::var_os(CACHE_KEY).filter(|path| !path.is_empty()).map(KeyFile::new);
+        let cache_key = cache_key.or_else(in_env);
         let ignore_fleet = ignore_fleet || switched_off(std::env::var_os(FLEET_SWITCH))?;
         let builtin = builtin_set(builtin, allow_chaos)?;
         let server = match control_plane {
@@ -378,7 +402,7 @@ impl ClientBuilder {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| SetupError::NoRuntime)?;
 
         let clock = Clock::start();
-        let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service));
+        let cache = cache_dir.map(|dir| CacheFile::new(&dir, &namespace, &service, cache_key));
         #[cfg(feature = "metrics")]
         let meters = metrics.then(|| Arc::new(crate::metrics::Meters::new(service.clone())));
         let registry = Registry::new(Caller { namespace, service, zone, allow_chaos, ignore_fleet }, clock, builtin);

@@ -81,6 +81,9 @@ pub enum SetupError {
         /// The address.
         address: String,
     },
+    /// A key for a cache that is not kept.
+    #[error("a key for the cache is set, and there is no cache: say ClientBuilder::cache_dir")]
+    IdleCacheKey,
     /// The kill switch in the environment is neither on nor off.
     #[error("FUSEBOX_FLEET must be on or off, not {value:?}")]
     FleetSwitch {

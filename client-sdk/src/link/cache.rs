@@ -1,8 +1,12 @@
 //! The last good policies on disk.
 //!
-//! Layout: 8 bytes magic, 4 bytes length (little endian), 32 bytes SHA-256 of the payload, the payload (protobuf). A file
+//! Layout: 8 bytes magic, 4 bytes length (little endian), 32 bytes of a [`seal`], the payload (protobuf). A file
 //! that is not exactly that, or is another service's, counts as none. Writing is atomic: temporary file, fsync, rename.
 //! Nothing here is on the path of a call.
+
+#[cfg(test)]
+mod keyed;
+mod seal;
 
 use std::{
     fs,
@@ -14,10 +18,13 @@ use std::{
 use fusebox_policy::{CallerName, Namespace};
 use fusebox_proto::{sync::v1 as sync, v1};
 use prost::Message;
-use sha2::{Digest, Sha256};
 
-const MAGIC: &[u8; 8] = b"FUSEBOX\x01";
-const HEAD: usize = 8 + 4 + 32;
+pub(crate) use self::seal::KeyFile;
+use self::seal::{KeyFault, SEAL, Seal};
+
+/// Magic and length.
+const START: usize = 8 + 4;
+const HEAD: usize = START + SEAL;
 /// A full set of large policies is far below; what is above was not written by this code.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
@@ -88,6 +95,16 @@ pub(crate) enum CacheFault {
     Decode(#[source] prost::DecodeError),
     #[error("it belongs to {namespace}/{service}")]
     Foreign { namespace: String, service: String },
+    #[error("it is not a file of its own, but a link or something else")]
+    NotAFile,
+    #[error("its key can't be used")]
+    Key(#[from] KeyFault),
+    #[error("it was written without a key, and this client has one")]
+    Unauthenticated,
+    #[error("it was written with a key, and this client has none")]
+    Authenticated,
+    #[error("it was written with another key, or changed since")]
+    Forged,
 }
 
 /// The file of one service.
@@ -96,16 +113,19 @@ pub(crate) struct CacheFile {
     path: PathBuf,
     namespace: String,
     service: String,
+    key: Option<KeyFile>,
 }
 
 impl CacheFile {
-    pub(crate) fn new(dir: &Path, namespace: &Namespace, service: &CallerName) -> Self {
+    /// `key`: what its content is authenticated with; without one, only against damage.
+    pub(crate) fn new(dir: &Path, namespace: &Namespace, service: &CallerName, key: Option<KeyFile>) -> Self {
         // Names may hold ':' and '/', which file systems don't like; '%' is in no name, so no two names meet.
         let safe = service.as_str().replace('/', "%2f").replace(':', "%3a");
         Self {
             path: dir.join(format!("{namespace}.{safe}.policies")),
             namespace: namespace.as_str().to_owned(),
             service: service.as_str().to_owned(),
+            key,
         }
     }
 
@@ -115,6 +135,16 @@ impl CacheFile {
 
     /// What is kept; `None` if there is no file.
     pub(crate) fn load(&self) -> Result<Option<Kept>, CacheFault> {
+        // Looked at first: to open a pipe would wait for somebody who writes into it. Where a key is asked for, a link is somebody else's
+        // doing: this code makes none.
+        let look = if self.key.is_some() { fs::symlink_metadata } else { fs::metadata };
+        match look(&self.path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(CacheFault::NotAFile),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CacheFault::Read(error)),
+        }
+        let seal = Seal::new(self.key.as_ref())?;
         let file = match fs::File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -127,7 +157,7 @@ impl CacheFile {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         // A file that grows while it is read is bounded too.
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(CacheFault::Read)?;
-        let kept = decode(&bytes)?;
+        let kept = decode(&bytes, &seal)?;
         if kept.namespace != self.namespace || kept.service != self.service {
             return Err(CacheFault::Foreign { namespace: kept.namespace, service: kept.service });
         }
@@ -138,7 +168,9 @@ impl CacheFile {
     pub(crate) fn store(&self, mut kept: Kept) -> io::Result<()> {
         kept.namespace.clone_from(&self.namespace);
         kept.service.clone_from(&self.service);
-        let bytes = encode(&kept)?;
+        // Nothing is written without the key that it should have.
+        let seal = Seal::new(self.key.as_ref()).map_err(io::Error::other)?;
+        let bytes = encode(&kept, &seal)?;
         let dir = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(dir)?;
         // Replicas of one machine may share the folder: each has its own temporary file.
@@ -165,33 +197,41 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn encode(kept: &Kept) -> io::Result<Vec<u8>> {
+fn encode(kept: &Kept, seal: &Seal) -> io::Result<Vec<u8>> {
     let payload = kept.encode_to_vec();
     let length = u32::try_from(payload.len())
         .ok()
         .filter(|length| u64::from(*length) + HEAD as u64 <= MAX_FILE)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the policies are too large for the cache"))?;
     let mut bytes = Vec::with_capacity(HEAD + payload.len());
-    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(seal.magic());
     bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&Sha256::digest(&payload));
+    let seal = seal.of(&bytes, &payload);
+    bytes.extend_from_slice(&seal);
     bytes.extend_from_slice(&payload);
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Kept, CacheFault> {
+fn decode(bytes: &[u8], seal: &Seal) -> Result<Kept, CacheFault> {
     let (head, payload) = bytes.split_at_checked(HEAD).ok_or(CacheFault::NotACache)?;
-    let (magic, rest) = head.split_at(MAGIC.len());
-    let (length, digest) = rest.split_at(4);
-    if magic != MAGIC {
-        return Err(CacheFault::NotACache);
+    let (start, found) = head.split_at(START);
+    let (magic, length) = start.split_at(START - 4);
+    if magic != seal.magic() {
+        return Err(match (magic, seal) {
+            (b"FUSEBOX\x01", Seal::Code(_)) => CacheFault::Unauthenticated,
+            (b"FUSEBOX\x02", Seal::Digest) => CacheFault::Authenticated,
+            (_, Seal::Digest | Seal::Code(_)) => CacheFault::NotACache,
+        });
     }
     let wanted = length.iter().rev().fold(0_usize, |sum, byte| (sum << 8) | usize::from(*byte));
     if payload.len() != wanted {
         return Err(CacheFault::Length { found: payload.len(), wanted });
     }
-    if *Sha256::digest(payload) != *digest {
-        return Err(CacheFault::Checksum);
+    if !seal.holds(start, payload, found) {
+        return Err(match seal {
+            Seal::Digest => CacheFault::Checksum,
+            Seal::Code(_) => CacheFault::Forged,
+        });
     }
     Kept::decode(payload).map_err(CacheFault::Decode)
 }
@@ -201,7 +241,7 @@ mod tests {
     use super::*;
 
     fn file(dir: &Path, service: &str) -> CacheFile {
-        CacheFile::new(dir, &Namespace::default_namespace(), &CallerName::try_new(service).unwrap())
+        CacheFile::new(dir, &Namespace::default_namespace(), &CallerName::try_new(service).unwrap(), None)
     }
 
     fn kept() -> Kept {
@@ -287,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let own = file(dir.path(), "service-a");
         let service = CallerName::try_new("service-a").unwrap();
-        let other = CacheFile::new(dir.path(), &Namespace::try_new("other").unwrap(), &service);
+        let other = CacheFile::new(dir.path(), &Namespace::try_new("other").unwrap(), &service, None);
         other.store(kept()).unwrap();
         fs::copy(other.path(), own.path()).unwrap();
         assert!(matches!(own.load(), Err(CacheFault::Foreign { .. })));

@@ -235,7 +235,7 @@ mod tests {
         let clock = Clock::start();
         let namespace = Namespace::default_namespace();
         let service = CallerName::try_new("service-a").unwrap();
-        let cache = Some(CacheFile::new(dir, &namespace, &service));
+        let cache = Some(CacheFile::new(dir, &namespace, &service, None));
         let caller = Caller { namespace, service, zone: None, allow_chaos: false, ignore_fleet: false };
         Link {
             registry: Arc::new(Registry::new(caller, clock, Default::default()).ready()),

@@ -91,3 +91,40 @@ async fn a_folder_that_can_not_be_written_is_counted_and_harms_no_call() {
     let status = shown(&client, "the stream", |status| status.connected).await;
     assert_eq!((status.source, status.revision), (PolicySource::Stream, Revision(1)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_with_a_key_counts_until_somebody_without_it_has_written_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let secret = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&key, secret).unwrap();
+    let mut fake = Fake::start();
+    let keyed = |fake: &Fake| fake.client().cache_dir(dir.path()).cache_key_file(&key);
+    assert!(!format!("{:?}", keyed(&fake)).contains(secret));
+    let client = keyed(&fake).start().unwrap();
+    let mut session = fake.session().await;
+    session.welcome_as("store", 5, 51).await;
+    session.snapshot(1, vec![policy(1, BREAKER)]).await;
+    force(&mut session, 1, vec![forced_open()]).await;
+    session.acknowledged().await;
+    written(dir.path(), "drill").await;
+    drop((client, session));
+
+    fake.up.store(false, Ordering::Relaxed);
+    let told = |client: &fusebox::Client| (client.status().source, client.status().cache_faults);
+    let client = keyed(&fake).start().unwrap();
+    assert_eq!(told(&client), (PolicySource::Disk, 0));
+    // Who does not ask for a key does not take what was written with one, and the other way round.
+    assert_eq!(told(&fake.client().cache_dir(dir.path()).start().unwrap()), (PolicySource::None, 1));
+    std::fs::write(&key, "another key that is long enough, too").unwrap();
+    assert_eq!(told(&keyed(&fake).start().unwrap()), (PolicySource::None, 1));
+    std::fs::remove_file(&key).unwrap();
+    let client = keyed(&fake).builtin_policy(domain(BREAKER)).start().unwrap();
+    assert_eq!(
+        told(&client),
+        (PolicySource::Builtin, 1),
+        "without its key no cache, and the client starts all the same"
+    );
+    client.target("service-b").call(|| async { Ok::<_, &str>(()) }).await.unwrap();
+    assert!(fake.client().cache_key_file(&key).start().is_err(), "a key without a cache is a mistake");
+}
