@@ -76,7 +76,7 @@ pub struct ListArgs {
 /// Options of `token revoke`.
 #[derive(Clone, Debug, Args)]
 pub struct RevokeArgs {
-    /// Its name or its id
+    /// Its name or its id; a name that several namespaces have, as records say it: shop/bob
     #[arg(value_name = "TOKEN")]
     which: String,
     /// Why, for the record
@@ -219,10 +219,26 @@ async fn revoke(session: &Session, args: RevokeArgs) -> Result<(), Failure> {
     let server = session.server().await?;
     let known = all(&server, false).await?;
     let is_it = |one: &&v1::Token| {
-        one.display_name == which || one.name == which || one.name.strip_prefix("tokens/") == Some(&which)
+        let in_records = || format!("{}/{}", one.namespace, one.display_name);
+        one.display_name == which
+            || one.name == which
+            || one.name.strip_prefix("tokens/") == Some(&which)
+            || in_records() == which
     };
-    // What has ended already is found by its id; the server says so.
-    let name = known.iter().find(is_it).map_or_else(|| format!("tokens/{which}"), |found| found.name.clone());
+    let found: Vec<_> = known.iter().filter(is_it).collect();
+    let name = match found.as_slice() {
+        // What has ended already is found by its id; the server says so.
+        [] => format!("tokens/{which}"),
+        [only] => only.name.clone(),
+        several => {
+            let ids: Vec<_> = several
+                .iter()
+                .map(|one| format!("{} ({})", one.name.trim_start_matches("tokens/"), render::role(one)))
+                .collect();
+            let what = format!("several tokens are called \"{which}\"");
+            return Err(Failure::new(Class::Usage, what).fix(format!("give the id: {}", ids.join(", "))));
+        }
+    };
     let request = v1::RevokeTokenRequest { name, reason };
     let answer = server.admin().revoke_token(request).await.map_err(Failure::to(format!("revoke \"{which}\"")))?;
     let ended = answer.into_inner();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fusebox_proto::v1::Role;
+use fusebox_proto::v1::{ListPoliciesRequest, Role};
 use rustls::pki_types::pem::PemObject as _;
 use tonic::Code;
 
@@ -31,6 +31,27 @@ async fn a_certificate_s_name_is_its_owner_s_and_decides_the_role() {
     assert_eq!((found.role(), found.namespace.as_str(), found.service.as_str()), (Role::Agent, "shop", "cart"));
     let pair = server.ca.sign(Leaf { dns: vec!["dashboard.example.org".to_owned()], ..Leaf::default() });
     assert_eq!(who(&server, Some(&pair)).await.unwrap().role(), Role::Viewer);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_s_name_or_its_grant_binds_the_role_to_a_namespace() {
+    let grants = ["operator=spiffe://example.org/ns/{namespace}/sa/deployer", "viewer@shop=dns:dashboard.example.org"];
+    let server = Server::with_certificates(&grants).await;
+    let deployer = server.ca.client("spiffe://example.org/ns/bank/sa/deployer");
+    let dashboard = server.ca.sign(Leaf { dns: vec!["dashboard.example.org".to_owned()], ..Leaf::default() });
+    for (pair, role, own, other) in
+        [(&deployer, Role::Operator, "bank", "shop"), (&dashboard, Role::Viewer, "shop", "bank")]
+    {
+        let found = who(&server, Some(pair)).await.unwrap();
+        assert_eq!((found.role(), found.namespace.as_str()), (role, own));
+        let mut caller = Caller::new(server.channel(Some(pair)).await.unwrap(), None);
+        let list =
+            |namespace: &str| ListPoliciesRequest { parent: format!("namespaces/{namespace}"), ..Default::default() };
+        caller.policies.list_policies(list(own)).await.unwrap();
+        let refused = caller.policies.list_policies(list(other)).await;
+        assert_eq!(reason(refused), (Code::PermissionDenied, "OTHER_NAMESPACE".to_owned()));
+    }
     server.stop().await;
 }
 

@@ -112,6 +112,45 @@ async fn the_first_token_is_made_offline_and_makes_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_one_namespace_is_made_told_and_ended() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    // Whatever the environment says: this one is for all namespaces.
+    let first = ["token", "create", "--data-dir", text(&data), "--role", "admin", "--name", "root", "-A", "-n", "shop"];
+    let root = fusebox(&first).await.exits(0).says("token/root (admin) created").out.trim().to_owned();
+    let server = Served::start(&["--data-dir", text(&data), "--auth", "token"]).await;
+    let address = format!("http://127.0.0.1:{}", server.port);
+    let run = async |token: &str, line: &str| {
+        finish(command().args(line.split(' ')).args(["--address", &address]).env("FUSEBOX_TOKEN", token)).await
+    };
+    let mut made = Vec::new();
+    for namespace in ["shop", "bank"] {
+        let answer = run(&root, &format!("token create --name boss --role admin -n {namespace}")).await.exits(0);
+        made.push(answer.says(&format!("token/boss (admin of {namespace}) created")).out.trim().to_owned());
+    }
+    let [shop, bank] = made.as_slice() else { panic!("{}", made.len()) };
+    run(shop, "whoami").await.exits(0).prints("shop/boss (admin of shop), known by token");
+    run(shop, "get policies").await.exits(6).says("reaches nothing but the namespace shop").says("with -n");
+    run(shop, "get policies -n bank").await.exits(6).says("namespace shop");
+    run(shop, "get policies -n shop").await.exits(0);
+    run(shop, "get policies -A").await.exits(0);
+    run(shop, "can-i backup store").await.exits(6).prints("no").says("for all namespaces");
+    run(shop, "audit verify").await.exits(6).says("only the whole log can be checked");
+    run(shop, "token create --name x --role viewer").await.exits(6);
+    run(shop, "token list").await.exits(0).prints("admin of shop");
+    assert_eq!(run(shop, "token list -o json").await.json()["items"].as_array().unwrap().len(), 1);
+    run(&root, "token revoke boss --reason over")
+        .await
+        .exits(2)
+        .says("several tokens are called")
+        .says("admin of bank");
+    run(&root, "token revoke shop/boss --reason over").await.exits(0);
+    run(shop, "whoami").await.exits(6).says("was revoked");
+    run(bank, "whoami").await.exits(0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn over_tls_with_certificates_or_a_bootstrap_token() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let write = |name: &str, Pair { certificate, key }: &Pair| {

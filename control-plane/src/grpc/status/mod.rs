@@ -355,7 +355,14 @@ pub fn store(error: &StoreError) -> Status {
         }
         // Whoever gave an id decodes the answer. Without one this does not happen.
         StoreError::Repeated(_) => with(Reason::RequestRepeated, error.to_string(), &[]),
-        StoreError::Corrupt { .. } | StoreError::NewerSchema => {
+        StoreError::Corrupt { .. } => {
+            tracing::error!(error = %error, "the store is broken");
+            // Which row it is, is told by the log, `fusebox check` and the alarm: it may be of a namespace that is not the caller's.
+            let message =
+                "something stored is not as it was written: the log of the server and `fusebox check` say what";
+            with(Reason::StoreCorrupt, message, &[])
+        }
+        StoreError::NewerSchema => {
             tracing::error!(error = %error, "the store is broken");
             with(Reason::StoreCorrupt, error.to_string(), &[])
         }
