@@ -160,7 +160,8 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     #[cfg(feature = "jwt")]
     let access = access::Settings { jwts: jwt.map(|files| Jwts::start(files, &shutdown)).transpose()?, ..access };
     let access = access::Settings { bootstrap, ..access };
-    let store: StoreHandle = Arc::new(SqliteStore::open(&data).await?.with_quota(config.quota));
+    let database = Arc::new(SqliteStore::open(&data).await?.with_quota(config.quota));
+    let store: StoreHandle = Arc::<SqliteStore>::clone(&database);
     let unusable = |source| ServeError::Listen { address: config.listen, source };
     let listener = listen(config.listen).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
@@ -172,6 +173,9 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     let connections = incoming(listener, tls, room, shutdown.clone());
     let (limits, backups, web_origins) = (config.limits, config.backups, config.web_origins);
     serve_with(connections, store, Settings { limits, backups, web_origins, access }, shutdown).await?;
+    if tokio::time::timeout(WRITE_WITHIN, database.end()).await.is_err() {
+        tracing::warn!("the database is still in use: the next start reads its log as well");
+    }
     tracing::info!("ended");
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Seek as _, SeekFrom, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -222,4 +223,27 @@ async fn pages_that_turn_bad_under_a_running_server_are_an_alarm_and_change_noth
     let refused = server.apply(&manifest("c", "c", "1s")).await;
     assert_ne!(refused.code, 0, "nothing is acknowledged that can't be kept: {refused:?}");
     server.run("get policy c").await.exits(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_leaves_one_whole_file_and_only_its_owner_may_read_any() {
+    let server = Kept::start().await;
+    server.apply(&manifest("b", "b", "1s")).await.exits(0);
+    let data = server.data();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for name in names(&data) {
+        assert_eq!(mode(&data.join(&name)), 0o600, "{name}");
+    }
+    let folder = server.stop().await;
+    let mut left = names(&data);
+    left.sort();
+    assert_eq!(left, ["fusebox.db", "fusebox.lock"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::create_dir(elsewhere.path().join("data")).unwrap();
+    fs::copy(data.join("fusebox.db"), elsewhere.path().join("data/fusebox.db")).unwrap();
+    drop(folder);
+    let server = Kept::start_in(elsewhere).await;
+    server.run("get policy b -o yaml").await.exits(0).prints("1s");
+    server.run("audit verify").await.exits(0);
 }

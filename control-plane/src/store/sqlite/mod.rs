@@ -34,7 +34,7 @@ use sqlx::{
 use tempfile::NamedTempFile;
 use tokio::{sync::Mutex, task::JoinError};
 
-use self::open::{identify, lock, migrate, pool, remove_unfinished};
+use self::open::{identify, lock, make, migrate, pool, remove_unfinished};
 use super::{
     Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken, Note, Once,
     Quota, RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
@@ -89,9 +89,9 @@ impl SqliteStore {
             let reason = "the file was cut".to_owned();
             return Err(StoreError::Corrupt { table: DATABASE, key: "-".to_owned(), reason });
         }
+        make(&file)?;
         let options = SqliteConnectOptions::new()
             .filename(&file)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -123,6 +123,16 @@ impl SqliteStore {
     pub const fn with_quota(mut self, quota: Quota) -> Self {
         self.quota = quota;
         self
+    }
+
+    /// Ends the use of the database, and brings all that is in it into its one file, if nobody else reads it. After that nothing can be read
+    /// or written.
+    pub async fn end(&self) {
+        self.reader.close().await;
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await {
+            tracing::warn!(%error, "the log of the database could not be brought into it: the next start reads both");
+        }
+        self.writer.close().await;
     }
 
     /// Runs a write in a task of its own: a caller that goes away must not cut it in half.

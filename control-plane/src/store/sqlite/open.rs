@@ -1,7 +1,8 @@
 //! The way to an open database: one process, connections, migrations, an id.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -50,14 +51,26 @@ pub(super) fn remove_unfinished(folder: &Path) {
     }
 }
 
+/// Makes the folder if it is not there, for its owner alone, and takes it.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     let failed = |source| StoreError::Folder { path: folder.display().to_string(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));
+    let file = lock.map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.display().to_string())),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Makes an empty file for a new database. Only its owner may read it: digests of tokens and the addresses of people are in it. SQLite gives
+/// the files beside it the same mode. One that is there keeps what its owner gave it.
+pub(super) fn make(file: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new().create_new(true).write(true).mode(0o600).open(file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(StoreError::Folder { path: file.display().to_string(), source }),
     }
 }
 
