@@ -32,6 +32,12 @@ impl Draw {
         Self::new((self.0 + GOLDEN * number as f64).fract())
     }
 
+    /// One of the first `count` numbers from zero on, each as likely as the others; 0 if there are none.
+    #[must_use]
+    pub fn below(self, count: usize) -> usize {
+        ((self.0 * count as f64) as usize).min(count.saturating_sub(1))
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> f64 {

@@ -42,6 +42,9 @@ const LAST_CAP: Duration = Duration::from_secs(30);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// How soon the server hears that a share is acted on. Shares come in groups: one heartbeat tells all of a group.
 const SHARE_TOLD_WITHIN: Duration = Duration::from_millis(20);
+/// How soon the server hears that a verdict is in force: drawn from below this, so that a thousand replicas that were told at once don't
+/// all answer while others still wait to be told.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(100);
 /// How long `GoAway` may keep this process away.
 const MAX_AWAY: Duration = Duration::from_secs(300);
 
@@ -103,6 +106,9 @@ struct Session<'a> {
     welcomed: Option<Timestamp>,
     heartbeat_due: Option<Timestamp>,
     transitions_due: Option<Timestamp>,
+    /// The newest of each breaker, and of the overrides.
+    acknowledgements: Vec<sync::VerdictAck>,
+    acknowledgements_due: Option<Timestamp>,
     overrides_seen: (u64, u64),
 }
 
@@ -142,6 +148,8 @@ async fn one_stream(link: &Link, server: &Server) -> End {
         welcomed: None,
         heartbeat_due: None,
         transitions_due: None,
+        acknowledgements: Vec::new(),
+        acknowledgements_due: None,
         overrides_seen: (0, 0),
     };
     loop {
@@ -176,6 +184,10 @@ async fn one_stream(link: &Link, server: &Server) -> End {
             }
             () = at(link, session.transitions_due) => {
                 session.tell();
+                continue;
+            }
+            () = at(link, session.acknowledgements_due) => {
+                session.tell_acknowledgements();
                 continue;
             }
             () = at(link, session.heartbeat_due) => {
@@ -329,7 +341,7 @@ impl Session<'_> {
                 Err(unusable) => self.refuse(unusable),
             },
             Down::Verdict(verdict) => match self.link.apply_verdict(&self.stream, verdict) {
-                Ok(ack) => self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack)))),
+                Ok(ack) => ack.into_iter().for_each(|ack| self.acknowledge(ack)),
                 Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a verdict is ignored"),
             },
             Down::ProbePermit(permit) => match self.link.add_permit(&self.stream, permit) {
@@ -375,9 +387,23 @@ impl Session<'_> {
         match self.link.set_overrides(&self.stream, store_id, set) {
             Ok(ack) => {
                 self.overrides_seen = fence;
-                self.waiting.extend(ack.map(|ack| send::request(Up::VerdictAck(ack))));
+                ack.into_iter().for_each(|ack| self.acknowledge(ack));
             }
             Err(invalid) => tracing::warn!(target: "fusebox", reason = %invalid, "a set of overrides is ignored"),
+        }
+    }
+
+    fn acknowledge(&mut self, ack: sync::VerdictAck) {
+        self.acknowledgements.retain(|older| older.key != ack.key);
+        self.acknowledgements.push(ack);
+        let soon = || self.link.clock.now().plus(ACKNOWLEDGED_WITHIN.mul_f64(fastrand::f64()));
+        self.acknowledgements_due = self.acknowledgements_due.or_else(|| Some(soon()));
+    }
+
+    fn tell_acknowledgements(&mut self) {
+        self.acknowledgements_due = None;
+        for ack in std::mem::take(&mut self.acknowledgements) {
+            self.say(Up::VerdictAck(ack));
         }
     }
 

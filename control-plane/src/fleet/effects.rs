@@ -49,7 +49,7 @@ impl Owner {
                 Effect::Canvass { key, to } => {
                     let id = self.next_canvass;
                     self.next_canvass += 1;
-                    for session in self.recipients(&key, &to).iter().filter_map(|id| self.sessions.get(id)) {
+                    for session in to.iter().filter_map(|member| self.session_of(&key, member)) {
                         session.outbox.canvass(sync::Canvass { id, key: Some((&key).into()) });
                     }
                 }
@@ -92,9 +92,6 @@ impl Owner {
         let session = |member: &MemberId| self.by_member.get(&(caller.clone(), member.clone())).copied();
         match to {
             Recipients::Holders => self.coordinator.holders(key).filter_map(session).collect(),
-            Recipients::HoldersBut(but) => {
-                self.coordinator.holders(key).filter(|member| *member != but).filter_map(session).collect()
-            }
             Recipients::One(member) => session(member).into_iter().collect(),
         }
     }

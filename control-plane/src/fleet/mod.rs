@@ -166,7 +166,7 @@ pub struct Joined {
 #[derive(Clone, Debug)]
 pub struct Fleet {
     commands: mpsc::Sender<Command>,
-    view: watch::Receiver<Arc<View>>,
+    view: watch::Sender<Arc<View>>,
     live: broadcast::Sender<Arc<v1::BreakerTransition>>,
     remembered: Remembered,
 }
@@ -243,10 +243,14 @@ impl Fleet {
         Ok(Arc::clone(&self.view.borrow()))
     }
 
-    /// Follows what operators see. The present view counts as seen.
-    #[must_use]
-    pub fn follow(&self) -> watch::Receiver<Arc<View>> {
-        self.view.clone()
+    /// Follows what operators see, from the present view on. While nobody follows, no views are made.
+    ///
+    /// # Errors
+    /// The server ends.
+    pub async fn follow(&self) -> Result<watch::Receiver<Arc<View>>, Ended> {
+        let view = self.view.subscribe();
+        self.ask(Command::Refresh).await?;
+        Ok(view)
     }
 
     /// Follows transitions as they happen.

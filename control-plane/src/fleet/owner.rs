@@ -104,7 +104,7 @@ pub(super) async fn start(
     shutdown: Shutdown,
     inbox: mpsc::Receiver<Command>,
     (log, unwritten, decisions): (Log, watch::Receiver<u64>, Decisions),
-) -> Result<watch::Receiver<Arc<View>>, StoreError> {
+) -> Result<watch::Sender<Arc<View>>, StoreError> {
     let term = store.next_term(0).await?;
     let run = new_run();
     let epoch = Instant::now();
@@ -128,8 +128,8 @@ pub(super) async fn start(
         trials: BTreeMap::new(),
     };
     owner.watch_rollouts();
-    let (show, view) = watch::channel(Arc::new(owner.view()));
-    tokio::spawn(owner.run(inbox, policies, unwritten, show, shutdown));
+    let view = watch::Sender::new(Arc::new(owner.view()));
+    tokio::spawn(owner.run(inbox, policies, unwritten, view.clone(), shutdown));
     Ok(view)
 }
 
@@ -183,7 +183,7 @@ impl Owner {
                 Ok(()) = policies.changed() => Woken::Policies,
                 Ok(()) = unwritten.changed() => Woken::Unwritten,
                 () = due => Woken::Due,
-                () = tokio::time::sleep_until(shown + next_view), if changed => Woken::Show,
+                () = tokio::time::sleep_until(shown + next_view), if changed && show.receiver_count() > 0 => Woken::Show,
                 () = tokio::time::sleep_until(awake + LOOK_INTERVAL) => Woken::Look,
             };
             // Before anything is believed of what has waited meanwhile.

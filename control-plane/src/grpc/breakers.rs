@@ -148,7 +148,7 @@ impl BreakerService for BreakerApi {
         let v1::WatchBreakersRequest { target, caller, namespace, filter } = request.into_inner();
         let namespace = within.narrow_text(namespace)?;
         let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
-        self.view().await?;
+        let views = self.fleet.follow().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
         let pick = move |view: &View| {
             view.breakers
                 .iter()
@@ -173,7 +173,7 @@ impl BreakerService for BreakerApi {
             };
             v1::WatchBreakersResponse { event: Some(event) }
         };
-        Ok(Response::new(follow(self.fleet.follow(), self.shutdown.clone(), pick, render)))
+        Ok(Response::new(follow(views, self.shutdown.clone(), pick, render)))
     }
 
     async fn force_breaker(&self, request: Request<v1::ForceBreakerRequest>) -> Result<Response<v1::Override>, Status> {

@@ -102,7 +102,7 @@ impl FleetService for FleetApi {
         let within = Within::of(&request)?;
         let v1::WatchFleetRequest { service, filter } = request.into_inner();
         let filter = pages::filter::<v1::Instance>(&filter)?;
-        self.view().await?;
+        let views = self.fleet.follow().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
         let pick = move |view: &View| {
             view.instances
                 .values()
@@ -126,7 +126,7 @@ impl FleetService for FleetApi {
             };
             v1::WatchFleetResponse { event: Some(event) }
         };
-        Ok(Response::new(follow(self.fleet.follow(), self.shutdown.clone(), pick, render)))
+        Ok(Response::new(follow(views, self.shutdown.clone(), pick, render)))
     }
 
     async fn get_server_info(

@@ -21,7 +21,8 @@ const LEAST: Duration = Duration::from_millis(100);
 /// Watches until the server ends.
 pub async fn watch(rollouts: Rollouts, shutdown: Shutdown) {
     let mut policies = rollouts.hub.subscribe();
-    let mut fleet = rollouts.fleet.follow();
+    // Followed only while there is a rollout: views of a large fleet are not made for nobody.
+    let mut fleet = None;
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked = Instant::now();
@@ -32,11 +33,21 @@ pub async fn watch(rollouts: Rollouts, shutdown: Shutdown) {
             if had_some {
                 rollouts.lives.send_replace(Arc::default());
             }
+            fleet = None;
+        } else if fleet.is_none() {
+            let Ok(views) = rollouts.fleet.follow().await else { return };
+            fleet = Some(views);
         }
+        let news = async {
+            match &mut fleet {
+                Some(views) => views.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.begun() => return,
             changed = policies.changed() => if changed.is_err() { return },
-            changed = fleet.changed(), if !idle => if changed.is_err() { return },
+            goes_on = news => if !goes_on { return },
             _ = ticks.tick(), if !idle => {}
         }
         tokio::time::sleep_until(looked + LEAST).await;
@@ -45,7 +56,9 @@ pub async fn watch(rollouts: Rollouts, shutdown: Shutdown) {
             return;
         }
         // What the look itself has brought about is no news of the fleet.
-        fleet.mark_unchanged();
+        if let Some(views) = &mut fleet {
+            views.mark_unchanged();
+        }
     }
 }
 

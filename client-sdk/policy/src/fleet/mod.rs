@@ -2,7 +2,7 @@
 //!
 //! - [`spec`]: what a policy says about it.
 //! - [`key`]: which breaker is meant.
-//! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet.
+//! - [`evidence`]: what replicas report; [`rule`]: when that opens the fleet; [`tally`]: when it can't.
 //! - [`shared`]: the machine of one breaker: released, open, half-open with probe permits.
 //! - [`coordinator`]: everything that the control plane decides: the machines of all breakers, the order of verdicts, who is there.
 //! - [`held`] and [`gate`]: the replica's side: fenced, leased verdicts, permits, overrides, effective admission;
@@ -25,6 +25,7 @@ pub mod rule;
 pub mod shared;
 pub mod shares;
 pub mod spec;
+pub mod tally;
 pub mod term;
 mod veto;
 

@@ -37,6 +37,7 @@ use std::time::Duration;
 use super::{
     evidence::{Evidence, Member, MemberId, Members},
     spec::{Coordination, CoordinationMode},
+    tally::Tally,
 };
 use crate::{
     Timestamp,
@@ -44,7 +45,7 @@ use crate::{
 };
 
 /// Witnesses that any automatic decision needs, but for mode `any`.
-const MIN_WITNESSES: u64 = 2;
+pub(super) const MIN_WITNESSES: u64 = 2;
 /// Failures that the witnesses beside the first bring at least: one or two are what a well target has now and then.
 const MIN_OTHER_FAILURES: u64 = 3;
 /// Names in an evidence: enough to begin looking, few enough for a header.
@@ -208,26 +209,13 @@ fn speaks_for_target(member: &Member) -> bool {
     member.report.tripped() && answered > 0 && causes.connect_error == 0 && causes.timeout == 0
 }
 
-/// Whether it is worth judging: cheap, and never wrong when it says no. In a fleet of a thousand nearly every report changes nothing, and
-/// some of them come every millisecond.
+/// What those reports say that count now. Whether it may meet a rule is cheaper to say than whether it does.
 #[must_use]
-pub fn may_meet(members: &Members, spec: &BreakerSpec, coordination: &Coordination, now: Timestamp) -> bool {
-    let (mut tripped, mut accusing, mut calls) = (0_u64, 0_u64, 0_u64);
-    for member in members.values().filter(|member| counts(member, spec, now)) {
-        tripped += u64::from(member.report.tripped());
-        accusing += u64::from(accuses(member, spec));
-        calls = calls.saturating_add(member.report.evident_calls());
-    }
-    let quorum = tripped >= MIN_WITNESSES;
-    let pooled =
-        accusing >= MIN_WITNESSES && spec.trip().failure_rate.is_some_and(|rule| calls >= u64::from(rule.min_calls));
-    match coordination.mode() {
-        CoordinationMode::Balanced => quorum || pooled,
-        CoordinationMode::Quorum => quorum,
-        CoordinationMode::Pooled => pooled,
-        CoordinationMode::Any => tripped > 0,
-        CoordinationMode::Local => false,
-    }
+pub fn tally(members: &Members, spec: &BreakerSpec, now: Timestamp) -> Tally {
+    members
+        .values()
+        .filter(|member| counts(member, spec, now))
+        .fold(Tally::ZERO, |sum, member| sum.plus(Tally::of(member, spec)))
 }
 
 /// The windows of all contributors, added.

@@ -6,7 +6,7 @@ use fusebox_policy::{
     fleet::{
         Coordination, CoordinationMode, CoordinationScope,
         evidence::{Member, MemberId, Members, Report},
-        rule::{Met, judge, may_meet},
+        rule::{Met, judge, tally},
     },
 };
 
@@ -54,7 +54,10 @@ fn fleet(reports: impl IntoIterator<Item = Report>) -> Members {
 fn judged(members: &Members, mode: CoordinationMode) -> Option<Met> {
     let spec = BreakerSpec::try_new(BreakerInput::default()).unwrap();
     let met = judge(members, &spec, &coordination(mode), at(100)).1;
-    assert!(met.is_none() || may_meet(members, &spec, &coordination(mode), at(100)), "it was worth judging");
+    assert!(
+        met.is_none() || tally(members, &spec, at(100)).may_meet(&spec, &coordination(mode)),
+        "it was worth judging"
+    );
     met
 }
 

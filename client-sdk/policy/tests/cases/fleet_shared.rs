@@ -38,7 +38,7 @@ fn opened() -> Fleet {
 fn the_first_trip_asks_the_others_and_the_second_opens() {
     let mut shared = shared();
     shared.report(1, saw(5, 0), 0);
-    let asks = Effect::Canvass { key: shared.key.clone(), to: Recipients::HoldersBut(member(0)) };
+    let asks = Effect::Canvass { key: shared.key.clone(), to: vec![member(1)] };
     assert_eq!(shared.report(0, tripped(5), 0), [asks]);
     assert!(shared.report(0, tripped(5), 10).is_empty(), "the same trip does not ask again");
     assert_eq!(verdict(&shared.report(1, tripped(5), 20)), Some(FleetState::Open));

@@ -180,7 +180,6 @@ impl World {
                 Effect::Verdict { key, to, decision } => {
                     let to: Vec<MemberId> = match to {
                         Recipients::Holders => self.coordinator.holders(&key).cloned().collect(),
-                        Recipients::HoldersBut(_) => panic!("no verdict goes to some only"),
                         Recipients::One(who) => vec![who],
                     };
                     for who in to {

@@ -14,6 +14,7 @@ mod composition;
 mod concurrency_limit;
 mod driver;
 mod fallback;
+mod fleet_canvass;
 mod fleet_coordinator;
 mod fleet_disabled;
 mod fleet_driver;

@@ -345,7 +345,6 @@ impl Server {
         let holders = self.coordinator.holders(&KEY).filter(|member| member.incarnation == 1);
         match to {
             Recipients::Holders => holders.map(number).collect(),
-            Recipients::HoldersBut(but) => holders.filter(|member| *member != but).map(number).collect(),
             Recipients::One(member) => vec![number(member)],
         }
     }

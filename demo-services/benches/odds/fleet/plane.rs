@@ -78,9 +78,6 @@ impl Plane {
         let holders = || self.coordinator.holders(&self.key);
         match to {
             Recipients::Holders => holders().map(|member| self.number(member)).collect(),
-            Recipients::HoldersBut(but) => {
-                holders().filter(|own| *own != but).map(|member| self.number(member)).collect()
-            }
             Recipients::One(member) => vec![self.number(member)],
         }
     }
@@ -153,7 +150,7 @@ impl Fleet {
                     self.down(who, Down::Permit { probe, fence, ttl, anchor });
                 }
                 Effect::Canvass { to, .. } => {
-                    for who in self.plane.recipients(&to) {
+                    for who in to.iter().map(|member| self.plane.number(member)).collect::<Vec<_>>() {
                         self.down(who, Down::Canvass);
                     }
                 }

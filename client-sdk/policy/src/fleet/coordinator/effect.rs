@@ -49,8 +49,6 @@ pub struct Decision {
 pub enum Recipients {
     /// Every replica that holds the breaker: [`Coordinator::holders`](super::Coordinator::holders).
     Holders,
-    /// Every replica that holds the breaker, but for one.
-    HoldersBut(MemberId),
     /// One replica.
     One(MemberId),
 }
@@ -84,8 +82,8 @@ pub enum Effect {
     Canvass {
         /// Of which breaker.
         key: BreakerKey,
-        /// Whom.
-        to: Recipients,
+        /// Whom. At least one.
+        to: Vec<MemberId>,
     },
     /// Log a change.
     Transition {

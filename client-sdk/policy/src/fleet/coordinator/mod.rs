@@ -382,6 +382,7 @@ impl Coordinator {
         let change = self.entries.get_mut(key).and_then(|entry| entry.breaker.advance(now, draw));
         let mut effects = change.map(|change| self.decided(key, change, now)).unwrap_or_default();
         effects.extend(self.permits(key, now));
+        effects.extend(self.canvass_more(key, now));
         effects
     }
 }

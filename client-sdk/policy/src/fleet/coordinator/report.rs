@@ -61,9 +61,10 @@ impl Coordinator {
             return effects;
         };
         let frozen = matches!(self.mode, Mode::Frozen { .. });
-        let asks = tripped_anew && effects.is_empty() && entry.breaker.state() == FleetState::Released;
-        if asks && !frozen && entry.breaker.canvass(now) {
-            effects.push(Effect::Canvass { key: key.clone(), to: Recipients::HoldersBut(member.clone()) });
+        if effects.is_empty() && entry.breaker.state() == FleetState::Released && !frozen {
+            let mut ask = if tripped_anew { entry.breaker.canvass(member, now, draw) } else { Vec::new() };
+            ask.extend(entry.breaker.canvass_more(now));
+            effects.extend(asked(key, ask));
         }
         // Whoever is new, or has missed it, is told what holds. To tell it while frozen would be to renew its lease.
         let told = |effect: &Effect| matches!(effect, Effect::Verdict { key: about, .. } if about == key);
@@ -75,6 +76,11 @@ impl Coordinator {
             effects.push(Effect::Verdict { key: key.clone(), to: Recipients::One(member.clone()), decision });
         }
         effects
+    }
+
+    /// Asks those who are left when the time for answers is over.
+    pub(super) fn canvass_more(&mut self, key: &BreakerKey, now: Timestamp) -> Option<Effect> {
+        asked(key, self.entries.get_mut(key)?.breaker.canvass_more(now))
     }
 
     fn state(&self, key: &BreakerKey) -> FleetState {
@@ -201,6 +207,10 @@ impl Coordinator {
         }
         Effect::Transition { key: key.clone(), from, to, cause, detail: reason, evidence }
     }
+}
+
+fn asked(key: &BreakerKey, members: Vec<MemberId>) -> Option<Effect> {
+    (!members.is_empty()).then(|| Effect::Canvass { key: key.clone(), to: members })
 }
 
 fn witnesses(breaker: &SharedBreaker, now: Timestamp) -> Vec<Witness> {

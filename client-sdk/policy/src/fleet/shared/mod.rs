@@ -6,6 +6,7 @@
 //! and a minute at least. Losing members, silence and time alone never open it. Only the
 //! [`Coordinator`](super::coordinator::Coordinator) drives it: it numbers verdicts and permits, and holds openings back.
 
+mod canvass;
 mod probes;
 pub(super) mod ramp;
 mod state;
@@ -15,6 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub(super) use self::state::{Change, Inherited};
 pub use self::state::{FleetState, MemberView, ProbeResult, Settings, View};
 use self::{
+    canvass::Canvass,
     probes::Probes,
     ramp::{Next, Ramp},
 };
@@ -23,11 +25,9 @@ use super::{
     invariants::{Invariant, s4_probe_bound},
     rule::{self, Met},
     spec::CoordinationMode,
+    tally::Tally,
 };
 use crate::{Draw, InstanceId, Timestamp, Zone};
-
-/// Least time between two canvasses of one breaker: the deadline for their answers.
-const CANVASS_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
@@ -42,8 +42,8 @@ enum State {
 pub struct SharedBreaker {
     settings: Settings,
     members: Members,
-    /// How many of them spoke against the target when they last reported. Without any there is nothing to judge.
-    accusing: usize,
+    /// What all of them said when they last reported.
+    told: Tally,
     /// Replicas that had a vote and have gone, with their last report, for as long as they stay in the denominator.
     lost: BTreeMap<InstanceId, Timestamp>,
     state: State,
@@ -51,7 +51,7 @@ pub struct SharedBreaker {
     reason: String,
     /// Openings without a stable release in between.
     reopened: u32,
-    canvassed: Option<Timestamp>,
+    canvass: Canvass,
     /// When it left released.
     opened: Option<Timestamp>,
     /// When it was last released.
@@ -73,13 +73,13 @@ impl SharedBreaker {
         Self {
             settings,
             members: Members::new(),
-            accusing: 0,
+            told: Tally::ZERO,
             lost: BTreeMap::new(),
             state: State::Released,
             since: now,
             reason: String::new(),
             reopened: 0,
-            canvassed: None,
+            canvass: Canvass::new(),
             opened: None,
             released: None,
             own: false,
@@ -181,7 +181,8 @@ impl SharedBreaker {
         }
         self.settings = settings;
         self.members.clear();
-        self.accusing = 0;
+        self.canvass.end();
+        self.told = Tally::ZERO;
         self.reopened = 0;
         let reason = format!("the policy changed to revision {}", self.settings.policy_revision);
         (self.state() != FleetState::Released).then(|| self.enter(State::Released, "policy_change", reason, now))
@@ -215,7 +216,8 @@ impl SharedBreaker {
         let lapsed = self.state() != FleetState::Released;
         let change = lapsed.then(|| self.enter(State::Released, "leases_lapsed", reason, now));
         self.members.clear();
-        self.accusing = 0;
+        self.canvass.end();
+        self.told = Tally::ZERO;
         self.lost.clear();
         change
     }
@@ -231,6 +233,7 @@ impl SharedBreaker {
         } else {
             // It is back.
             self.lost.remove(&id.instance);
+            self.canvass.heard(id);
         }
         let before = self.members.get(id);
         let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
@@ -239,22 +242,24 @@ impl SharedBreaker {
         let demand_at = if demand { Some(now) } else { before.and_then(|member| member.demand_at) };
         let permits = before.map_or(0, |member| member.permits);
         let member = Member { zone: zone.cloned(), report, at: now, demand_at, permits };
-        self.accusing += usize::from(rule::accuses(&member, &self.settings.breaker));
+        self.told = self.told.plus(Tally::of(&member, &self.settings.breaker));
         if let Some(older) = self.members.insert(id.clone(), member) {
-            self.accusing -= usize::from(rule::accuses(&older, &self.settings.breaker));
+            self.told = self.told.minus(Tally::of(&older, &self.settings.breaker));
         }
         tripped_anew
     }
 
-    /// Whether the others should be asked for their windows now. Remembers that they are.
-    pub(super) fn canvass(&mut self, now: Timestamp) -> bool {
-        let asks = self.members.len() > 1
-            && self.settings.coordination.mode() != CoordinationMode::Local
-            && self.canvassed.is_none_or(|last| now.since(last) >= CANVASS_INTERVAL);
-        if asks {
-            self.canvassed = Some(now);
+    /// Somebody has tripped: those of the others that are to be asked for their windows at once.
+    pub(super) fn canvass(&mut self, tripped: &MemberId, now: Timestamp, draw: Draw) -> Vec<MemberId> {
+        if self.settings.coordination.mode() == CoordinationMode::Local {
+            return Vec::new();
         }
-        asks
+        self.canvass.begin(&self.members, tripped, now, draw)
+    }
+
+    /// Those that are to be asked too, as what has been answered decides nothing.
+    pub(super) fn canvass_more(&mut self, now: Timestamp) -> Vec<MemberId> {
+        self.canvass.more(now)
     }
 
     /// A replica has gone, or holds the breaker no longer. That alone never opens anything: the rest is judged again only when
@@ -265,8 +270,11 @@ impl SharedBreaker {
         let spec = &self.settings.breaker;
         let over = |at: Timestamp| now.since(at) > rule::lost_for(spec);
         self.lost.retain(|_, at| !over(*at));
+        self.canvass.left(id);
         let gone = self.members.remove(id);
-        self.accusing -= usize::from(gone.as_ref().is_some_and(|member| rule::accuses(member, spec)));
+        if let Some(member) = &gone {
+            self.told = self.told.minus(Tally::of(member, spec));
+        }
         if let Some(member) = gone
             && !over(member.at)
             && rule::is_eligible(&member, spec, member.at)
@@ -278,9 +286,10 @@ impl SharedBreaker {
     /// Whether it is worth judging at all.
     pub(super) fn may_open(&self, now: Timestamp) -> bool {
         let Settings { breaker, coordination, .. } = &self.settings;
-        let counted = || self.members.values().filter(|member| rule::accuses(member, breaker)).count();
-        debug_assert_eq!(self.accusing, counted(), "of {}", self.members.len());
-        self.accusing > 0 && rule::may_meet(&self.members, breaker, coordination, now)
+        let sum = || self.members.values().fold(Tally::ZERO, |sum, member| sum.plus(Tally::of(member, breaker)));
+        debug_assert_eq!(self.told, sum(), "of {}", self.members.len());
+        self.told.may_meet(breaker, coordination)
+            && rule::tally(&self.members, breaker, now).may_meet(breaker, coordination)
     }
 
     /// The numbers now, and the rule that they meet.
@@ -347,7 +356,7 @@ impl SharedBreaker {
     /// When [`SharedBreaker::advance`] or [`SharedBreaker::issue`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Released => None,
+            State::Released => self.canvass.deadline(),
             State::Open { until } => Some(*until),
             State::HalfOpen { probes } => {
                 let limit = self.settings.breaker.half_open().max_duration.map(|limit| self.since.plus(limit));
@@ -475,6 +484,7 @@ impl SharedBreaker {
         self.outstanding.retain(|usable| now < *usable);
         self.state = state;
         self.since = now;
+        self.canvass.end();
         self.ramp_judged = false;
         self.reason.clone_from(&reason);
         let to = self.state();
