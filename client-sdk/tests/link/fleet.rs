@@ -153,8 +153,7 @@ async fn a_half_open_fleet_lets_one_call_pass_for_each_permit() {
     let (_fake, client, mut session) = connected().await;
     session.say(verdict(5, 1, v1::FleetState::Open, 1)).await;
     session.say(verdict(5, 2, v1::FleetState::HalfOpen, 1)).await;
-    session.acknowledged().await;
-    session.acknowledged().await;
+    assert_eq!(session.acknowledged().await.rev, 2, "the newest stands for both");
     let refused = call(&client).await.unwrap_err();
     let CallError::Rejected(rejection) = refused else { panic!("{refused:?}") };
     assert_eq!(rejection.reason, RejectionReason::FleetHalfOpen);
