@@ -46,8 +46,8 @@ async fn after_a_restart_of_the_server_the_client_is_back_within_its_backoff_and
     fake.up.store(true, Ordering::Relaxed);
     let back = Instant::now();
     let mut session = fake.session().await;
-    // Five seconds of waits that double from a quarter: the next is below eight, whatever is drawn below sixteen.
-    assert!(back.elapsed() <= Duration::from_secs(16), "{:?}", back.elapsed());
+    // How many waits fit into five seconds is drawn; the longest is half a minute.
+    assert!(back.elapsed() <= Duration::from_secs(30), "{:?}", back.elapsed());
     assert_eq!((session.hello.policy_revision, session.hello.store_id.as_str()), (3, "store"));
     session.welcome(2).await;
     session.say(Down::Delta(sync::Delta { from_revision: 3, revision: 3, upserted: vec![], deleted: vec![] })).await;
