@@ -6,9 +6,16 @@
 //!
 //! The server is a process of its own, as it is in production; the replicas are real SDK clients, each with its own connection over
 //! loopback, all in this process. Every trip is about a target of which nobody knows anything. All replicas have seen four calls fail, of
-//! which the server has not heard; a fifth trips the first of them. The policy asks for as many calls as there are replicas, so that the
-//! server must ask them all, and hear a quarter of them, before it may decide. Times are printed and not judged: they are the machine's.
+//! which the server has not heard; a fifth trips the first of them, and the server must ask others before it may decide: a few where the
+//! policy asks for twenty calls, a quarter of all where it asks for as many calls as there are replicas.
+//!
+//! On loopback the round trip is nothing and what each message costs both sides is all that there is, on the cores that both share. Over a
+//! line, which takes its time with every byte, one sees how often messages must cross it. Times are printed and not judged: they are the
+//! machine's.
 
+#[path = "../../tests/faults/proxy.rs"]
+#[expect(dead_code, reason = "this line has no faults but its length")]
+mod line;
 mod replicas;
 mod round_trip;
 #[path = "../../tests/process/mod.rs"]
@@ -20,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use line::{Proxy, Way};
 use replicas::Replicas;
 use server::Process;
 use watch::Watch;
@@ -27,7 +35,7 @@ use watch::Watch;
 /// A caller may open ten breakers in ten seconds.
 const APART: Duration = Duration::from_millis(1100);
 
-fn line(text: &str) {
+fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
@@ -42,11 +50,26 @@ fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
     times
 }
 
-async fn fleet(size: usize, trips: usize, watch: &Watch) {
+/// A fleet, what its policy asks for, and how far it is from the server.
+struct Setting {
+    size: usize,
+    trips: usize,
+    min_calls: usize,
+    /// How long bytes are on their way, in each direction.
+    away: Duration,
+}
+
+async fn fleet(setting: &Setting, watch: &Watch) {
+    let &Setting { size, trips, min_calls, away } = setting;
     let plane =
         Process::start(&["fusebox", "serve", "--dev", "--listen", "127.0.0.1:0", "--streams-per-second", "2000"]);
-    let replicas = Replicas::start(size, trips, &plane.url).await;
-    let mut pinger = round_trip::Pinger::connect(&plane.url).await;
+    let line = Proxy::before(&plane.url).await;
+    for direct in [Proxy::up, Proxy::down] {
+        direct(&line, Way { delay: away, ..Way::default() });
+    }
+    let server = if away.is_zero() { &plane.url } else { &line.url };
+    let replicas = Replicas::start(size, trips, min_calls, server).await;
+    let mut pinger = round_trip::Pinger::connect(server).await;
     let floor = sorted(round_trip::bare(500).await);
     let mut pings = pinger.times(200).await;
     let (mut each, mut last, mut early) = (Vec::new(), Vec::new(), 0);
@@ -68,7 +91,11 @@ async fn fleet(size: usize, trips: usize, watch: &Watch) {
     let (pings, each, last) = (sorted(pings), sorted(each), sorted(last));
     let ping = quantile(&pings, 0.5);
     let ratio = |time: Duration| time.as_secs_f64() / ping.as_secs_f64();
-    line(&format!("\n{size} replicas, {} trips ({early} left out: a heartbeat had told enough before)", last.len()));
+    print(&format!(
+        "\n{size} replicas {}, the policy asks for {min_calls} calls: {} trips ({early} left out: a heartbeat had told enough before)",
+        if away.is_zero() { "on loopback".to_owned() } else { format!("{away:?} away") },
+        last.len()
+    ));
     for (what, times) in [
         ("bare TCP, there and back", &floor),
         ("heartbeat and its answer", &pings),
@@ -76,7 +103,7 @@ async fn fleet(size: usize, trips: usize, watch: &Watch) {
         ("first trip to the last open", &last),
     ] {
         let (median, p99) = (quantile(times, 0.5), quantile(times, 0.99));
-        line(&format!(
+        print(&format!(
             "  {what:<32} median {median:>10.1?} ({:>6.1} round trips)   p99 {p99:>10.1?} ({:>6.1} round trips)",
             ratio(median),
             ratio(p99)
@@ -90,8 +117,22 @@ fn main() {
     // Without cargo's word this is a test: only whether it works at all.
     let long = std::env::args().any(|arg| arg == "--bench");
     let only = std::env::var("SPREAD_SIZE").ok().and_then(|text| text.parse::<usize>().ok());
-    let fleets: &[(usize, usize)] = if long { &[(10, 30), (100, 30), (1000, 20)] } else { &[(10, 2)] };
-    for (size, trips) in fleets.iter().filter(|(size, _)| only.is_none_or(|only| only == *size)) {
-        runtime.block_on(fleet(*size, *trips, &watch));
+    let near = |size, trips, min_calls| Setting { size, trips, min_calls, away: Duration::ZERO };
+    let far = |size, trips, min_calls| Setting { size, trips, min_calls, away: Duration::from_millis(5) };
+    let settings = if long {
+        vec![
+            near(10, 30, 20),
+            near(100, 30, 20),
+            near(100, 30, 100),
+            far(100, 30, 20),
+            far(100, 30, 100),
+            near(1000, 20, 20),
+            near(1000, 20, 1000),
+        ]
+    } else {
+        vec![near(10, 2, 20), far(10, 2, 20)]
+    };
+    for setting in settings.iter().filter(|setting| only.is_none_or(|only| only == setting.size)) {
+        runtime.block_on(fleet(setting, &watch));
     }
 }

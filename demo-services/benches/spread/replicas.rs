@@ -15,7 +15,7 @@ pub(crate) fn target(trip: usize) -> String {
     format!("service-b-{trip:02}")
 }
 
-fn policy(trip: usize, size: usize) -> String {
+fn policy(trip: usize, min_calls: usize) -> String {
     let target = target(trip);
     format!(
         "apiVersion: fusebox/v1
@@ -26,7 +26,7 @@ spec:
   coordination: {{ maxOpenPercent: 100 }}
   pipeline:
     - circuitBreaker:
-        trip: {{ failureRate: {{ percent: 50, minCalls: {size} }}, consecutiveFailures: 5 }}
+        trip: {{ failureRate: {{ percent: 50, minCalls: {min_calls} }}, consecutiveFailures: 5 }}
         delay: 10m
         delayMax: 10m
 "
@@ -37,8 +37,8 @@ pub(crate) struct Replicas(Vec<Client>);
 
 impl Replicas {
     /// Writes a policy for each trip, and connects everybody.
-    pub(crate) async fn start(size: usize, trips: usize, plane: &str) -> Self {
-        let text: Vec<String> = (0..trips).map(|trip| policy(trip, size)).collect();
+    pub(crate) async fn start(size: usize, trips: usize, min_calls: usize, plane: &str) -> Self {
+        let text: Vec<String> = (0..trips).map(|trip| policy(trip, min_calls)).collect();
         let documents = manifest::parse("spread", &text.join("---\n")).expect("the policies are valid");
         let policies = documents.iter().map(|document| v1::Policy::from(&document.policy)).collect();
         let mut operator = PolicyServiceClient::connect(plane.to_owned()).await.expect("the server is there");

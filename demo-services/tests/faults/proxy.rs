@@ -58,9 +58,10 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn before(url: &str) -> Self {
-        let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server: SocketAddr =
+            url.strip_prefix("http://").and_then(|address| address.parse().ok()).expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (line, _) = watch::channel(Line::default());
         let (count, accepted) = watch::channel(0);
         let lines = line.clone();
