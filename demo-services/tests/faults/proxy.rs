@@ -180,17 +180,17 @@ async fn carry(
     let bring = async move {
         while let Some((due, bytes)) = pieces.recv().await {
             tokio::time::sleep_until(due).await;
-            for byte in bytes.chunks(1) {
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
                 let Ok(now) = line.wait_for(|line| !way(line).stalled).await.map(|line| way(&line)) else {
                     return Ok(());
                 };
-                match now.pause {
-                    Some(pause) => {
-                        to.write_all(byte).await?;
-                        tokio::time::sleep(pause).await;
-                    }
-                    None => to.write_all(byte).await?,
+                let (next, later) = left.split_at(now.pause.map_or(left.len(), |_| 1));
+                to.write_all(next).await?;
+                if let Some(pause) = now.pause {
+                    tokio::time::sleep(pause).await;
                 }
+                left = later;
             }
         }
         to.shutdown().await
