@@ -5,15 +5,12 @@
 //! that runs something later; and it says so, until an operator puts the restored copy in force as a revision above all that were seen.
 //! That a store is regressed is durable: it outlives a restart, and holds for every server on it.
 
-use std::time::SystemTime;
-
 use fusebox_policy::Revision;
 
 use crate::{
-    caller::Caller,
     hub::Snapshot,
     policies::Policies,
-    store::{Loaded, Note, StoreError},
+    store::{Adoption, Loaded, Note, Once, StoreError},
 };
 
 /// Revisions grow by one at a time: a replica that is so far ahead is not believed.
@@ -41,6 +38,16 @@ pub struct Adopted {
     pub seen: Revision,
     /// Policies in force.
     pub policies: usize,
+}
+
+impl Adopted {
+    /// What an adoption has done; `None` if there was nothing to adopt.
+    #[must_use]
+    pub fn of((before, after): &Adoption) -> Option<Self> {
+        let before = before.as_ref()?;
+        let policies = after.policies.len();
+        Some(Self { revision: after.revision, restored: before.revision, seen: before.seen, policies })
+    }
 }
 
 /// Tells operators, in the log, that the store is regressed.
@@ -106,21 +113,27 @@ impl Policies {
 
     /// Puts the restored copy in force, as a revision above every one that a replica was seen to run.
     ///
+    /// With `validate_only` nothing is written, and the answer is what it would have been.
+    ///
     /// # Errors
     /// The store is not regressed, or its word.
-    pub async fn adopt_present(&self, caller: Caller, reason: String) -> Result<Adopted, AdoptError> {
-        let note = Note { caller, message: reason, at: SystemTime::now() };
-        let (before, after) = self.store.adopt_present(note.clone()).await?;
-        let Some(before) = before else {
-            return Err(AdoptError::NotRegressed(after.revision));
-        };
-        let adopted = Adopted {
-            revision: after.revision,
-            restored: before.revision,
-            seen: before.seen,
-            policies: after.policies.len(),
-        };
-        self.hub.replace(after);
+    pub async fn adopt_present(
+        &self,
+        note: Note,
+        validate_only: bool,
+        once: Option<Once<Adoption>>,
+    ) -> Result<Adopted, AdoptError> {
+        if validate_only {
+            let Loaded { revision, seen, policies, .. } = self.store.load().await?;
+            if seen <= revision {
+                return Err(AdoptError::NotRegressed(revision));
+            }
+            let next = Revision(seen.0 + 1);
+            return Ok(Adopted { revision: next, restored: revision, seen, policies: policies.len() });
+        }
+        let adoption = self.store.adopt_present_once(note.clone(), once).await?;
+        let adopted = Adopted::of(&adoption).ok_or(AdoptError::NotRegressed(adoption.1.revision))?;
+        self.hub.replace(adoption.1);
         tracing::warn!(
             event.name = "store.recovered",
             revision = adopted.revision.0,

@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows tests, but not what they call")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use fusebox_control_plane::grpc::status::Reason;
+use fusebox_control_plane::{grpc::status::Reason, store::audit::AuditAction};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -51,6 +51,25 @@ fn the_page_of_errors_has_a_row_for_each_reason_and_no_other() {
     let code = |reason: &Reason| format!("{:?}", reason.code()).to_lowercase();
     let known: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.name(), code(reason))).collect();
     assert_eq!(rows, known);
+}
+
+/// Words like `policy.create` between backticks.
+fn actions(text: &str) -> BTreeSet<&str> {
+    let words = text.split('`').skip(1).step_by(2);
+    let parts = |word: &str| word.split('.').all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase()));
+    words.filter(|word| word.matches('.').count() == 1 && parts(word)).collect()
+}
+
+#[test]
+fn whatever_is_audited_is_said_where_people_and_programs_look() {
+    let known: BTreeSet<_> = AuditAction::ALL.iter().map(|action| action.name()).collect();
+    let proto = include_str!("../../proto/fusebox/v1/audit_service.proto");
+    let (before, _) = proto.split_once("  string action = 7;").unwrap();
+    assert_eq!(actions(before.rsplit_once("`noun.verb`").unwrap().1), known);
+    let page = include_str!("../docs/operate.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| action |")).take_while(|line| line.starts_with('|'));
+    let firsts: Vec<_> = rows.map(|line| line.split('|').nth(1).unwrap()).collect();
+    assert_eq!(actions(&firsts.join("\n")), known);
 }
 
 /// Every source file below a folder.

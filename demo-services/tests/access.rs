@@ -55,7 +55,7 @@ async fn a_service_whose_token_is_revoked_is_cut_off_and_stays_protected() -> Re
         ..Default::default()
     };
     let mut admins = AdminServiceClient::new(channel);
-    let create = v1::CreateTokenRequest { token: Some(token), life: None };
+    let create = v1::CreateTokenRequest { token: Some(token), ..Default::default() };
     let v1::CreateTokenResponse { token, secret } = admins.create_token(admin(create)).await?.into_inner();
 
     let client = Client::builder("service-a").control_plane(&address).token(&secret).start()?;
@@ -64,7 +64,9 @@ async fn a_service_whose_token_is_revoked_is_cut_off_and_stays_protected() -> Re
     assert!(!other.wait_ready(Duration::from_secs(1)).await, "another service is not, with the same token");
 
     let name = token.map(|token| token.name).unwrap_or_default();
-    admins.revoke_token(admin(v1::RevokeTokenRequest { name, reason: "lost".to_owned() })).await?;
+    admins
+        .revoke_token(admin(v1::RevokeTokenRequest { name, reason: "lost".to_owned(), ..Default::default() }))
+        .await?;
     let cut = async {
         while client.status().connected {
             tokio::task::yield_now().await;

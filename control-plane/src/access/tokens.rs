@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    store::{NewToken, Note, StoreError, StoreHandle, StoredToken},
+    store::{NewToken, Note, Once, StoreError, StoreHandle, StoredToken},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -162,18 +162,40 @@ impl Tokens {
     ///
     /// # Errors
     /// The store's word.
-    pub async fn create(&self, request: Request, caller: Caller) -> Result<(StoredToken, Secret), CreateError> {
+    pub async fn create(
+        &self,
+        request: Request,
+        caller: Caller,
+        once: Option<Once<StoredToken>>,
+    ) -> Result<(StoredToken, Secret), CreateError> {
         let Request { name, role, life } = request;
         let secret = Secret::generate().map_err(CreateError::Random)?;
         let at = SystemTime::now();
         let new = NewToken { id: secret.id().to_owned(), name, digest: secret.digest(), role, expires: at + life };
-        let made = self.store.put_token(new, Note { caller, message: String::new(), at }).await;
+        let made = self.store.put_token_once(new, Note { caller, message: String::new(), at }, once).await;
         let made = self.settle(made, |made| Some(made)).await?;
         tracing::info!(
             event.name = "token.created", token = made.id, name = made.name, role = %made.role, author = made.creator,
             "token created"
         );
         Ok((made, secret))
+    }
+
+    /// What [`Tokens::create`] would make. Nothing is written: it has no id.
+    ///
+    /// # Errors
+    /// The store's word.
+    pub async fn preview(&self, request: Request, caller: Caller) -> Result<StoredToken, StoreError> {
+        let Request { name, role, life } = request;
+        let created = SystemTime::now();
+        if self.store.tokens().await?.iter().any(|stored| {
+            stored.name == name && stored.role.namespace() == role.namespace() && stored.in_force(created)
+        }) {
+            return Err(StoreError::TokenExists(name));
+        }
+        let (creator, expires) = (caller.name, created + life);
+        let digest = Digest::of("");
+        Ok(StoredToken { id: String::new(), name, digest, role, creator, created, expires, revoked: None })
     }
 
     /// Ends one of those that a scope goes over, and the streams that were opened with it. `None` if there is none.
@@ -186,6 +208,7 @@ impl Tokens {
         scope: &Scope,
         caller: Caller,
         reason: String,
+        once: Option<Once<StoredToken>>,
     ) -> Result<Option<StoredToken>, StoreError> {
         // What a token is for never changes: the mirror knows.
         let is_another_s = self.known.load().get(id).is_none_or(|known| !known.stored.is_within(scope));
@@ -193,7 +216,7 @@ impl Tokens {
             return Ok(None);
         }
         let note = Note { caller, message: reason, at: SystemTime::now() };
-        let ended = self.store.revoke_token(id.to_owned(), note).await;
+        let ended = self.store.revoke_token_once(id.to_owned(), note, once).await;
         let ended = self.settle(ended, Option::as_ref).await?;
         if let Some(StoredToken { id, name, revoked: Some(revoked), .. }) = &ended {
             tracing::info!(

@@ -88,6 +88,9 @@ pub struct ForceArgs {
     /// Why; kept with the override
     #[arg(long)]
     reason: String,
+    /// Only if the override with this very selector still has this etag (`get overrides -o json` shows it); 0: only if there is none
+    #[arg(long, value_name = "ETAG")]
+    if_match: Option<String>,
     /// Only tell which replicas it would concern
     #[arg(long)]
     dry_run: bool,
@@ -103,6 +106,9 @@ pub struct ReleaseArgs {
     /// Why; kept in the log
     #[arg(long)]
     reason: String,
+    /// Only if the override still has this etag (`get overrides -o json` shows it)
+    #[arg(long, value_name = "ETAG")]
+    if_match: Option<String>,
     /// Only tell which overrides it would end
     #[arg(long)]
     dry_run: bool,
@@ -159,6 +165,7 @@ async fn force(session: &Session, args: ForceArgs, state: FleetState) -> Result<
         duration: Some(duration),
         validate_only: args.dry_run,
         request_id: connect::request_id(),
+        etag: args.if_match.unwrap_or_default(),
     };
     let server = session.server().await?;
     let word = connect::write(async || server.breakers().force_breaker(request.clone()).await)
@@ -260,6 +267,7 @@ async fn release(session: &Session, args: ReleaseArgs) -> Result<(), Failure> {
         reason: args.reason,
         request_id: connect::request_id(),
         validate_only: args.dry_run,
+        etag: args.if_match.unwrap_or_default(),
     };
     let server = session.server().await?;
     let answer =

@@ -5,7 +5,7 @@ use fusebox_proto::v1;
 
 use super::{
     Session,
-    connect::Server,
+    connect::{self, Server},
     failure::{Class, Failure},
     output,
 };
@@ -33,8 +33,14 @@ pub(super) async fn recover(session: &Session, args: RecoverArgs) -> Result<(), 
             )),
         };
     }
-    let request = v1::AdoptPresentRequest { reason: args.reason.unwrap_or_default() };
-    let answer = server.policies().adopt_present(request).await.map_err(Failure::to("adopt the restored policies"))?;
+    let request = v1::AdoptPresentRequest {
+        reason: args.reason.unwrap_or_default(),
+        request_id: connect::request_id(),
+        validate_only: false,
+    };
+    let answer = connect::write(async || server.policies().adopt_present(request.clone()).await)
+        .await
+        .map_err(Failure::to("adopt the restored policies"))?;
     let v1::AdoptPresentResponse { revision, restored_revision, seen_revision, policies } = answer.into_inner();
     output::print(&format!(
         "{policies} policies of rev {restored_revision} are in force as rev {revision}; replicas ran up to rev {seen_revision}"

@@ -185,7 +185,8 @@ pub(super) async fn rollout(session: &Session, command: RolloutCommand) -> Resul
             let SteerArgs { what, message: reason, output } = args;
             let (server, found) = find(session, &what).await?;
             let request_id = connect::request_id();
-            let request = v1::PauseRolloutRequest { name: found.name.clone(), reason, request_id };
+            let request =
+                v1::PauseRolloutRequest { name: found.name.clone(), reason, request_id, validate_only: false };
             let answer = connect::write(async || server.rollouts().pause_rollout(request.clone()).await).await;
             changed(answer.map_err(Failure::to(doing("pause", &found)))?.into_inner(), "paused", output)
         }
@@ -193,7 +194,8 @@ pub(super) async fn rollout(session: &Session, command: RolloutCommand) -> Resul
             let SteerArgs { what, message: reason, output } = args;
             let (server, found) = find(session, &what).await?;
             let request_id = connect::request_id();
-            let request = v1::ResumeRolloutRequest { name: found.name.clone(), reason, request_id };
+            let request =
+                v1::ResumeRolloutRequest { name: found.name.clone(), reason, request_id, validate_only: false };
             let answer = connect::write(async || server.rollouts().resume_rollout(request.clone()).await).await;
             changed(answer.map_err(Failure::to(doing("resume", &found)))?.into_inner(), "goes on", output)
         }
@@ -201,7 +203,8 @@ pub(super) async fn rollout(session: &Session, command: RolloutCommand) -> Resul
             let AbortArgs { what, message: reason, output } = args;
             let (server, found) = find(session, &what).await?;
             let request_id = connect::request_id();
-            let request = v1::AbortRolloutRequest { name: found.name.clone(), reason, request_id };
+            let request =
+                v1::AbortRolloutRequest { name: found.name.clone(), reason, request_id, validate_only: false };
             let answer = connect::write(async || server.rollouts().abort_rollout(request.clone()).await).await;
             changed(answer.map_err(Failure::to(doing("abort", &found)))?.into_inner(), "aborted", output)
         }
@@ -316,7 +319,8 @@ async fn promote(session: &Session, args: PromoteArgs) -> Result<(), Failure> {
     let (server, found) = find(session, &what).await?;
     let request_id = connect::request_id();
     let reason = message.unwrap_or_default();
-    let request = v1::PromoteRolloutRequest { name: found.name.clone(), force, reason, request_id };
+    let request =
+        v1::PromoteRolloutRequest { name: found.name.clone(), force, reason, request_id, validate_only: false };
     let answer = connect::write(async || server.rollouts().promote_rollout(request.clone()).await).await;
     changed(answer.map_err(Failure::to(doing("promote", &found)))?.into_inner(), "promoted", output)
 }

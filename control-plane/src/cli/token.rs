@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Session,
-    connect::Server,
+    connect::{self, Server},
     failure::{Class, Failure},
     output::{self, Format, OutputArgs},
     render, span,
@@ -157,10 +157,23 @@ async fn create(session: &Session, args: CreateArgs) -> Result<(), Failure> {
         None => {
             let token =
                 v1::Token { display_name: name, role: role.wire().into(), namespace, service, ..v1::Token::default() };
-            let request = v1::CreateTokenRequest { token: Some(token), life: life.map(duration::to_wire) };
-            let answer = session.server().await?.admin().create_token(request).await;
+            let request = v1::CreateTokenRequest {
+                token: Some(token),
+                life: life.map(duration::to_wire),
+                request_id: connect::request_id(),
+                validate_only: false,
+            };
+            let server = session.server().await?;
+            let answer = connect::write(async || server.admin().create_token(request.clone()).await).await;
             let v1::CreateTokenResponse { token, secret } = answer.map_err(Failure::to("make the token"))?.into_inner();
-            (token.unwrap_or_default(), secret)
+            let made = token.unwrap_or_default();
+            if secret.is_empty() {
+                let name = &made.display_name;
+                let lost = format!("the token {name} was made, and the answer with its secret was lost on the way");
+                let fix = format!("fusebox token revoke {name} --reason 'its secret was lost', then make it again");
+                return Err(Failure::new(Class::Unavailable, lost).fix(fix));
+            }
+            (made, secret)
         }
     };
     let value = || json!({ "token": render::token(&made), "secret": secret });
@@ -194,7 +207,7 @@ async fn offline(folder: PathBuf, request: Request) -> Result<(v1::Token, String
     let store = Arc::new(SqliteStore::open(&folder).await.map_err(failed)?);
     let tokens = Tokens::load(store).await.map_err(failed)?;
     let who = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "local".to_owned());
-    match tokens.create(request, Caller::local(who)).await {
+    match tokens.create(request, Caller::local(who), None).await {
         Ok((made, secret)) => Ok((crate::grpc::admin::wire(made), secret.reveal().to_owned())),
         Err(CreateError::Store(error)) => Err(failed(error)),
         Err(error @ CreateError::Random(_)) => Err(Failure::new(Class::Failed, error.to_string())),
@@ -239,8 +252,10 @@ async fn revoke(session: &Session, args: RevokeArgs) -> Result<(), Failure> {
             return Err(Failure::new(Class::Usage, what).fix(format!("give the id: {}", ids.join(", "))));
         }
     };
-    let request = v1::RevokeTokenRequest { name, reason };
-    let answer = server.admin().revoke_token(request).await.map_err(Failure::to(format!("revoke \"{which}\"")))?;
+    let request = v1::RevokeTokenRequest { name, reason, request_id: connect::request_id(), validate_only: false };
+    let answer = connect::write(async || server.admin().revoke_token(request.clone()).await)
+        .await
+        .map_err(Failure::to(format!("revoke \"{which}\"")))?;
     let ended = answer.into_inner();
     output::print(&format!("token/{} revoked", ended.display_name))
 }

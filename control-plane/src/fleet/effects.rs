@@ -15,13 +15,14 @@ use super::{
     SessionId,
     owner::{Owner, Session},
 };
-use crate::store::StoredTransition;
+use crate::store::{Grounds, StoredTransition};
 
 impl Owner {
     /// Does what the coordinator asked for.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
         debug_assert_eq!(invariants::check_quiescence(self.coordinator.mode(), &effects), Ok(()));
-        for effect in effects {
+        let mut effects = effects.into_iter().peekable();
+        while let Some(effect) = effects.next() {
             match effect {
                 Effect::Verdict { key, to, decision } => {
                     for id in self.recipients(&key, &to) {
@@ -55,7 +56,17 @@ impl Owner {
                 }
                 Effect::Transition { key, from, to, cause, detail, evidence } => {
                     self.note_decision(&key, to);
-                    self.log_decision(key, from, to, cause, detail, &evidence);
+                    // A change that replicas are told of comes right before what they are told.
+                    let grounds = match effects.peek() {
+                        Some(Effect::Verdict { key: told, decision, .. }) if *told == key => Some(Grounds {
+                            term: decision.fence.term,
+                            rev: decision.fence.rev,
+                            policy_revision: decision.policy_revision,
+                            witnesses: evidence.witness_instances.clone(),
+                        }),
+                        Some(_) | None => None,
+                    };
+                    self.log_decision(key, (from, to), cause, detail, &evidence, grounds);
                 }
                 Effect::Held { key, guard, detail } => {
                     tracing::warn!(
@@ -99,11 +110,11 @@ impl Owner {
     pub(super) fn log_decision(
         &self,
         key: BreakerKey,
-        from: FleetState,
-        to: FleetState,
+        (from, to): (FleetState, FleetState),
         cause: &str,
         detail: String,
         evidence: &Evidence,
+        grounds: Option<Grounds>,
     ) {
         self.log.put(StoredTransition {
             id: 0,
@@ -116,6 +127,7 @@ impl Owner {
             at: SystemTime::now(),
             window_calls: evidence.pooled_calls,
             window_failures: evidence.pooled_failures,
+            grounds,
         });
     }
 

@@ -145,7 +145,7 @@ pub(crate) enum Command {
     Leave(SessionId),
     Told(SessionId, Told),
     Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
-    Release { request: ReleaseRequest, reply: oneshot::Sender<Result<Vec<v1::Override>, StoreError>> },
+    Release { request: ReleaseRequest, reply: oneshot::Sender<Result<Vec<v1::Override>, ForceError>> },
     Explain { which: Which, reply: oneshot::Sender<Option<Explained>> },
     Gone { keys: Vec<BreakerKey>, reply: oneshot::Sender<Vec<v1::Breaker>> },
     Refresh(oneshot::Sender<()>),
@@ -230,7 +230,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The server ends, or the store failed.
-    pub async fn release(&self, request: ReleaseRequest) -> Result<Result<Vec<v1::Override>, StoreError>, Ended> {
+    pub async fn release(&self, request: ReleaseRequest) -> Result<Result<Vec<v1::Override>, ForceError>, Ended> {
         self.ask(|reply| Command::Release { request, reply }).await
     }
 

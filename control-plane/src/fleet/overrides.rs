@@ -22,11 +22,13 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    store::{Ending, NewOverride, Note, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp},
+    store::{self, Ending, NewOverride, Note, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp},
 };
 
 /// Longest override; a longer need is a policy.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The etag of an override that is not there.
+const NO_OVERRIDE: &str = "0";
 /// Longest reason.
 const LONGEST_REASON: usize = 500;
 
@@ -40,6 +42,7 @@ pub struct ForceRequest {
     caller: Caller,
     validate_only: bool,
     key: Option<RequestKey>,
+    etag: Option<String>,
 }
 
 /// What an operator asks for to end overrides.
@@ -55,11 +58,21 @@ pub struct ReleaseRequest {
     pub validate_only: bool,
     /// For a request that may come again.
     pub key: Option<RequestKey>,
+    /// Only if what would be ended has this.
+    pub etag: Option<String>,
 }
 
-/// Why breakers are not forced.
+/// Why breakers are not forced or released.
 #[derive(Debug, thiserror::Error)]
 pub enum ForceError {
+    /// Somebody else has done it meanwhile.
+    #[error("the override on {target} with this selector is not the one that was seen: its etag is {current} now")]
+    Changed {
+        /// The service that is called.
+        target: String,
+        /// The etag that it has.
+        current: String,
+    },
     /// The store's word.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,7 +84,7 @@ impl ForceRequest {
     /// # Errors
     /// Every bad field.
     pub fn try_new(wire: v1::ForceBreakerRequest, caller: Caller, key: Option<RequestKey>) -> Result<Self, Invalid> {
-        let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only, request_id: _ } = wire;
+        let v1::ForceBreakerRequest { selector, state, reason, duration, validate_only, request_id: _, etag } = wire;
         let mut faults = Faults::new();
         let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
         let state = match v1::FleetState::try_from(state) {
@@ -113,6 +126,7 @@ impl ForceRequest {
             caller,
             validate_only,
             key,
+            etag: Some(etag).filter(|etag| !etag.is_empty()),
         });
         faults.into_result(request)
     }
@@ -177,6 +191,17 @@ impl Overrides {
         self.list.iter().rev().find(|own| own.stored.pattern.matches(key, key.zone.as_ref()))
     }
 
+    /// Whether the override with exactly this selector is the one that a caller has seen.
+    fn check_etag(&self, pattern: &KeyPattern, wanted: Option<&str>) -> Result<(), ForceError> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let present = self.list.iter().rev().find(|own| own.stored.pattern == *pattern);
+        let current = present.map_or_else(|| NO_OVERRIDE.to_owned(), |own| settled(&own.stored).etag);
+        if current == wanted {
+            return Ok(());
+        }
+        Err(ForceError::Changed { target: pattern.target.to_string(), current })
+    }
+
     /// Everything that may concern a replica, and that its SDK knows. What is left counts from its newest heartbeat: that was sent before it came here, so that
     /// no override ends later there than here, however late the set is.
     pub(super) fn set_for(&self, session: &Session, term: u64, now: Timestamp) -> sync::OverrideSet {
@@ -204,14 +229,22 @@ impl Overrides {
 
 impl Owner {
     pub(super) async fn force(&mut self, request: ForceRequest) -> Result<v1::Override, ForceError> {
-        let ForceRequest { pattern, state, reason, duration, caller, validate_only, key } = request;
+        let ForceRequest { pattern, state, reason, duration, caller, validate_only, key, etag } = request;
+        // What has been done by this very request is no change by somebody else.
+        if let (Some(_), Some(key)) = (&etag, &key)
+            && let Some(answer) = self.store.answered(key.clone()).await?
+        {
+            return Err(StoreError::Repeated(answer).into());
+        }
+        self.overrides.check_etag(&pattern, etag.as_deref())?;
         let created = SystemTime::now();
         let until = self.now().plus(duration);
         let new = NewOverride { pattern, state, reason, caller: caller.clone(), created, expires: created + duration };
         if validate_only {
             let NewOverride { pattern, state, reason, caller, created, expires } = new;
             let stored = StoredOverride { id: 0, pattern, state, reason, author: caller.name, created, expires };
-            return Ok(self.override_view(&InForce { stored, until }));
+            let view = self.override_view(&InForce { stored, until });
+            return Ok(v1::Override { etag: String::new(), name: String::new(), ..view });
         }
         // The same breakers again: the new word replaces the old one.
         let replaced = |own: &InForce| own.stored.pattern == new.pattern;
@@ -242,14 +275,15 @@ impl Owner {
         Ok(self.override_view(&own))
     }
 
-    pub(super) async fn release(&mut self, request: ReleaseRequest) -> Result<Vec<v1::Override>, StoreError> {
-        let ReleaseRequest { pattern, reason, caller, validate_only, key } = request;
+    pub(super) async fn release(&mut self, request: ReleaseRequest) -> Result<Vec<v1::Override>, ForceError> {
+        let ReleaseRequest { pattern, reason, caller, validate_only, key, etag } = request;
         let ended: Vec<InForce> =
             self.overrides.list.iter().filter(|own| own.stored.pattern == pattern).cloned().collect();
         let ids: Vec<u64> = ended.iter().map(|own| own.stored.id).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        self.overrides.check_etag(&pattern, etag.as_deref())?;
         let views: Vec<_> = ended.iter().map(|own| self.override_view(own)).collect();
         if validate_only {
             return Ok(views);
@@ -298,7 +332,7 @@ impl Owner {
             let after = self.effective_state(&key);
             if before != after {
                 let evidence = self.coordinator.view(&key, self.now()).map(|view| view.evidence).unwrap_or_default();
-                self.log_decision(key, before, after, "operator", reason.to_owned(), &evidence);
+                self.log_decision(key, (before, after), "operator", reason.to_owned(), &evidence, None);
             }
         }
         let now = self.now();
@@ -344,7 +378,7 @@ impl Owner {
 /// An override as it was set, without what changes with time and with who is connected.
 pub(crate) fn settled(stored: &StoredOverride) -> v1::Override {
     let StoredOverride { id, pattern, state, reason, author, created, expires } = stored;
-    v1::Override {
+    let wire = v1::Override {
         selector: Some(pattern.into()),
         state: v1::FleetState::from(forced_state(*state)).into(),
         reason: reason.clone(),
@@ -352,6 +386,10 @@ pub(crate) fn settled(stored: &StoredOverride) -> v1::Override {
         create_time: Some(timestamp(*created)),
         expire_time: Some(timestamp(*expires)),
         id: *id,
+        name: format!("overrides/{id}"),
         ..v1::Override::default()
-    }
+    };
+    // An override is never changed, only replaced: all of it is what sets it apart, also from one of an older copy of the database.
+    let etag = store::etag(&wire.encode_to_vec());
+    v1::Override { etag, ..wire }
 }

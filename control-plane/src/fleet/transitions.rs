@@ -142,7 +142,8 @@ impl Writer {
 
 /// A transition as operators see it.
 pub(crate) fn wire(stored: &StoredTransition) -> v1::BreakerTransition {
-    let StoredTransition { id, key, instance, from, to, cause, detail, at, window_calls, window_failures } = stored;
+    let StoredTransition { id, key, instance, from, to, cause, detail, at, window_calls, window_failures, grounds: _ } =
+        stored;
     v1::BreakerTransition {
         id: *id,
         key: Some(key.into()),

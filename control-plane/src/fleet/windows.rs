@@ -135,6 +135,7 @@ impl Owner {
             at: std::time::SystemTime::now(),
             window_calls: calls,
             window_failures: failures,
+            grounds: None,
         });
     }
 

@@ -7,18 +7,19 @@ use fusebox_proto::{
     duration,
     v1::{self, admin_service_server::AdminService},
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{backup, caller, principal, status, within::Within};
+use super::{backup, caller, principal, requests, status, within::Within};
 use crate::{
     access::{
         Access, Kind, Principal, Role,
         rules::{self, Extent},
-        tokens::{self, Tokens},
+        tokens::{self, CreateError, Tokens},
     },
     backups::Backups,
     fleet::check_reason,
-    store::{StoredToken, timestamp},
+    store::{Once, StoredToken, timestamp},
 };
 
 /// The service.
@@ -59,7 +60,10 @@ impl AdminService for AdminApi {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let (caller, within) = (caller(&request), Within::of(&request)?);
-        let v1::CreateTokenRequest { token, life } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("CreateToken", &request.request_id, &request)?;
+        let v1::CreateTokenRequest { token, life, request_id: _, validate_only } = request;
+        let key = key.filter(|_| !validate_only);
         let wanted = token.ok_or_else(|| status::invalid_field("token", "is required"))?;
         let role = wanted.role();
         let v1::Token { display_name, namespace, service, .. } = wanted;
@@ -70,8 +74,19 @@ impl AdminService for AdminApi {
             .map_err(|invalid| status::invalid_request(&invalid))?;
         // Nobody makes a token that goes further than their own.
         within.check_text(wanted.role().namespace().map(|namespace| namespace.as_str()).unwrap_or_default())?;
-        let (made, secret) = self.tokens.create(wanted, caller).await.map_err(|error| status::create_token(&error))?;
-        Ok(Response::new(v1::CreateTokenResponse { token: Some(wire(made)), secret: secret.reveal().to_owned() }))
+        if validate_only {
+            let preview = self.tokens.preview(wanted, caller).await.map_err(|error| status::store(&error))?;
+            return Ok(Response::new(made(&preview, "")));
+        }
+        let caller = caller.asking(key.as_ref());
+        // What is kept for a request that comes again is written down, so that it has no secret.
+        let once = key.map(|key| Once::new(key, |stored| made(stored, "").encode_to_vec()));
+        let outcome = match self.tokens.create(wanted, caller, once).await {
+            Ok((stored, secret)) => Ok(made(&stored, secret.reveal())),
+            Err(CreateError::Store(error)) => Err(error),
+            Err(error @ CreateError::Random(_)) => return Err(status::create_token(&error)),
+        };
+        requests::respond(outcome, Clone::clone, |error| status::store(&error))
     }
 
     async fn list_tokens(
@@ -88,15 +103,29 @@ impl AdminService for AdminApi {
 
     async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::Token>, Status> {
         let (caller, within) = (caller(&request), Within::of(&request)?);
-        let v1::RevokeTokenRequest { name, reason } = request.into_inner();
+        let request = request.into_inner();
+        let key = requests::key("RevokeToken", &request.request_id, &request)?;
+        let v1::RevokeTokenRequest { name, reason, request_id: _, validate_only } = request;
+        let key = key.filter(|_| !validate_only);
         let mut faults = Faults::new();
         check_reason(&reason, &mut faults);
         let id = name.strip_prefix("tokens/").filter(|id| !id.is_empty());
         faults.check(id.is_some(), "name", "must be tokens/{id}");
         let id = faults.into_result(id).map_err(|invalid| status::invalid_request(&invalid))?;
-        let ended = self.tokens.revoke(id, within.scope(), caller, reason).await;
-        let ended = ended.map_err(|error| status::store(&error))?;
-        ended.map(|ended| Response::new(wire(ended))).ok_or_else(|| status::not_found("token", &name))
+        let ended = if validate_only {
+            let all = self.tokens.list(within.scope()).await;
+            all.map(|all| all.into_iter().find(|stored| stored.id == id))
+        } else {
+            let caller = caller.asking(key.as_ref());
+            let once = key.map(|key| Once::new(key, |ended: &StoredToken| wire(ended.clone()).encode_to_vec()));
+            self.tokens.revoke(id, within.scope(), caller, reason, once).await
+        };
+        let ended = match ended {
+            Ok(None) => return Err(status::not_found("token", &name)),
+            Ok(Some(ended)) => Ok(ended),
+            Err(error) => Err(error),
+        };
+        requests::respond(ended, |ended| wire(ended.clone()), |error| status::store(&error))
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::Principal>, Status> {
@@ -145,6 +174,10 @@ impl AdminService for AdminApi {
     }
 }
 
+fn made(stored: &StoredToken, secret: &str) -> v1::CreateTokenResponse {
+    v1::CreateTokenResponse { token: Some(wire(stored.clone())), secret: secret.to_owned() }
+}
+
 fn role_wire(role: &Role) -> (v1::Role, String, String) {
     let wire = match role {
         Role::Viewer(_) => v1::Role::Viewer,
@@ -163,7 +196,8 @@ pub(crate) fn wire(stored: StoredToken) -> v1::Token {
     let (revoke_time, revoker, revoke_reason) =
         revoked.map_or_else(Default::default, |ended| (Some(timestamp(ended.at)), ended.by, ended.reason));
     v1::Token {
-        name: format!("tokens/{id}"),
+        // One that is only tried has no id.
+        name: if id.is_empty() { String::new() } else { format!("tokens/{id}") },
         display_name: name,
         role: role.into(),
         namespace,

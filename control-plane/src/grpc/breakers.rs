@@ -19,7 +19,7 @@ use crate::{
     filter::{Fields, Filter},
     fleet::{Fleet, ForceError, ForceRequest, ReleaseRequest, Unexplained, View, check_reason, transition_wire},
     shutdown::Shutdown,
-    store::{StoreHandle, TransitionFilter},
+    store::{StoreError, StoreHandle, TransitionFilter},
 };
 
 /// Transitions that one page looks through for those that its filter admits.
@@ -83,6 +83,15 @@ fn unexplained(error: &Unexplained) -> Status {
     match error {
         Unexplained::Ended(ended) => status::unavailable(&ended.to_string()),
         Unexplained::Store(error) => status::store(error),
+    }
+}
+
+/// What is left for the store to say, when nobody has been quicker.
+fn stored<T>(outcome: Result<T, ForceError>) -> Result<Result<T, StoreError>, Status> {
+    match outcome {
+        Ok(done) => Ok(Ok(done)),
+        Err(ForceError::Store(error)) => Ok(Err(error)),
+        Err(error @ ForceError::Changed { .. }) => Err(status::force(&error)),
     }
 }
 
@@ -185,7 +194,7 @@ impl BreakerService for BreakerApi {
         let force = ForceRequest::try_new(request, caller.asking(key.as_ref()), key)
             .map_err(|invalid| status::invalid(&invalid))?;
         let forced = match self.fleet.force(force).await {
-            Ok(forced) => forced.map_err(|ForceError::Store(error)| error),
+            Ok(forced) => stored(forced)?,
             Err(ended) => return Err(status::unavailable(&ended.to_string())),
         };
         let answer: Response<v1::Override> = requests::respond(forced, Clone::clone, |error| status::store(&error))?;
@@ -203,7 +212,7 @@ impl BreakerService for BreakerApi {
         let mut request = request.into_inner();
         request.selector = within.narrow_key(request.selector)?;
         let key = requests::key("ReleaseBreaker", &request.request_id, &request)?;
-        let v1::ReleaseBreakerRequest { selector, reason, request_id: _, validate_only } = request;
+        let v1::ReleaseBreakerRequest { selector, reason, request_id: _, validate_only, etag } = request;
         let key = key.filter(|_| !validate_only);
         if let Some(answer) = requests::answered(&self.store, key.as_ref()).await? {
             return Ok(Response::new(answer));
@@ -213,12 +222,19 @@ impl BreakerService for BreakerApi {
         check_reason(&reason, &mut faults);
         let pattern = faults.into_result(pattern).map_err(|invalid| status::invalid(&invalid))?;
         let target = pattern.target.clone();
-        let release = ReleaseRequest { pattern, reason, caller: caller.asking(key.as_ref()), validate_only, key };
+        let release = ReleaseRequest {
+            pattern,
+            reason,
+            caller: caller.asking(key.as_ref()),
+            validate_only,
+            key,
+            etag: optional(etag),
+        };
         let released = match self.fleet.release(release).await {
             Ok(Ok(released)) if released.is_empty() => {
                 return Err(status::not_found("override", &format!("on {target} with this selector")));
             }
-            Ok(released) => released,
+            Ok(released) => stored(released)?,
             Err(ended) => return Err(status::unavailable(&ended.to_string())),
         };
         let render = |released: &Vec<v1::Override>| v1::ReleaseBreakerResponse { released: released.clone() };

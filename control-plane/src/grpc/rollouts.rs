@@ -87,13 +87,15 @@ fn kept(stepped: &Stepped) -> Vec<u8> {
 /// What a change of a rollout is besides its step.
 struct Why {
     note: Note,
+    validate_only: bool,
     once: Option<Once<Stepped>>,
 }
 
 impl Why {
-    fn new(caller: Caller, message: String, key: Option<RequestKey>) -> Self {
+    fn new(caller: Caller, message: String, validate_only: bool, key: Option<RequestKey>) -> Self {
+        let key = key.filter(|_| !validate_only);
         let note = Note { caller: caller.asking(key.as_ref()), message, at: SystemTime::now() };
-        Self { note, once: key.map(|key| Once::new(key, kept)) }
+        Self { note, validate_only, once: key.map(|key| Once::new(key, kept)) }
     }
 }
 
@@ -115,8 +117,8 @@ impl RolloutApi {
     }
 
     async fn step(&self, id: RolloutId, step: Step, why: Why) -> Result<Response<v1::Rollout>, Status> {
-        let Why { note, once } = why;
-        Self::respond(self.rollouts.step(id, step, note, once).await.map_err(StepError::Store))
+        let Why { note, validate_only, once } = why;
+        Self::respond(self.rollouts.step(id, step, note, validate_only, once).await.map_err(StepError::Store))
     }
 
     /// A rollout that is stored, in progress or not.
@@ -170,7 +172,7 @@ impl RolloutService for RolloutApi {
         };
         let spec = faults.take("rollout", RolloutSpec::try_from(spec.unwrap_or_default()));
         let (policy, spec) = faults.into_result(policy.zip(spec)).map_err(|invalid| status::invalid(&invalid))?;
-        let Why { note, once } = Why::new(caller, message, key);
+        let Why { note, validate_only, once } = Why::new(caller, message, validate_only, key);
         let new = NewRollout { policy: Box::new(policy), etag, spec };
         let started = self.rollouts.start(new, note, validate_only, once).await;
         Self::respond(started.map_err(StepError::Store))
@@ -246,7 +248,8 @@ impl RolloutService for RolloutApi {
         let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("PromoteRollout", &request.request_id, &request)?;
-        let v1::PromoteRolloutRequest { name: _, force, reason, request_id: _ } = request;
+        let v1::PromoteRolloutRequest { name: _, force, reason, request_id: _, validate_only } = request;
+        let key = key.filter(|_| !validate_only);
         if let Some(answer) = requests::answered(&self.rollouts.store, key.as_ref()).await? {
             return Ok(Response::new(answer));
         }
@@ -256,17 +259,17 @@ impl RolloutService for RolloutApi {
             check_reason(&reason, &mut faults);
             faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;
         }
-        let Why { note, once } = Why::new(caller, reason, key);
-        Self::respond(self.rollouts.promote(id, force, note, once).await)
+        let Why { note, validate_only, once } = Why::new(caller, reason, validate_only, key);
+        Self::respond(self.rollouts.promote(id, force, note, validate_only, once).await)
     }
 
     async fn pause_rollout(&self, request: Request<v1::PauseRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
         let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("PauseRollout", &request.request_id, &request)?;
-        let v1::PauseRolloutRequest { name: _, reason, request_id: _ } = request;
+        let v1::PauseRolloutRequest { name: _, reason, request_id: _, validate_only } = request;
         check_message("reason", &reason)?;
-        self.step(id, Step::Pause, Why::new(caller, reason, key)).await
+        self.step(id, Step::Pause, Why::new(caller, reason, validate_only, key)).await
     }
 
     async fn resume_rollout(
@@ -276,21 +279,21 @@ impl RolloutService for RolloutApi {
         let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("ResumeRollout", &request.request_id, &request)?;
-        let v1::ResumeRolloutRequest { name: _, reason, request_id: _ } = request;
+        let v1::ResumeRolloutRequest { name: _, reason, request_id: _, validate_only } = request;
         check_message("reason", &reason)?;
-        self.step(id, Step::Resume, Why::new(caller, reason, key)).await
+        self.step(id, Step::Resume, Why::new(caller, reason, validate_only, key)).await
     }
 
     async fn abort_rollout(&self, request: Request<v1::AbortRolloutRequest>) -> Result<Response<v1::Rollout>, Status> {
         let (caller, id) = (caller(&request), named(&request, |asked| &asked.name)?);
         let request = request.into_inner();
         let key = requests::key("AbortRollout", &request.request_id, &request)?;
-        let v1::AbortRolloutRequest { name: _, reason, request_id: _ } = request;
+        let v1::AbortRolloutRequest { name: _, reason, request_id: _, validate_only } = request;
         let mut faults = Faults::new();
         check_reason(&reason, &mut faults);
         faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;
         check_message("reason", &reason)?;
-        self.step(id, Step::Abort, Why::new(caller, reason, key)).await
+        self.step(id, Step::Abort, Why::new(caller, reason, validate_only, key)).await
     }
 }
 

@@ -139,6 +139,7 @@ impl Rollouts {
         id: RolloutId,
         force: bool,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Result<StoredRollout, StepError> {
         let present = self.hub.current();
@@ -152,7 +153,7 @@ impl Rollouts {
                 return Err(StepError::GatesHold { name: staged.rollout.name(), gates: live.gates });
             }
         }
-        Ok(self.step(id, Step::Promote { from, force }, note, once).await?)
+        Ok(self.step(id, Step::Promote { from, force }, note, validate_only, once).await?)
     }
 
     /// Makes a step.
@@ -164,10 +165,11 @@ impl Rollouts {
         id: RolloutId,
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Result<StoredRollout, StoreError> {
         let (namespace, policy, candidate) = id.clone();
-        let stepped = self.store.step_rollout(id, step, note, once).await;
+        let stepped = self.store.step_rollout(id, step, note, validate_only, once).await;
         let Stepped { rollout, state } = match stepped {
             // It is over, or there never was one.
             Err(StoreError::NoSuchRollout(name)) => {
@@ -186,8 +188,10 @@ impl Rollouts {
             }
             stepped => stepped?,
         };
-        self.hub.replace(state);
-        tell(&rollout, step.name());
+        if !validate_only {
+            self.hub.replace(state);
+            tell(&rollout, step.name());
+        }
         Ok(rollout)
     }
 

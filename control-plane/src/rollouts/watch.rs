@@ -85,7 +85,7 @@ async fn look(rollouts: &Rollouts) -> bool {
         };
         let rollout = &staged.rollout;
         let id = (rollout.namespace.clone(), rollout.policy.clone(), rollout.candidate);
-        if let Err(error) = rollouts.step(id, step, by_itself(why), None).await {
+        if let Err(error) = rollouts.step(id, step, by_itself(why), false, None).await {
             tracing::warn!(%error, rollout = rollout.name(), step = step.name(), "a rollout does not go on");
         }
     }

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use fusebox_policy::fleet::{BreakerKey, term::RunId};
+use fusebox_policy::{
+    InstanceId, Revision,
+    fleet::{BreakerKey, term::RunId},
+};
 use fusebox_proto::v1;
 
 /// Decisions that are kept of one breaker, the newest: as many as a run remembers itself.
@@ -32,4 +35,17 @@ pub struct StoredDecision {
     pub until: SystemTime,
     /// Everything else. It has no ages.
     pub decision: v1::BreakerDecision,
+}
+
+/// What a verdict rests on, and what sets it apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grounds {
+    /// Its fence: the server's term.
+    pub term: u64,
+    /// Its fence: number within the term.
+    pub rev: u64,
+    /// The revision of the policy that it was decided by.
+    pub policy_revision: Revision,
+    /// The replicas whose word counted, at most 20.
+    pub witnesses: Vec<InstanceId>,
 }

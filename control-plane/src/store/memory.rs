@@ -11,9 +11,9 @@ use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::{FutureExt, ready};
 
 use super::{
-    Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewRollout, NewToken,
-    Note, Once, Quota, RequestKey, Revoked, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
-    StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
+    Adoption, Answer, Applied, Change, DECISIONS_KEPT, DECISIONS_OF_BREAKER, Ending, Loaded, NewOverride, NewRollout,
+    NewToken, Note, Once, Quota, RequestKey, Revoked, RolloutFilter, Stepped, Store, StoreError, StoredDecision,
+    StoredOverride, StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     audit::{AuditAction, AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, Link, NewAudit, Page},
     plan::{self, State},
     request::{self, Kept, REQUESTS_KEPT},
@@ -158,12 +158,14 @@ impl Store for MemoryStore {
         (namespace, policy, candidate): (Namespace, PolicyName, Revision),
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
         self.with(|inner| {
+            let once = once.filter(|_| !validate_only);
             inner.refuse_repeated(once.as_ref())?;
             let plan = inner.state.step_rollout(&namespace, &policy, candidate, step, &note)?;
-            Ok(inner.step(plan, false, once))
+            Ok(inner.step(plan, validate_only, once))
         })
     }
 
@@ -190,8 +192,9 @@ impl Store for MemoryStore {
         })
     }
 
-    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+    fn adopt_present_once(&self, note: Note, once: Option<Once<Adoption>>) -> Answer<'_, Adoption> {
         self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
             if !inner.state.is_regressed() {
                 return Ok((None, inner.state.loaded()));
             }
@@ -199,7 +202,9 @@ impl Store for MemoryStore {
             inner.state = before.adopted();
             let adopt = NewAudit::adopt(&before, &inner.state, note);
             inner.record([adopt]);
-            Ok((Some(before.loaded()), inner.state.loaded()))
+            let adoption = (Some(before.loaded()), inner.state.loaded());
+            inner.keep(once, &adoption);
+            Ok(adoption)
         })
     }
 
@@ -367,8 +372,9 @@ impl Store for MemoryStore {
         })
     }
 
-    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+    fn put_token_once(&self, new: NewToken, note: Note, once: Option<Once<StoredToken>>) -> Answer<'_, StoredToken> {
         self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
             let same = |stored: &&StoredToken| {
                 stored.name == new.name && stored.role.namespace() == new.role.namespace() && stored.in_force(note.at)
             };
@@ -378,19 +384,29 @@ impl Store for MemoryStore {
             let (stored, audit) = new.stored(note);
             inner.tokens.push(stored.clone());
             inner.record([audit]);
+            inner.keep(once, &stored);
             Ok(stored)
         })
     }
 
-    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+    fn revoke_token_once(
+        &self,
+        id: String,
+        note: Note,
+        once: Option<Once<StoredToken>>,
+    ) -> Answer<'_, Option<StoredToken>> {
         self.with(|inner| {
+            inner.refuse_repeated(once.as_ref())?;
             let Some(stored) = inner.tokens.iter_mut().find(|stored| stored.id == id) else { return Ok(None) };
-            if !stored.in_force(note.at) {
-                return Ok(Some(stored.clone()));
+            let ends = stored.in_force(note.at);
+            if ends {
+                stored.revoked = Some(Revoked::by(&note));
             }
-            stored.revoked = Some(Revoked::by(&note));
             let stored = stored.clone();
-            inner.record([NewAudit::of_token(AuditAction::TokenRevoke, &stored, note)]);
+            if ends {
+                inner.record([NewAudit::of_token(AuditAction::TokenRevoke, &stored, note)]);
+            }
+            inner.keep(once, &stored);
             Ok(Some(stored))
         })
     }

@@ -20,7 +20,7 @@ mod tokens;
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 pub use alarm::{Alarm, AlarmKind};
-pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, StoredDecision};
+pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, Grounds, StoredDecision};
 pub use error::StoreError;
 use fusebox_policy::{
     InstanceId, Namespace, Policy, PolicyName, Revision,
@@ -28,7 +28,7 @@ use fusebox_policy::{
 };
 use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
-pub(crate) use plan::to_timestamp as timestamp;
+pub(crate) use plan::{etag, to_timestamp as timestamp};
 pub use quota::{Measure, Quota};
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
 pub use rollout::{NewRollout, RolloutFilter, Staged, Stepped, StoredRollout};
@@ -85,12 +85,13 @@ pub trait Store: Send + Sync + 'static {
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped>;
 
-    /// Makes a step of the rollout of a policy that has this candidate.
+    /// Makes a step of the rollout of a policy that has this candidate. `validate_only` and `once` are as for [`Store::start_rollout`].
     fn step_rollout(
         &self,
         rollout: (Namespace, PolicyName, Revision),
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped>;
 
@@ -106,7 +107,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends a regression: what is in force becomes a revision above every one that was seen. Answers with what was before, `None` if the
     /// store was not regressed, and with what is afterwards.
-    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)>;
+    fn adopt_present(&self, note: Note) -> Answer<'_, Adoption> {
+        self.adopt_present_once(note, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
+    fn adopt_present_once(&self, note: Note, once: Option<Once<Adoption>>) -> Answer<'_, Adoption>;
 
     /// The revisions of one policy, newest first; of those before `before`, if given.
     fn revisions(
@@ -171,10 +177,25 @@ pub trait Store: Send + Sync + 'static {
     fn decided_breakers(&self) -> Answer<'_, Vec<BreakerKey>>;
 
     /// Adds a token, whose name no other token in force at that time may have.
-    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken>;
+    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+        self.put_token_once(new, note, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
+    fn put_token_once(&self, new: NewToken, note: Note, once: Option<Once<StoredToken>>) -> Answer<'_, StoredToken>;
 
     /// Ends a token; `None` if there is none of this id. One that has ended already stays as it is.
-    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>>;
+    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+        self.revoke_token_once(id, note, None)
+    }
+
+    /// The same for a request that may come again: the second time it is [`StoreError::Repeated`].
+    fn revoke_token_once(
+        &self,
+        id: String,
+        note: Note,
+        once: Option<Once<StoredToken>>,
+    ) -> Answer<'_, Option<StoredToken>>;
 
     /// Every token that was ever made, the newest first.
     fn tokens(&self) -> Answer<'_, Vec<StoredToken>>;
@@ -202,6 +223,9 @@ pub trait Store: Send + Sync + 'static {
         Vec::new()
     }
 }
+
+/// What was in force before a restored copy was adopted, `None` if there was nothing to adopt, and what is afterwards.
+pub type Adoption = (Option<Loaded>, Loaded);
 
 /// Something stored that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -491,6 +515,8 @@ pub struct StoredTransition {
     pub window_calls: u64,
     /// Failures in the window.
     pub window_failures: u64,
+    /// Of a verdict: what it rests on. The audit log has it; in this log it is not kept, so that it is absent in what is read.
+    pub grounds: Option<Grounds>,
 }
 
 /// Which transitions to read.

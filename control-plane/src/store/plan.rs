@@ -244,7 +244,7 @@ pub(super) fn digest(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes hold the revision, so that a policy that was changed there and back has another etag.
-pub(super) fn etag(bytes: &[u8]) -> String {
+pub(crate) fn etag(bytes: &[u8]) -> String {
     digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fusebox_control_plane::{
     access::{
         limits,
-        rules::{Rule, TABLE},
+        rules::{Rule, TABLE, Weight},
     },
     grpc::status::Reason,
 };
@@ -259,5 +259,19 @@ async fn every_refusal_of_every_rpc_has_a_reason_and_the_server_goes_on() {
     }
     for reason in [Reason::PolicyInvalid, Reason::FieldInvalid, Reason::BreakerNotFound, Reason::Unavailable] {
         assert!(ends.contains(&Some(reason)), "{reason:?} was provoked by something");
+    }
+}
+
+#[test]
+fn every_write_can_be_tried_and_sent_again() {
+    let described = Described::read();
+    for row in TABLE.iter().filter(|row| row.weight == Weight::Write) {
+        let method = &described.methods[&format!("/{}/{}", row.service, row.method)];
+        let fields: Vec<_> = described.fields(method.input_type()).iter().map(FieldDescriptorProto::name).collect();
+        assert!(
+            ["request_id", "validate_only"].iter().all(|field| fields.contains(field)),
+            "{}: {fields:?}",
+            row.method
+        );
     }
 }

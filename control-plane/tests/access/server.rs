@@ -142,13 +142,14 @@ impl Server {
         let namespace = if agent.is_some() { "default" } else { "" }.to_owned();
         let token =
             v1::Token { display_name: name.to_owned(), role: role.into(), namespace, service, ..v1::Token::default() };
-        let request = v1::CreateTokenRequest { token: Some(token), life: None };
+        let request = v1::CreateTokenRequest { token: Some(token), ..Default::default() };
         let made = self.admin().await.admin.create_token(request).await.unwrap().into_inner();
         (made.token.unwrap(), made.secret)
     }
 
     pub(crate) async fn revoke(&self, token: &v1::Token) -> v1::Token {
-        let request = v1::RevokeTokenRequest { name: token.name.clone(), reason: "lost".to_owned() };
+        let request =
+            v1::RevokeTokenRequest { name: token.name.clone(), reason: "lost".to_owned(), ..Default::default() };
         self.admin().await.admin.revoke_token(request).await.unwrap().into_inner()
     }
 }

@@ -76,7 +76,11 @@ async fn a_token_that_ends_soon_is_not_renewed_before_its_end() {
         service: "service-a".to_owned(),
         ..v1::Token::default()
     };
-    let request = v1::CreateTokenRequest { token: Some(token), life: Some(to_wire(Duration::from_secs(60))) };
+    let request = v1::CreateTokenRequest {
+        token: Some(token),
+        life: Some(to_wire(Duration::from_secs(60))),
+        ..Default::default()
+    };
     let secret = server.admin().await.admin.create_token(request).await.unwrap().into_inner().secret;
     let (_up, mut stream) = server.caller(Some(&secret)).await.sync("service-a").await.unwrap();
     assert!(stream.message().await.unwrap().is_some());

@@ -60,7 +60,7 @@ async fn requests_that_can_not_be_are_told_field_by_field() {
     let server = Server::with_tokens().await;
     let mut admin = server.admin().await.admin;
     let mut ask = async |token: v1::Token, life: Option<Duration>| {
-        let request = v1::CreateTokenRequest { token: Some(token), life: life.map(to_wire) };
+        let request = v1::CreateTokenRequest { token: Some(token), life: life.map(to_wire), ..Default::default() };
         let (code, _, details) = refusal(admin.create_token(request).await);
         assert_eq!(code, Code::InvalidArgument);
         details.bad_request().unwrap().field_violations.iter().map(|fault| fault.field.clone()).collect::<Vec<_>>()
@@ -76,9 +76,10 @@ async fn requests_that_can_not_be_are_told_field_by_field() {
     assert_eq!(ask(bound, None).await, ["token.service"]);
     let nowhere = v1::Token { namespace: "No Where".to_owned(), ..asked("a", Role::Operator) };
     assert_eq!(ask(nowhere, None).await, ["token.namespace"]);
-    let request = v1::RevokeTokenRequest { name: "tokens/".to_owned(), reason: String::new() };
+    let request = v1::RevokeTokenRequest { name: "tokens/".to_owned(), ..Default::default() };
     assert_eq!(refusal(admin.revoke_token(request).await).0, Code::InvalidArgument);
-    let request = v1::RevokeTokenRequest { name: "tokens/none".to_owned(), reason: "why".to_owned() };
+    let request =
+        v1::RevokeTokenRequest { name: "tokens/none".to_owned(), reason: "why".to_owned(), ..Default::default() };
     assert_eq!(reason(admin.revoke_token(request).await), (Code::NotFound, "TOKEN_NOT_FOUND".to_owned()));
     server.stop().await;
 }
@@ -88,7 +89,7 @@ async fn a_name_is_given_once_at_a_time_and_lives_are_bounded() {
     let server = Server::with_tokens().await;
     let (made, _) = server.token("alice", Role::Viewer, None).await;
     let mut admin = server.admin().await.admin;
-    let again = v1::CreateTokenRequest { token: Some(asked("alice", Role::Admin)), life: None };
+    let again = v1::CreateTokenRequest { token: Some(asked("alice", Role::Admin)), ..Default::default() };
     let refused = admin.create_token(again.clone()).await;
     assert_eq!(reason(refused), (Code::AlreadyExists, "TOKEN_EXISTS".to_owned()));
     server.revoke(&made).await;
@@ -107,5 +108,39 @@ async fn a_bootstrap_token_counts_as_long_as_it_is_there() {
     server.bootstrap.set(Some("another-one-that-is-long-enough-too"));
     assert_eq!(server.caller(Some(BOOTSTRAP)).await.who().await.unwrap_err().code(), Code::Unauthenticated);
     server.bootstrap.set(None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_can_be_tried_and_is_made_once_however_often_it_is_asked_for() {
+    let server = Server::with_tokens().await;
+    let mut admin = server.admin().await.admin;
+    let request = v1::CreateTokenRequest {
+        token: Some(asked("alice", Role::Viewer)),
+        request_id: "6f1c0a52-7d0e-4c3b-9a68-00000000000b".to_owned(),
+        ..Default::default()
+    };
+    let tried = v1::CreateTokenRequest { validate_only: true, ..request.clone() };
+    let would = admin.create_token(tried.clone()).await.unwrap().into_inner();
+    assert_eq!((would.token.unwrap().name.as_str(), would.secret.as_str()), ("", ""));
+    let first = admin.create_token(request.clone()).await.unwrap().into_inner();
+    assert_eq!(reason(admin.create_token(tried).await).1, "TOKEN_EXISTS", "it fails when the real one would");
+    let again = admin.create_token(request).await.unwrap().into_inner();
+    assert_eq!((again.token.as_ref(), again.secret.as_str()), (first.token.as_ref(), ""), "no secret is kept");
+    let made = first.token.unwrap();
+
+    let revoke = v1::RevokeTokenRequest {
+        name: made.name.clone(),
+        reason: "lost".to_owned(),
+        request_id: "6f1c0a52-7d0e-4c3b-9a68-00000000000c".to_owned(),
+        ..Default::default()
+    };
+    let tried = v1::RevokeTokenRequest { validate_only: true, ..revoke.clone() };
+    assert_eq!(admin.revoke_token(tried).await.unwrap().into_inner(), made);
+    let mut alice = server.caller(Some(&first.secret)).await;
+    assert_eq!(alice.who().await.unwrap().name, "alice", "only tried");
+    let ended = admin.revoke_token(revoke.clone()).await.unwrap().into_inner();
+    assert_eq!(admin.revoke_token(revoke).await.unwrap().into_inner(), ended);
+    assert!(ended.revoke_time.is_some() && alice.who().await.is_err());
     server.stop().await;
 }

@@ -22,6 +22,7 @@ fn release(id: &str, validate_only: bool) -> v1::ReleaseBreakerRequest {
         reason: "over".to_owned(),
         request_id: id.to_owned(),
         validate_only,
+        ..v1::ReleaseBreakerRequest::default()
     }
 }
 
@@ -54,4 +55,33 @@ async fn an_override_that_is_asked_for_again_is_set_once_and_ended_once() {
     assert_eq!((after.id, after.remaining), (first.id, None), "what is over does not come back");
     assert!(in_force(&server).await.is_empty());
     assert_eq!(refusal(server.breakers().release_breaker(release("", false)).await).0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn an_override_is_replaced_and_ended_only_by_who_has_seen_it() {
+    const AGAIN: &str = "6f1c0a52-7d0e-4c3b-9a68-000000000003";
+    let server = Server::start().await;
+    let mut breakers = server.breakers();
+    let only_if = |etag: &str| v1::ForceBreakerRequest { etag: etag.to_owned(), ..force("", 60) };
+    let first = breakers.force_breaker(only_if("0")).await.unwrap().into_inner();
+    assert_eq!((first.name.as_str(), first.etag.len()), ("overrides/1", 32));
+    let (code, reason, details) = refusal(breakers.force_breaker(only_if("0")).await);
+    assert_eq!((code, reason.as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+    assert_eq!(details.error_info().unwrap().metadata["current_etag"], first.etag);
+
+    let by_id = v1::ForceBreakerRequest { request_id: AGAIN.to_owned(), ..only_if(&first.etag) };
+    let second = breakers.force_breaker(by_id.clone()).await.unwrap().into_inner();
+    assert_ne!(second.etag, first.etag);
+    let again = breakers.force_breaker(by_id).await.unwrap().into_inner();
+    assert_eq!(again.etag, second.etag, "the request itself is nobody else");
+    let tried = v1::ForceBreakerRequest { validate_only: true, ..only_if(&first.etag) };
+    assert_eq!(refusal(breakers.force_breaker(tried).await).1, "ETAG_MISMATCH");
+
+    for validate_only in [true, false] {
+        let late = v1::ReleaseBreakerRequest { etag: first.etag.clone(), ..release("", validate_only) };
+        assert_eq!(refusal(breakers.release_breaker(late).await).1, "ETAG_MISMATCH");
+    }
+    let seen = v1::ReleaseBreakerRequest { etag: second.etag.clone(), ..release("", false) };
+    assert_eq!(breakers.release_breaker(seen).await.unwrap().into_inner().released.len(), 1);
+    assert!(in_force(&server).await.is_empty());
 }

@@ -34,6 +34,7 @@ fn transition(age: Duration) -> StoredTransition {
         at: SystemTime::now() - age,
         window_calls: 0,
         window_failures: 0,
+        grounds: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use fusebox_control_plane::{
     rollouts::machine::Step,
     store::{
-        Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
+        Adoption, Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
         RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride, StoredRevision, StoredRollout,
         StoredToken, StoredTransition, TransitionFilter,
         audit::{AuditFilter, AuditPage, NewAudit},
@@ -81,9 +81,10 @@ impl Store for Disk {
         rollout: (Namespace, PolicyName, Revision),
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
-        self.write(|| self.rows.step_rollout(rollout, step, note, once))
+        self.write(|| self.rows.step_rollout(rollout, step, note, validate_only, once))
     }
 
     fn rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<StoredRollout>> {
@@ -98,8 +99,8 @@ impl Store for Disk {
         self.write(|| self.rows.saw_revision(revision))
     }
 
-    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
-        self.write(|| self.rows.adopt_present(note))
+    fn adopt_present_once(&self, note: Note, once: Option<Once<Adoption>>) -> Answer<'_, Adoption> {
+        self.write(|| self.rows.adopt_present_once(note, once))
     }
 
     fn revisions(
@@ -168,12 +169,17 @@ impl Store for Disk {
         self.rows.decided_breakers()
     }
 
-    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
-        self.write(|| self.rows.put_token(new, note))
+    fn put_token_once(&self, new: NewToken, note: Note, once: Option<Once<StoredToken>>) -> Answer<'_, StoredToken> {
+        self.write(|| self.rows.put_token_once(new, note, once))
     }
 
-    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
-        self.write(|| self.rows.revoke_token(id, note))
+    fn revoke_token_once(
+        &self,
+        id: String,
+        note: Note,
+        once: Option<Once<StoredToken>>,
+    ) -> Answer<'_, Option<StoredToken>> {
+        self.write(|| self.rows.revoke_token_once(id, note, once))
     }
 
     fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {

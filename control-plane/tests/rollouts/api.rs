@@ -88,10 +88,17 @@ async fn a_request_that_comes_twice_is_carried_out_once() {
     let first = server.rollouts().create_rollout(create.clone()).await.unwrap().into_inner();
     assert_eq!(server.rollouts().create_rollout(create).await.unwrap().into_inner(), first);
     let abort = v1::AbortRolloutRequest {
-        name: first.name,
+        name: first.name.clone(),
         reason: "enough".to_owned(),
         request_id: "6f1c0a52-7d0e-4c3b-9a68-0d1f3f1f7b2f".to_owned(),
+        ..Default::default()
     };
+    let tried = v1::AbortRolloutRequest { validate_only: true, ..abort.clone() };
+    let tried = server.rollouts().abort_rollout(tried).await.unwrap().into_inner();
+    assert_eq!(tried.state(), v1::RolloutState::Aborted, "what it would be");
+    let get = v1::GetRolloutRequest { name: first.name };
+    let present = server.rollouts().get_rollout(get).await.unwrap().into_inner();
+    assert_eq!(present.state(), v1::RolloutState::Running, "nothing was done");
     let ended = server.rollouts().abort_rollout(abort.clone()).await.unwrap().into_inner();
     assert_eq!(server.rollouts().abort_rollout(abort).await.unwrap().into_inner(), ended);
     let dry = v1::CreateRolloutRequest {

@@ -5,7 +5,10 @@ use std::{path::Path, process::Stdio};
 use fusebox_proto::{
     manifest,
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
-    v1::{self, breaker_service_client::BreakerServiceClient, policy_service_client::PolicyServiceClient},
+    v1::{
+        self, audit_service_client::AuditServiceClient, breaker_service_client::BreakerServiceClient,
+        policy_service_client::PolicyServiceClient,
+    },
 };
 use tonic::Code;
 
@@ -139,5 +142,31 @@ async fn why_a_breaker_was_opened_is_known_when_its_policy_has_gone() {
     }
     let gone = explained(&server, &name).await.unwrap();
     assert_eq!((gone.decisions.len(), gone.decisions[0].rev), (held.len(), held[0].rev), "written or not yet");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_a_verdict_says_by_what_it_is_known_and_whose_word_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let replicas = tripped(&server).await;
+    let name = names(&server, false).await.remove(0);
+    let decision = explained(&server, &name).await.unwrap().decisions.remove(0);
+    let mut audit = AuditServiceClient::new(server.channel().await);
+    let request = v1::ListAuditEventsRequest { action: "fleet.verdict".to_owned(), ..Default::default() };
+    // The record is written a moment later.
+    let event = loop {
+        let answer = audit.list_audit_events(request.clone()).await.unwrap().into_inner();
+        if let Some(event) = answer.events.into_iter().next() {
+            break event;
+        }
+        tokio::task::yield_now().await;
+    };
+    let after: serde_json::Value = serde_json::from_str(event.after()).unwrap();
+    assert_eq!(after["state"], "open");
+    let told = &after["verdict"];
+    assert_eq!((told["term"].as_u64(), told["rev"].as_u64()), (Some(decision.term), Some(decision.rev)));
+    assert_eq!((told["policyRevision"].as_u64(), &told["witnesses"]), (Some(1), &serde_json::json!(["a-1", "a-2"])));
+    drop(replicas);
     server.stop().await;
 }

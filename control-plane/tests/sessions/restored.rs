@@ -40,8 +40,33 @@ fn reason(refused: Result<impl std::fmt::Debug, Status>) -> (Code, String) {
 
 async fn adopt(server: &Server, reason: &str) -> Result<v1::AdoptPresentResponse, Status> {
     let mut client = PolicyServiceClient::new(server.channel().await);
-    let request = v1::AdoptPresentRequest { reason: reason.to_owned() };
+    let request = v1::AdoptPresentRequest { reason: reason.to_owned(), ..Default::default() };
     Ok(client.adopt_present(request).await?.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adoption_can_be_tried_and_is_made_once_however_often_it_is_sent() {
+    let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (server, store_id) = restored(folder.path(), backup.path()).await;
+    let mut client = PolicyServiceClient::new(server.channel().await);
+    let request = v1::AdoptPresentRequest {
+        reason: "restored".to_owned(),
+        request_id: "6f1c0a52-7d0e-4c3b-9a68-00000000000a".to_owned(),
+        ..Default::default()
+    };
+    let tried = v1::AdoptPresentRequest { validate_only: true, ..request.clone() };
+    assert_eq!(reason(client.adopt_present(tried.clone()).await).1, "STORE_NOT_REGRESSED");
+    let mut ahead = server.replica(running("a-1", &store_id, 3)).await.unwrap();
+    ahead.welcome().await;
+    let would = client.adopt_present(tried).await.unwrap().into_inner();
+    assert!(server.info().await.regressed, "only tried");
+    let done = client.adopt_present(request.clone()).await.unwrap().into_inner();
+    assert_eq!((done, done.revision, done.seen_revision), (would, 4, 3));
+    assert_eq!(client.adopt_present(request).await.unwrap().into_inner(), done, "the same answer");
+    let info = server.info().await;
+    assert_eq!((info.regressed, info.revision), (false, 4));
+    server.shutdown.begin();
+    server.stop().await;
 }
 
 async fn fusebox(server: &Server, args: &[&str]) -> (Option<i32>, String, String) {

@@ -12,7 +12,7 @@ use std::{
 use fusebox_control_plane::{
     rollouts::machine::Step,
     store::{
-        Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
+        Adoption, Answer, Applied, Change, Ending, Loaded, NewOverride, NewRollout, NewToken, Note, Once, RequestKey,
         RolloutFilter, Stepped, Store, StoreError, StoreHandle, StoredDecision, StoredOverride, StoredRevision,
         StoredRollout, StoredToken, StoredTransition, TransitionFilter,
         audit::{AuditChain, AuditFilter, AuditOrder, AuditPage, AuditRecord, NewAudit},
@@ -216,12 +216,16 @@ impl Store for Disk {
         rollout: (Namespace, PolicyName, Revision),
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
         async move {
             let write = async move {
-                let stepped = self.rows.step_rollout(rollout, step, note, once).await?;
-                self.history.stored(Stored::of(&stepped.state, Some(&stepped.rollout)));
+                let stepped = self.rows.step_rollout(rollout, step, note, validate_only, once).await?;
+                // What is only tried changes nothing.
+                if !validate_only {
+                    self.history.stored(Stored::of(&stepped.state, Some(&stepped.rollout)));
+                }
                 Ok(stepped)
             };
             self.write(write).await
@@ -251,10 +255,10 @@ impl Store for Disk {
         async move { self.write(async move { self.rows.saw_revision(revision).await }).await }.boxed()
     }
 
-    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+    fn adopt_present_once(&self, note: Note, once: Option<Once<Adoption>>) -> Answer<'_, Adoption> {
         async move {
             let write = async move {
-                let adopted = self.rows.adopt_present(note).await?;
+                let adopted = self.rows.adopt_present_once(note, once).await?;
                 self.history.stored(Stored::of(&adopted.1, None));
                 Ok(adopted)
             };
@@ -363,12 +367,17 @@ impl Store for Disk {
         self.rows.decided_breakers()
     }
 
-    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
-        self.rows.put_token(new, note)
+    fn put_token_once(&self, new: NewToken, note: Note, once: Option<Once<StoredToken>>) -> Answer<'_, StoredToken> {
+        self.rows.put_token_once(new, note, once)
     }
 
-    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
-        self.rows.revoke_token(id, note)
+    fn revoke_token_once(
+        &self,
+        id: String,
+        note: Note,
+        once: Option<Once<StoredToken>>,
+    ) -> Answer<'_, Option<StoredToken>> {
+        self.rows.revoke_token_once(id, note, once)
     }
 
     fn tokens(&self) -> Answer<'_, Vec<StoredToken>> {

@@ -113,7 +113,7 @@ async fn give(order: &Order, asked: Duration, stager: &mut Stager, request_id: &
             }
         }
         Order::Adopt => {
-            let request = v1::AdoptPresentRequest { reason: "restored".to_owned() };
+            let request = v1::AdoptPresentRequest { reason: "restored".to_owned(), ..Default::default() };
             match PolicyServiceClient::new(channel()).adopt_present(request).await {
                 Ok(answer) => Ok(Taken::Applied { revision: answer.into_inner().revision }),
                 Err(status) => Err(status),

@@ -66,19 +66,27 @@ impl Stager {
             }
             Step::Promote { force } => {
                 let reason = if *force { BY_FORCE } else { "it does well" }.to_owned();
-                client.promote_rollout(v1::PromoteRolloutRequest { name, force: *force, reason, request_id }).await
+                client
+                    .promote_rollout(v1::PromoteRolloutRequest {
+                        name,
+                        force: *force,
+                        reason,
+                        request_id,
+                        ..Default::default()
+                    })
+                    .await
             }
             Step::Pause => {
                 let reason = "wait".to_owned();
-                client.pause_rollout(v1::PauseRolloutRequest { name, reason, request_id }).await
+                client.pause_rollout(v1::PauseRolloutRequest { name, reason, request_id, ..Default::default() }).await
             }
             Step::Resume => {
                 let reason = "go on".to_owned();
-                client.resume_rollout(v1::ResumeRolloutRequest { name, reason, request_id }).await
+                client.resume_rollout(v1::ResumeRolloutRequest { name, reason, request_id, ..Default::default() }).await
             }
             Step::Abort => {
                 let reason = "no good".to_owned();
-                client.abort_rollout(v1::AbortRolloutRequest { name, reason, request_id }).await
+                client.abort_rollout(v1::AbortRolloutRequest { name, reason, request_id, ..Default::default() }).await
             }
         };
         match answer.map(Response::into_inner) {

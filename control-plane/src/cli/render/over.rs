@@ -55,6 +55,8 @@ fn confirmed(word: &Override) -> String {
 pub(super) fn value(word: &Override) -> Value {
     json!({
         "id": word.id,
+        "name": word.name,
+        "etag": word.etag,
         "state": fleet_word(word.state),
         "reason": word.reason,
         "author": word.author,

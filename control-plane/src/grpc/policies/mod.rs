@@ -1,10 +1,12 @@
 //! `fusebox.v1.PolicyService`.
 
+mod adopt;
 mod follow;
 mod mask;
 mod resolve;
 mod standing;
 
+use adopt::adopt;
 use follow::{Events, Wanted, follow};
 use fusebox_policy::{Invalid, Namespace, Policy, PolicyName, Revision, invalid::Faults, policy::Labels};
 use fusebox_proto::{
@@ -20,9 +22,8 @@ use super::{caller, pages, requests, status, within::Within};
 use crate::{
     caller::Caller,
     filter::Filter,
-    fleet::{Fleet, check_reason},
+    fleet::Fleet,
     policies::Policies,
-    recovery::Adopted,
     shutdown::Shutdown,
     store::{
         Action, Applied, Change, ChangeResult, Expect, Once, RequestKey, RevisionAction, StoreError, StoredPolicy,
@@ -393,18 +394,7 @@ impl PolicyService for PolicyApi {
         request: Request<v1::AdoptPresentRequest>,
     ) -> Result<Response<v1::AdoptPresentResponse>, Status> {
         let caller = caller(&request);
-        let v1::AdoptPresentRequest { reason } = request.into_inner();
-        let mut faults = Faults::new();
-        check_reason(&reason, &mut faults);
-        faults.into_result(Some(())).map_err(bad)?;
-        let Adopted { revision, restored, seen, policies } =
-            self.policies.adopt_present(caller, reason).await.map_err(|error| status::adopt(&error))?;
-        Ok(Response::new(v1::AdoptPresentResponse {
-            revision: revision.0,
-            restored_revision: restored.0,
-            seen_revision: seen.0,
-            policies: u32::try_from(policies).unwrap_or(u32::MAX),
-        }))
+        adopt(&self.policies, caller, request.into_inner()).await
     }
 
     async fn resolve_policy(

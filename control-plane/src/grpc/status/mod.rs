@@ -15,6 +15,7 @@ pub use self::reason::Reason;
 use crate::{
     access::{Principal, Refusal, limits::TooMuch, rules::Lack, tokens::CreateError},
     filter::FilterError,
+    fleet::ForceError,
     policies::RollbackError,
     recovery::AdoptError,
     rollouts::{StepError, gates::Verdict, machine::Refused},
@@ -376,6 +377,18 @@ pub fn store(error: &StoreError) -> Status {
         StoreError::InUse(_) | StoreError::Database(_) | StoreError::Folder { .. } => {
             tracing::error!(error = %error, source = ?std::error::Error::source(error), "the store failed");
             with(Reason::StoreFailed, "the store failed: nothing was changed, what is in force goes on", &[])
+        }
+    }
+}
+
+/// Why breakers are not forced or released.
+#[must_use]
+pub fn force(error: &ForceError) -> Status {
+    match error {
+        ForceError::Store(error) => store(error),
+        ForceError::Changed { target, current } => {
+            let metadata = [("name", target.as_str()), ("current_etag", current.as_str())];
+            with(Reason::EtagMismatch, error.to_string(), &metadata)
         }
     }
 }

@@ -14,87 +14,79 @@ use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
 
 pub use self::chain::{AuditChain, Broken, Hash, Link, Walk};
-use super::{Note, RevisionAction, StoredOverride, StoredToken, StoredTransition, plan};
+use super::{Grounds, Note, RevisionAction, StoredOverride, StoredToken, StoredTransition, plan};
 use crate::caller::Caller;
 
 /// Bytes of before and after in one page: below the 4 MiB that gRPC clients read by default.
 pub const PAGE_BYTES: usize = 2 << 20;
 
-/// What was done. Names are `noun.verb`; a reader takes those that it does not know for what they say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuditAction {
-    /// A policy is defined where there was none.
-    PolicyCreate,
-    /// A policy is defined otherwise.
-    PolicyUpdate,
-    /// A policy is taken out of force.
-    PolicyDelete,
-    /// An older definition of a policy is in force again.
-    PolicyRollback,
-    /// A candidate is stored, and sent to some replicas.
-    RolloutStart,
-    /// A rollout goes on to its next stage, or to everybody.
-    RolloutPromote,
-    /// A rollout is stopped, by an operator or a gate.
-    RolloutPause,
-    /// A rollout goes on.
-    RolloutResume,
-    /// A rollout is given up.
-    RolloutAbort,
-    /// Breakers are forced.
-    OverrideSet,
-    /// An operator ends an override.
-    OverrideRelease,
-    /// Another override on the same breakers takes its place.
-    OverrideReplace,
-    /// The time of an override is over.
-    OverrideExpire,
-    /// The fleet's state of a breaker changes.
-    FleetVerdict,
-    /// A run of the server begins, or rises above what a replica has seen.
-    TermRaise,
-    /// A replica runs a later revision than is stored.
-    StoreRegress,
-    /// A restored copy is put in force.
-    StoreAdopt,
-    /// A token is made.
-    TokenCreate,
-    /// A token is ended.
-    TokenRevoke,
-    /// The oldest records are dropped.
-    AuditTruncate,
-    /// Somebody takes a copy of everything.
-    BackupCreate,
+/// One list, from which the type and its names come.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
+        /// What was done. Names are `noun.verb`; a reader takes those that it does not know for what they say.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum AuditAction {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl AuditAction {
+            /// Every action.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl AuditAction {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PolicyCreate => "policy.create",
-            Self::PolicyUpdate => "policy.update",
-            Self::PolicyDelete => "policy.delete",
-            Self::PolicyRollback => "policy.rollback",
-            Self::RolloutStart => "rollout.start",
-            Self::RolloutPromote => "rollout.promote",
-            Self::RolloutPause => "rollout.pause",
-            Self::RolloutResume => "rollout.resume",
-            Self::RolloutAbort => "rollout.abort",
-            Self::OverrideSet => "override.set",
-            Self::OverrideRelease => "override.release",
-            Self::OverrideReplace => "override.replace",
-            Self::OverrideExpire => "override.expire",
-            Self::FleetVerdict => "fleet.verdict",
-            Self::TermRaise => "term.raise",
-            Self::StoreRegress => "store.regress",
-            Self::StoreAdopt => "store.adopt",
-            Self::TokenCreate => "token.create",
-            Self::TokenRevoke => "token.revoke",
-            Self::AuditTruncate => "audit.truncate",
-            Self::BackupCreate => "backup.create",
-        }
-    }
+actions! {
+    /// A policy is defined where there was none.
+    PolicyCreate = "policy.create",
+    /// A policy is defined otherwise.
+    PolicyUpdate = "policy.update",
+    /// A policy is taken out of force.
+    PolicyDelete = "policy.delete",
+    /// An older definition of a policy is in force again.
+    PolicyRollback = "policy.rollback",
+    /// A candidate is stored, and sent to some replicas.
+    RolloutStart = "rollout.start",
+    /// A rollout goes on to its next stage, or to everybody.
+    RolloutPromote = "rollout.promote",
+    /// A rollout is stopped, by an operator or a gate.
+    RolloutPause = "rollout.pause",
+    /// A rollout goes on.
+    RolloutResume = "rollout.resume",
+    /// A rollout is given up.
+    RolloutAbort = "rollout.abort",
+    /// Breakers are forced.
+    OverrideSet = "override.set",
+    /// An operator ends an override.
+    OverrideRelease = "override.release",
+    /// Another override on the same breakers takes its place.
+    OverrideReplace = "override.replace",
+    /// The time of an override is over.
+    OverrideExpire = "override.expire",
+    /// The fleet's state of a breaker changes.
+    FleetVerdict = "fleet.verdict",
+    /// A run of the server begins, or rises above what a replica has seen.
+    TermRaise = "term.raise",
+    /// A replica runs a later revision than is stored.
+    StoreRegress = "store.regress",
+    /// A restored copy is put in force.
+    StoreAdopt = "store.adopt",
+    /// A token is made.
+    TokenCreate = "token.create",
+    /// A token is ended.
+    TokenRevoke = "token.revoke",
+    /// The oldest records are dropped.
+    AuditTruncate = "audit.truncate",
+    /// Somebody takes a copy of everything.
+    BackupCreate = "backup.create",
 }
 
 /// A record that is to be written.
@@ -306,12 +298,28 @@ impl NewAudit {
 
     /// Of a decision of the fleet; `None` for what a replica's own breaker did.
     pub(super) fn verdict(transition: &StoredTransition) -> Option<Self> {
-        let StoredTransition { id: _, key, instance, from, to, cause, detail, at, window_calls, window_failures } =
-            transition;
+        let StoredTransition {
+            id: _,
+            key,
+            instance,
+            from,
+            to,
+            cause,
+            detail,
+            at,
+            window_calls,
+            window_failures,
+            grounds,
+        } = transition;
         if instance.is_some() {
             return None;
         }
-        let after = json!({ "state": to, "windowCalls": window_calls, "windowFailures": window_failures });
+        let mut after = json!({ "state": to, "windowCalls": window_calls, "windowFailures": window_failures });
+        if let Some(Grounds { term, rev, policy_revision, witnesses }) = grounds {
+            let witnesses: Vec<_> = witnesses.iter().map(ToString::to_string).collect();
+            after["verdict"] =
+                json!({ "term": term, "rev": rev, "policyRevision": policy_revision.0, "witnesses": witnesses });
+        }
         let message = if detail.is_empty() { cause.clone() } else { format!("{cause}: {detail}") };
         Some(Self {
             action: AuditAction::FleetVerdict,

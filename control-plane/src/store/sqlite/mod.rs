@@ -36,9 +36,9 @@ use tokio::{sync::Mutex, task::JoinError};
 
 use self::open::{identify, lock, make, migrate, pool, remove_unfinished};
 use super::{
-    Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken, Note, Once,
-    Quota, RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision, StoredOverride,
-    StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
+    Adoption, Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken,
+    Note, Once, Quota, RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision,
+    StoredOverride, StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     alarm::Alarms,
     audit::{AuditFilter, AuditPage, NewAudit},
     plan::{self, Plan, State},
@@ -288,8 +288,18 @@ impl Store for SqliteStore {
         (namespace, policy, candidate): (Namespace, PolicyName, Revision),
         step: Step,
         note: Note,
+        validate_only: bool,
         once: Option<Once<Stepped>>,
     ) -> Answer<'_, Stepped> {
+        if validate_only {
+            let dry = async move {
+                let mut state = self.state.lock().await;
+                let mut transaction = self.reader.begin().await.map_err(failed)?;
+                rows::refresh(&mut transaction, &mut state).await?;
+                Ok(state.step_rollout(&namespace, &policy, candidate, step, &note)?.stepped())
+            };
+            return dry.boxed();
+        }
         self.change(move |mut transaction, state| {
             async move {
                 requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
@@ -336,9 +346,10 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn adopt_present(&self, note: Note) -> Answer<'_, (Option<Loaded>, Loaded)> {
+    fn adopt_present_once(&self, note: Note, once: Option<Once<Adoption>>) -> Answer<'_, Adoption> {
         self.change(move |mut transaction, state| {
             async move {
+                requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
                 if !state.is_regressed() {
                     let loaded = state.loaded();
                     return Ok((transaction, state, (None, loaded)));
@@ -347,6 +358,7 @@ impl Store for SqliteStore {
                 rows::write_recovery(&mut transaction, &state, &after, &note).await?;
                 audit::append(&mut transaction, [NewAudit::adopt(&state, &after, note)]).await?;
                 let answer = (Some(state.loaded()), after.loaded());
+                requests::keep(&mut transaction, once, &answer).await?;
                 Ok((transaction, after, answer))
             }
             .boxed()
@@ -599,17 +611,28 @@ impl Store for SqliteStore {
         async move { decisions::breakers(&self.reader).await }.boxed()
     }
 
-    fn put_token(&self, new: NewToken, note: Note) -> Answer<'_, StoredToken> {
+    fn put_token_once(&self, new: NewToken, note: Note, once: Option<Once<StoredToken>>) -> Answer<'_, StoredToken> {
         self.write(move |mut transaction| async move {
+            requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             let stored = tokens::insert(&mut transaction, new, note).await?;
+            requests::keep(&mut transaction, once, &stored).await?;
             Ok((transaction, stored))
         })
         .boxed()
     }
 
-    fn revoke_token(&self, id: String, note: Note) -> Answer<'_, Option<StoredToken>> {
+    fn revoke_token_once(
+        &self,
+        id: String,
+        note: Note,
+        once: Option<Once<StoredToken>>,
+    ) -> Answer<'_, Option<StoredToken>> {
         self.write(move |mut transaction| async move {
+            requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             let stored = tokens::revoke(&mut transaction, &id, note).await?;
+            if let Some(stored) = &stored {
+                requests::keep(&mut transaction, once, stored).await?;
+            }
             Ok((transaction, stored))
         })
         .boxed()

@@ -326,8 +326,19 @@ pub(super) async fn insert_transition(
     transaction: &mut Transaction<'static, Sqlite>,
     transition: &StoredTransition,
 ) -> Result<u64, StoreError> {
-    let StoredTransition { id: _, key, instance, from, to, cause, detail, at, window_calls, window_failures } =
-        transition;
+    let StoredTransition {
+        id: _,
+        key,
+        instance,
+        from,
+        to,
+        cause,
+        detail,
+        at,
+        window_calls,
+        window_failures,
+        grounds: _,
+    } = transition;
     let row = sqlx::query(
         "INSERT INTO transitions (namespace, caller, policy, strategy, target, zone, instance, from_state, to_state, cause, \
          detail, at_us, window_calls, window_failures) \
@@ -381,5 +392,6 @@ pub(super) fn transition(row: &SqliteRow) -> Result<StoredTransition, StoreError
         at: plan::from_micros(get(row, "at_us")?),
         window_calls: widen(get(row, "window_calls")?),
         window_failures: widen(get(row, "window_failures")?),
+        grounds: None,
     })
 }

@@ -47,6 +47,7 @@ pub(super) async fn transitions_are_read_newest_first_and_filtered(store: &dyn S
         at: moment(3),
         window_calls: 5,
         window_failures: 5,
+        grounds: None,
     };
     let ids = store
         .append_transitions(vec![transition("x", Some("x-1")), transition("y", None), transition("x", Some("x-2"))])

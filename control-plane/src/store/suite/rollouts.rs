@@ -20,7 +20,7 @@ pub(super) async fn start(store: &dyn Store, new: NewRollout) -> Result<StoredRo
 pub(super) async fn step(store: &dyn Store, rollout: &StoredRollout, step: Step) -> Result<StoredRollout, StoreError> {
     let id = (rollout.namespace.clone(), rollout.policy.clone(), rollout.candidate);
     let note = Note { message: "step".to_owned(), ..note() };
-    Ok(store.step_rollout(id, step, note, None).await?.rollout)
+    Ok(store.step_rollout(id, step, note, false, None).await?.rollout)
 }
 
 pub(super) fn promote(from: usize) -> Step {

@@ -110,7 +110,7 @@ fn policies(method: &str, own: &Tenant, other: &Tenant) -> Vec<Ask> {
             let tried = v1::ApplyPoliciesRequest { validate_only: true, ..mixed.clone() };
             vec![ask(Refused, &mixed), ask(Refused, &pruning), ask(Refused, &tried)]
         }
-        "AdoptPresent" => vec![ask(Whole, &v1::AdoptPresentRequest { reason: "why".to_owned() })],
+        "AdoptPresent" => vec![ask(Whole, &v1::AdoptPresentRequest { reason: "why".to_owned(), ..Default::default() })],
         unknown => panic!("no requests of {unknown}"),
     }
 }
@@ -254,7 +254,7 @@ fn admin(row: &Row, other: &Tenant) -> Vec<Ask> {
                 let service = service.to_owned();
                 let display_name = "new".to_owned();
                 let token = v1::Token { display_name, role: role.into(), namespace, service, ..Default::default() };
-                ask(Refused, &v1::CreateTokenRequest { token: Some(token), life: None })
+                ask(Refused, &v1::CreateTokenRequest { token: Some(token), ..Default::default() })
             };
             vec![
                 create(other.namespace(), v1::Role::Viewer, ""),
@@ -267,7 +267,7 @@ fn admin(row: &Row, other: &Tenant) -> Vec<Ask> {
         "ListTokens" => vec![ask(Own, &v1::ListTokensRequest { show_ended: true })],
         "RevokeToken" => {
             let (name, reason) = (other.token.clone(), "why".to_owned());
-            vec![ask(Absent, &v1::RevokeTokenRequest { name, reason })]
+            vec![ask(Absent, &v1::RevokeTokenRequest { name, reason, ..Default::default() })]
         }
         "CreateBackup" => vec![ask(Whole, &v1::CreateBackupRequest::default())],
         "WhoAmI" => vec![ask(Own, &v1::WhoAmIRequest {})],

@@ -177,7 +177,7 @@ async fn a_tenant_s_admin_lets_in_whom_they_want_and_no_further_than_themselves(
     assert!(allowed && why.contains("in the namespace tenant-ruby and in no other"), "{why}");
     let (allowed, why) = may("backup", "store").await;
     assert!(!allowed && why.contains("for all namespaces"), "{why}");
-    let end = v1::RevokeTokenRequest { name: made.name, reason: "left".to_owned() };
+    let end = v1::RevokeTokenRequest { name: made.name, reason: "left".to_owned(), ..Default::default() };
     own.admin.admin.revoke_token(end).await.unwrap();
     assert_eq!(reason(carol.policies.get_policy(request).await).0, Code::Unauthenticated);
     server.stop().await;

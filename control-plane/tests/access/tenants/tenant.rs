@@ -254,7 +254,7 @@ pub(super) async fn token(
     let (namespace, service) = (namespace.to_owned(), service.to_owned());
     let token =
         v1::Token { display_name: name.to_owned(), role: role.into(), namespace, service, ..v1::Token::default() };
-    let request = v1::CreateTokenRequest { token: Some(token), life: None };
+    let request = v1::CreateTokenRequest { token: Some(token), ..Default::default() };
     let v1::CreateTokenResponse { token, secret } = by.admin.create_token(request).await.unwrap().into_inner();
     (token.unwrap(), secret)
 }
