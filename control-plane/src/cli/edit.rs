@@ -73,6 +73,8 @@ pub(super) async fn edit(session: &Session, args: EditArgs) -> Result<(), Failur
                 let request = v1::UpdatePolicyRequest {
                     // With the etag that was read: what somebody else changed meanwhile is not overwritten.
                     policy: Some(v1::Policy { etag: stored.etag.clone(), ..v1::Policy::from(&policy) }),
+                    // What the file says no more is to go.
+                    update_mask: Some(prost_types::FieldMask { paths: vec!["*".to_owned()] }),
                     message: args.message.clone(),
                     request_id: connect::request_id(),
                     ..v1::UpdatePolicyRequest::default()

@@ -60,15 +60,17 @@ pub(crate) async fn policy(server: &Server, namespace: &str, typed: &str) -> Res
     }
 }
 
-/// The rollouts of a policy, or of all policies of a namespace, newest first; `-` is every namespace.
+/// The rollouts of a policy, or of all policies of a namespace, that a filter admits, newest first; `-` is every namespace.
 pub(crate) async fn rollouts(
     server: &Server,
     namespace: &str,
     typed: Option<&str>,
+    filter: &str,
 ) -> Result<Vec<v1::Rollout>, Failure> {
     let parent = typed.map_or_else(|| format!("namespaces/{namespace}"), |typed| policy_name(namespace, typed));
     let page = async |page_token| {
-        let request = v1::ListRolloutsRequest { parent: parent.clone(), page_size: PAGE, page_token };
+        let request =
+            v1::ListRolloutsRequest { parent: parent.clone(), page_size: PAGE, page_token, filter: filter.to_owned() };
         let answer = server.rollouts().list_rollouts(request).await?.into_inner();
         Ok((answer.rollouts, answer.next_page_token))
     };
@@ -81,7 +83,7 @@ pub(crate) async fn rollouts_named(server: &Server, namespace: &str, typed: &str
         Some((policy, number)) if !typed.starts_with("namespaces/") => (policy, number.parse::<u64>().ok()),
         Some(_) | None => (typed, None),
     };
-    let mut found = rollouts(server, namespace, Some(policy)).await?;
+    let mut found = rollouts(server, namespace, Some(policy), "").await?;
     found.retain(|rollout| number.is_none_or(|number| rollout.candidate_revision == number));
     if found.is_empty() {
         // Tells which policy was meant, if there is none of this name.

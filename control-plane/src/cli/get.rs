@@ -118,16 +118,13 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
                 return Err(Failure::new(Class::Usage, "rollouts cannot be watched together")
                     .fix("watch one: fusebox rollout status policy/NAME -w"));
             }
-            if !filter.is_empty() {
-                return Err(Failure::new(Class::Usage, "rollouts take no --filter").fix("name their policy"));
-            }
             let namespace = if args.all_namespaces { "-" } else { session.namespace() };
             let mut found = Vec::new();
             for name in &wanted.names {
                 found.extend(fetch::rollouts_named(&server, session.namespace(), name).await?);
             }
             if wanted.names.is_empty() {
-                found = fetch::rollouts(&server, namespace, None).await?;
+                found = fetch::rollouts(&server, namespace, None, &filter).await?;
             }
             show(&found, output, "rollouts")
         }

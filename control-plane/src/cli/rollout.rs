@@ -214,7 +214,7 @@ pub(super) async fn rollout(session: &Session, command: RolloutCommand) -> Resul
             let namespace = session.namespace();
             let found = match &policy {
                 Some(policy) => fetch::rollouts_named(&server, namespace, policy).await?,
-                None => fetch::rollouts(&server, namespace, None).await?,
+                None => fetch::rollouts(&server, namespace, None, "").await?,
             };
             get::show(&found, output, "rollouts")
         }

@@ -215,8 +215,17 @@ async fn offline(folder: PathBuf, request: Request) -> Result<(v1::Token, String
 }
 
 async fn all(server: &Server, show_ended: bool) -> Result<Vec<v1::Token>, Failure> {
-    let answer = server.admin().list_tokens(v1::ListTokensRequest { show_ended }).await;
-    Ok(answer.map_err(Failure::to("list tokens"))?.into_inner().tokens)
+    let mut request = v1::ListTokensRequest { show_ended, page_size: 1000, ..v1::ListTokensRequest::default() };
+    let mut found = Vec::new();
+    loop {
+        let answer = server.admin().list_tokens(request.clone()).await.map_err(Failure::to("list tokens"))?;
+        let v1::ListTokensResponse { tokens, next_page_token } = answer.into_inner();
+        found.extend(tokens);
+        if next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = next_page_token;
+    }
 }
 
 async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {

@@ -13,7 +13,11 @@ use super::{Field, Fields, Kind, Value};
 const FLEET_STATES: &[&str] =
     &["RELEASED", "OPEN", "HALF_OPEN", "RAMP", "FORCED_OPEN", "FORCED_CLOSED", "DISABLED", "UNSPECIFIED"];
 /// What a change of a policy was.
-const ACTIONS: &[&str] = &["CREATE", "UPDATE", "DELETE", "ROLLBACK", "UNSPECIFIED"];
+const ACTIONS: &[&str] = &["CREATE", "UPDATE", "DELETE", "ROLLBACK", "CANDIDATE", "PROMOTE", "UNSPECIFIED"];
+/// How far a rollout is.
+const ROLLOUT_STATES: &[&str] = &["RUNNING", "AWAITING_PROMOTION", "PAUSED", "PROMOTED", "ABORTED", "UNSPECIFIED"];
+/// What a token allows.
+const ROLES: &[&str] = &["VIEWER", "OPERATOR", "ADMIN", "AGENT", "UNSPECIFIED"];
 /// What an override does.
 const FORCED: &[&str] = &["FORCED_OPEN", "FORCED_CLOSED", "DISABLED"];
 
@@ -278,6 +282,101 @@ impl Fields for v1::BreakerTransition {
             "id" => Some(Value::number(self.id)),
             "time" => moment(self.time.as_ref()),
             _ => key_value(self.key.as_ref(), field),
+        }
+    }
+}
+
+impl Fields for v1::Rollout {
+    const FIELDS: &'static [Field] = &[
+        field("policy", Kind::Text),
+        field("namespace", Kind::Text),
+        field("state", Kind::Word(ROLLOUT_STATES)),
+        field("stage", Kind::Number),
+        field("candidate_revision", Kind::Number),
+        field("stable_revision", Kind::Number),
+        field("author", Kind::Text),
+        field("message", Kind::Text),
+        field("create_time", Kind::Moment),
+        field("update_time", Kind::Moment),
+    ];
+
+    fn value(&self, field: &str) -> Option<Value<'_>> {
+        match field {
+            "policy" => some(self.policy.rsplit('/').next().unwrap_or_default()),
+            "namespace" => some(self.policy.split('/').nth(1).unwrap_or_default()),
+            "state" => {
+                let word = self.state().as_str_name();
+                Some(Value::text(word.strip_prefix("ROLLOUT_STATE_").unwrap_or(word)))
+            }
+            "stage" => Some(Value::number(self.stage.into())),
+            "candidate_revision" => Some(Value::number(self.candidate_revision)),
+            "stable_revision" => Some(Value::number(self.stable_revision)),
+            "author" => some(&self.author),
+            "message" => some(&self.message),
+            "create_time" => moment(self.create_time.as_ref()),
+            "update_time" => moment(self.update_time.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Fields for v1::Token {
+    const FIELDS: &'static [Field] = &[
+        field("display_name", Kind::Text),
+        field("role", Kind::Word(ROLES)),
+        field("namespace", Kind::Text),
+        field("service", Kind::Text),
+        field("creator", Kind::Text),
+        field("create_time", Kind::Moment),
+        field("expire_time", Kind::Moment),
+        field("revoker", Kind::Text),
+    ];
+
+    fn value(&self, field: &str) -> Option<Value<'_>> {
+        match field {
+            "display_name" => some(&self.display_name),
+            "role" => {
+                let word = self.role().as_str_name();
+                Some(Value::text(word.strip_prefix("ROLE_").unwrap_or(word)))
+            }
+            "namespace" => some(&self.namespace),
+            "service" => some(&self.service),
+            "creator" => some(&self.creator),
+            "create_time" => moment(self.create_time.as_ref()),
+            "expire_time" => moment(self.expire_time.as_ref()),
+            "revoker" => some(&self.revoker),
+            _ => None,
+        }
+    }
+}
+
+impl Fields for v1::AuditEvent {
+    const FIELDS: &'static [Field] = &[
+        field("id", Kind::Number),
+        field("time", Kind::Moment),
+        field("actor", Kind::Text),
+        field("authentication", Kind::Text),
+        field("address", Kind::Text),
+        field("request_id", Kind::Text),
+        field("action", Kind::Text),
+        field("object", Kind::Text),
+        field("reason", Kind::Text),
+        field("revision", Kind::Number),
+    ];
+
+    fn value(&self, field: &str) -> Option<Value<'_>> {
+        match field {
+            "id" => Some(Value::number(self.id)),
+            "time" => moment(self.time.as_ref()),
+            "actor" => some(&self.actor),
+            "authentication" => some(&self.authentication),
+            "address" => some(&self.address),
+            "request_id" => some(&self.request_id),
+            "action" => some(&self.action),
+            "object" => some(&self.object),
+            "reason" => some(&self.reason),
+            "revision" => Some(Value::number(self.revision)),
+            _ => None,
         }
     }
 }

@@ -157,6 +157,9 @@ fn every_field_that_may_be_named_has_a_value_or_is_known_to_have_none() {
     let key = || Some(v1::BreakerKey::default());
     check(&v1::Override { selector: key(), ..v1::Override::default() }, &["remaining", "create_time"]);
     check(&v1::BreakerTransition { key: key(), ..v1::BreakerTransition::default() }, &["time"]);
+    check(&v1::Rollout::default(), &["create_time", "update_time"]);
+    check(&v1::Token::default(), &["create_time", "expire_time"]);
+    check(&v1::AuditEvent::default(), &["time"]);
 }
 
 #[test]
@@ -174,4 +177,7 @@ fn the_documentation_names_the_fields() {
     check::<v1::Breaker>("breakers");
     check::<v1::Override>("overrides");
     check::<v1::BreakerTransition>("transitions");
+    check::<v1::Rollout>("rollouts");
+    check::<v1::Token>("tokens");
+    check::<v1::AuditEvent>("audit events");
 }

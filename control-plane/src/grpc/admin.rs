@@ -10,7 +10,12 @@ use fusebox_proto::{
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{backup, caller, principal, requests, status, within::Within};
+use super::{
+    backup, caller,
+    pages::{self, Query},
+    principal, requests, status,
+    within::Within,
+};
 use crate::{
     access::{
         Access, Kind, Principal, Role,
@@ -94,11 +99,36 @@ impl AdminService for AdminApi {
         request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListTokensRequest { show_ended } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListTokens",
+            &v1::ListTokensRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListTokensRequest { show_ended, page_size, page_token, filter } = request;
+        let size = pages::size(page_size)?;
+        let filter = pages::filter::<v1::Token>(&filter)?;
+        let last = query.place(&page_token)?;
         let now = SystemTime::now();
         let all = self.tokens.list(within.scope()).await.map_err(|error| status::store(&error))?;
-        let tokens = all.into_iter().filter(|stored| show_ended || stored.in_force(now)).map(wire).collect();
-        Ok(Response::new(v1::ListTokensResponse { tokens }))
+        // A token is never forgotten: the last one of the page before is there.
+        let from = last.map_or(Some(0), |last| all.iter().position(|stored| stored.id == last).map(|place| place + 1));
+        let rest = all.into_iter().skip(from.ok_or_else(pages::foreign)?);
+        let shown =
+            rest.filter(|stored| show_ended || stored.in_force(now)).map(|stored| (stored.id.clone(), wire(stored)));
+        let mut page: Vec<_> = shown.filter(|(_, token)| filter.admits(token)).take(size + 1).collect();
+        let more = page.len() > size;
+        page.truncate(size);
+        let next_page_token = page.last().filter(|_| more).map(|(id, _)| query.token(id)).unwrap_or_default();
+        let tokens = page.into_iter().map(|(_, token)| token).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
+    }
+
+    async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::Token>, Status> {
+        let within = Within::of(&request)?;
+        let v1::GetTokenRequest { name } = request.into_inner();
+        let all = self.tokens.list(within.scope()).await.map_err(|error| status::store(&error))?;
+        let found = all.into_iter().find(|stored| name.strip_prefix("tokens/") == Some(stored.id.as_str()));
+        found.map(|stored| Response::new(wire(stored))).ok_or_else(|| status::not_found("token", &name))
     }
 
     async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::Token>, Status> {

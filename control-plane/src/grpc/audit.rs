@@ -3,17 +3,25 @@
 use std::time::SystemTime;
 
 use fusebox_proto::v1::{self, audit_service_server::AuditService};
+use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
-use super::{status, within::Within};
+use super::{
+    pages::{self, Query},
+    status,
+    within::Within,
+};
 use crate::store::{
     StoreHandle,
     audit::{AuditFilter, AuditOrder},
 };
 
-/// Pages are of this size when nothing is said, and never larger than the other.
-const PAGE: (i32, i32) = (100, 1000);
+/// Events that one page looks through for those that its filter admits.
+const LOOKED_THROUGH: usize = 10_000;
+
+/// Bytes of events after which a page that is filtered is not filled further: what one look adds must fit beside them.
+const FULL: usize = 1 << 20;
 
 /// What protobuf calls a time, in seconds since 1970.
 const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -55,6 +63,11 @@ impl AuditService for AuditApi {
         request: Request<v1::ListAuditEventsRequest>,
     ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
         let within = Within::of(&request)?;
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListAuditEvents",
+            &v1::ListAuditEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
         let v1::ListAuditEventsRequest {
             page_size,
             page_token,
@@ -64,40 +77,55 @@ impl AuditService for AuditApi {
             start_time,
             end_time,
             oldest_first,
-        } = request.into_inner();
-        let size = match page_size {
-            0 => PAGE.0,
-            1.. => page_size.min(PAGE.1),
-            _ => return Err(status::invalid_field("page_size", "must not be negative")),
-        };
-        let token = optional(page_token)
-            .map(|token| token.parse().map_err(|_| status::invalid_field("page_token", "is not one of this method")))
-            .transpose()?;
-        let order = if oldest_first {
-            AuditOrder::OldestFirst(token.unwrap_or_default())
-        } else {
-            AuditOrder::NewestFirst(token)
-        };
+            filter: text,
+        } = request;
+        let size = pages::size(page_size)?;
+        let wanted = pages::filter::<v1::AuditEvent>(&text)?;
+        let mut place = query.number(&page_token)?;
+        let (from, until) = (point("start_time", start_time)?, point("end_time", end_time)?);
         let filter = AuditFilter {
             actor: optional(actor),
             action: optional(action),
             object: optional(object),
-            from: point("start_time", start_time)?,
-            until: point("end_time", end_time)?,
-            order,
+            from,
+            until,
+            order: AuditOrder::default(),
             namespace: within.scope().namespace().cloned(),
-            limit: size.unsigned_abs(),
+            limit: u32::try_from(size).unwrap_or(u32::MAX),
         };
-        let page = self.store.audit(filter).await.map_err(|error| status::store(&error))?;
-        let next_page_token = match page.records.last() {
-            Some(last) if page.more => last.id.to_string(),
-            Some(_) | None => String::new(),
+        let mut events = Vec::new();
+        let (mut looked_through, mut bytes) = (0, 0);
+        let (more, chain) = loop {
+            let order = if oldest_first {
+                AuditOrder::OldestFirst(place.unwrap_or_default())
+            } else {
+                AuditOrder::NewestFirst(place)
+            };
+            let page = self.store.audit(AuditFilter { order, ..filter.clone() }).await;
+            let page = page.map_err(|error| status::store(&error))?;
+            looked_through += page.records.len();
+            let (more, chain) = (page.more, v1::AuditChain::from(&page.chain));
+            let mut rest = page.records.iter().map(|record| (record.id, v1::AuditEvent::from(record)));
+            for (id, event) in rest.by_ref() {
+                place = Some(id);
+                if wanted.admits(&event) {
+                    bytes += event.encoded_len();
+                    events.push(event);
+                    if events.len() == size {
+                        break;
+                    }
+                }
+            }
+            let more = more || rest.next().is_some();
+            // Pages are cut by their bytes too: one without a filter is as the store gives it.
+            if !more || wanted.is_empty() || events.len() == size || bytes >= FULL || looked_through >= LOOKED_THROUGH {
+                break (more, chain);
+            }
         };
-        Ok(Response::new(v1::ListAuditEventsResponse {
-            events: page.records.iter().map(Into::into).collect(),
-            next_page_token,
-            // The ends of the log are about all of it: a part of it can't be checked.
-            chain: within.scope().namespace().is_none().then(|| (&page.chain).into()),
-        }))
+        let last = place.filter(|_| more);
+        let next_page_token = last.map(|id| query.token(&id.to_string())).unwrap_or_default();
+        // The ends of the log are about all of it: a part of it can't be checked.
+        let chain = within.scope().namespace().is_none().then_some(chain);
+        Ok(Response::new(v1::ListAuditEventsResponse { events, next_page_token, chain }))
     }
 }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     caller,
-    pages::{self, Named},
+    pages::{self, Named, Query},
     requests,
     status::{self, Reason},
     watch::{Event, Events, follow},
@@ -106,11 +106,16 @@ impl BreakerService for BreakerApi {
         request: Request<v1::ListBreakersRequest>,
     ) -> Result<Response<v1::ListBreakersResponse>, Status> {
         let within = Within::of(&request)?;
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListBreakers",
+            &v1::ListBreakersRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
         let v1::ListBreakersRequest { target, caller, namespace, page_size, page_token, filter, include_gone } =
-            request.into_inner();
+            request;
         let namespace = within.narrow_text(namespace)?;
         let wanted = Wanted { target, caller, namespace, filter: pages::filter::<v1::Breaker>(&filter)? };
-        let page = Named::new(page_size, page_token, "breakers/")?;
+        let page = Named::new(page_size, &page_token, query)?;
         let view = self.view().await?;
         let fits = |breaker: &v1::Breaker| wanted.fits(breaker.key.as_ref(), breaker);
         let (breakers, next_page_token) = if include_gone {
@@ -246,9 +251,14 @@ impl BreakerService for BreakerApi {
         request: Request<v1::ListOverridesRequest>,
     ) -> Result<Response<v1::ListOverridesResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListOverridesRequest { page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListOverrides",
+            &v1::ListOverridesRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListOverridesRequest { page_size, page_token, filter } = request;
         let size = pages::size(page_size)?;
-        let after = pages::number(&page_token)?.unwrap_or(0);
+        let after = query.number(&page_token)?.unwrap_or(0);
         let filter = pages::filter::<v1::Override>(&filter)?;
         let view = self.view().await?;
         let later = view.overrides.iter().filter(|own| own.id > after).cloned();
@@ -257,8 +267,15 @@ impl BreakerService for BreakerApi {
         let more = overrides.len() > size;
         overrides.truncate(size);
         let last = overrides.last().filter(|_| more);
-        let next_page_token = last.map(|own| own.id.to_string()).unwrap_or_default();
+        let next_page_token = last.map(|own| query.token(&own.id.to_string())).unwrap_or_default();
         Ok(Response::new(v1::ListOverridesResponse { overrides, next_page_token }))
+    }
+
+    async fn get_override(&self, request: Request<v1::GetOverrideRequest>) -> Result<Response<v1::Override>, Status> {
+        let within = Within::of(&request)?;
+        let v1::GetOverrideRequest { name } = request.into_inner();
+        let found = self.view().await?.overrides.iter().find(|own| own.name == name).cloned();
+        found.and_then(|own| within.shown(own)).map(Response::new).ok_or_else(|| status::not_found("override", &name))
     }
 
     async fn list_breaker_transitions(
@@ -266,10 +283,15 @@ impl BreakerService for BreakerApi {
         request: Request<v1::ListBreakerTransitionsRequest>,
     ) -> Result<Response<v1::ListBreakerTransitionsResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListBreakerTransitionsRequest { target, caller, page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListBreakerTransitions",
+            &v1::ListBreakerTransitionsRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListBreakerTransitionsRequest { target, caller, page_size, page_token, filter } = request;
         let namespace = within.scope().namespace().cloned();
         let size = pages::size(page_size)?;
-        let mut before = pages::number(&page_token)?;
+        let mut before = query.number(&page_token)?;
         let filter = pages::filter::<v1::BreakerTransition>(&filter)?;
         // Without a filter every row is wanted, and one more says whether there is another page.
         let limit = if filter.is_empty() { size + 1 } else { pages::MOST.unsigned_abs() as usize };
@@ -290,7 +312,7 @@ impl BreakerService for BreakerApi {
             let is_last = stored.len() < limit;
             for transition in stored.iter().map(transition_wire) {
                 if transitions.len() == size {
-                    let next_page_token = before.unwrap_or_default().to_string();
+                    let next_page_token = query.token(&before.unwrap_or_default().to_string());
                     return Ok(Response::new(v1::ListBreakerTransitionsResponse { transitions, next_page_token }));
                 }
                 before = Some(transition.id);
@@ -300,7 +322,7 @@ impl BreakerService for BreakerApi {
             }
             if is_last || looked_through >= LOOKED_THROUGH {
                 let more = before.filter(|_| !is_last);
-                let next_page_token = more.map(|id| id.to_string()).unwrap_or_default();
+                let next_page_token = more.map(|id| query.token(&id.to_string())).unwrap_or_default();
                 return Ok(Response::new(v1::ListBreakerTransitionsResponse { transitions, next_page_token }));
             }
         }

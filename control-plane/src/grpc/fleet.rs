@@ -6,7 +6,7 @@ use fusebox_proto::v1::{self, fleet_service_server::FleetService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    pages::{self, Named},
+    pages::{self, Named, Query},
     status,
     watch::{Event, Events, follow},
     within::Within,
@@ -52,9 +52,14 @@ impl FleetService for FleetApi {
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListServicesRequest { page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListServices",
+            &v1::ListServicesRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListServicesRequest { page_size, page_token, filter } = request;
         let filter = pages::filter::<v1::Service>(&filter)?;
-        let page = Named::new(page_size, page_token, "services/")?;
+        let page = Named::new(page_size, &page_token, query)?;
         let all = self.view().await?.services(within.scope());
         let (services, next_page_token) = page.of(&all, |service| filter.admits(service));
         Ok(Response::new(v1::ListServicesResponse { services, next_page_token }))
@@ -72,9 +77,14 @@ impl FleetService for FleetApi {
         request: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListInstancesRequest { service, page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListInstances",
+            &v1::ListInstancesRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListInstancesRequest { service, page_size, page_token, filter } = request;
         let filter = pages::filter::<v1::Instance>(&filter)?;
-        let page = Named::new(page_size, page_token, "services/")?;
+        let page = Named::new(page_size, &page_token, query)?;
         let view = self.view().await?;
         let fits = |instance: &v1::Instance| {
             within.scope().covers_text(&instance.namespace) && (service.is_empty() || instance.service == service)

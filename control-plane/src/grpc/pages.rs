@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::BASE64URL_NOPAD;
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::status;
@@ -22,17 +25,49 @@ pub(super) fn size(asked: i32) -> Result<usize, Status> {
     Ok(usize::try_from(size).unwrap_or_default())
 }
 
-/// A token that is a number.
-pub(super) fn number(token: &str) -> Result<Option<u64>, Status> {
-    if token.is_empty() {
-        return Ok(None);
+/// Bytes of a token that say which list it goes on with.
+const BOUND: usize = 8;
+
+/// What is listed. A token belongs to it: with another one it would go on in the middle of something else.
+pub(super) struct Query([u8; BOUND]);
+
+impl Query {
+    /// `request` is without its page: whoever asks for larger pages lists the same.
+    pub(super) fn of(method: &str, request: &impl Message) -> Self {
+        let digest =
+            Sha256::new().chain_update(method).chain_update([0]).chain_update(request.encode_to_vec()).finalize();
+        let mut bound = [0; BOUND];
+        bound.iter_mut().zip(digest).for_each(|(own, byte)| *own = byte);
+        Self(bound)
     }
-    token.parse().map(Some).map_err(|_| foreign())
+
+    /// The token of a place in the list.
+    pub(super) fn token(&self, place: &str) -> String {
+        BASE64URL_NOPAD.encode(&[self.0.as_slice(), place.as_bytes()].concat())
+    }
+
+    /// The place of a token; `None` at the beginning.
+    pub(super) fn place(&self, token: &str) -> Result<Option<String>, Status> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| foreign())?;
+        let (bound, place) = bytes.split_at_checked(BOUND).ok_or_else(foreign)?;
+        if bound != self.0 {
+            return Err(foreign());
+        }
+        String::from_utf8(place.to_vec()).map(Some).map_err(|_| foreign())
+    }
+
+    /// The place of a token, where places are numbers.
+    pub(super) fn number(&self, token: &str) -> Result<Option<u64>, Status> {
+        self.place(token)?.map(|place| place.parse().map_err(|_| foreign())).transpose()
+    }
 }
 
-/// The refusal of a token of another method.
+/// The refusal of a token of another list.
 pub(super) fn foreign() -> Status {
-    status::invalid_field("page_token", "is not one of this method")
+    status::invalid_field("page_token", "is not one of this list: send it with all other fields as they were")
 }
 
 /// Reads the filter of things of one kind.
@@ -43,17 +78,14 @@ pub(super) fn filter<T: Fields>(text: &str) -> Result<Filter, Status> {
 /// A part of what is live, ordered by name.
 pub(super) struct Named {
     size: usize,
+    query: Query,
     /// The last name of the page before.
     after: String,
 }
 
 impl Named {
-    /// `collection` is what the names begin with: a token of another method is refused.
-    pub(super) fn new(page_size: i32, page_token: String, collection: &str) -> Result<Self, Status> {
-        if !page_token.is_empty() && !page_token.starts_with(collection) {
-            return Err(foreign());
-        }
-        Ok(Self { size: size(page_size)?, after: page_token })
+    pub(super) fn new(page_size: i32, page_token: &str, query: Query) -> Result<Self, Status> {
+        Ok(Self { size: size(page_size)?, after: query.place(page_token)?.unwrap_or_default(), query })
     }
 
     /// The page, and the token of the next one.
@@ -70,7 +102,7 @@ impl Named {
             page.push(thing.clone());
             last = name;
         }
-        let next = if rest.peek().is_some() { last.to_owned() } else { String::new() };
+        let next = if rest.peek().is_some() { self.query.token(last) } else { String::new() };
         (page, next)
     }
 }

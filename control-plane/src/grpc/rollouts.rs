@@ -12,7 +12,12 @@ use prost::Message;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{caller, requests, status, within::Within};
+use super::{
+    caller,
+    pages::{self, Query},
+    requests, status,
+    within::Within,
+};
 use crate::{
     caller::Caller,
     fleet::check_reason,
@@ -22,8 +27,8 @@ use crate::{
     store::{NewRollout, Note, Once, RequestKey, RolloutFilter, Stepped, StoredRollout},
 };
 
-/// Pages are of this size when nothing is said, and never larger than the other.
-const PAGE: (i32, i32) = (100, 1000);
+/// Rollouts that one page looks through for those that its filter admits.
+const LOOKED_THROUGH: usize = 10_000;
 /// Longest message of a change.
 const LONGEST_MESSAGE: usize = 1000;
 
@@ -190,33 +195,40 @@ impl RolloutService for RolloutApi {
         request: Request<v1::ListRolloutsRequest>,
     ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListRolloutsRequest { parent: of, page_size, page_token } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListRollouts",
+            &v1::ListRolloutsRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListRolloutsRequest { parent: of, page_size, page_token, filter } = request;
         let (namespace, policy) = parent(&of)?;
         let namespace = within.narrow(namespace)?;
-        let size = match page_size {
-            0 => PAGE.0,
-            1.. => page_size.min(PAGE.1),
-            _ => return Err(status::invalid_field("page_size", "must not be negative")),
+        let size = pages::size(page_size)?;
+        let wanted = pages::filter::<v1::Rollout>(&filter)?;
+        let mut before = query.number(&page_token)?.map(Revision);
+        let limit = u32::try_from(size + 1).unwrap_or(u32::MAX);
+        let mut rollouts = Vec::new();
+        let mut looked_through = 0;
+        let next_page_token = 'pages: loop {
+            let filter = RolloutFilter { namespace: namespace.clone(), policy: policy.clone(), before, limit };
+            let stored = self.rollouts.store.rollouts(filter).await.map_err(|error| status::store(&error))?;
+            looked_through += stored.len();
+            let is_last = stored.len() <= size;
+            for stored in &stored {
+                if rollouts.len() == size {
+                    break 'pages before;
+                }
+                before = Some(stored.candidate);
+                let shown = self.show(stored).await;
+                if wanted.admits(&shown) {
+                    rollouts.push(shown);
+                }
+            }
+            if is_last || looked_through >= LOOKED_THROUGH {
+                break before.filter(|_| !is_last);
+            }
         };
-        let before = if page_token.is_empty() {
-            None
-        } else {
-            let number = page_token.parse();
-            Some(Revision(number.map_err(|_| status::invalid_field("page_token", "is not one of this method"))?))
-        };
-        let limit = size.unsigned_abs();
-        let filter = RolloutFilter { namespace, policy, before, limit: limit + 1 };
-        let mut stored = self.rollouts.store.rollouts(filter).await.map_err(|error| status::store(&error))?;
-        let more = stored.len() > limit as usize;
-        stored.truncate(limit as usize);
-        let next_page_token = match stored.last() {
-            Some(last) if more => last.candidate.to_string(),
-            Some(_) | None => String::new(),
-        };
-        let mut rollouts = Vec::with_capacity(stored.len());
-        for stored in &stored {
-            rollouts.push(self.show(stored).await);
-        }
+        let next_page_token = next_page_token.map(|last| query.token(&last.0.to_string())).unwrap_or_default();
         Ok(Response::new(v1::ListRolloutsResponse { rollouts, next_page_token }))
     }
 

@@ -34,7 +34,12 @@ async fn a_token_counts_from_its_making_to_its_end_and_its_secret_is_shown_once(
     assert_eq!(reason(refused), (Code::Unauthenticated, "CREDENTIALS_REVOKED".to_owned()));
     let list = admin.admin.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner();
     assert!(list.tokens.is_empty());
-    let list = admin.admin.list_tokens(v1::ListTokensRequest { show_ended: true }).await.unwrap().into_inner();
+    let list = admin
+        .admin
+        .list_tokens(v1::ListTokensRequest { show_ended: true, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(list.tokens, [ended]);
     server.stop().await;
 }
@@ -142,5 +147,29 @@ async fn a_token_can_be_tried_and_is_made_once_however_often_it_is_asked_for() {
     let ended = admin.revoke_token(revoke.clone()).await.unwrap().into_inner();
     assert_eq!(admin.revoke_token(revoke).await.unwrap().into_inner(), ended);
     assert!(ended.revoke_time.is_some() && alice.who().await.is_err());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_are_listed_in_pages_and_read_by_their_names() {
+    let server = Server::with_tokens().await;
+    for name in ["a", "b", "c"] {
+        server.token(name, if name == "b" { Role::Operator } else { Role::Viewer }, None).await;
+    }
+    let mut admin = server.admin().await.admin;
+    let mut request = v1::ListTokensRequest { page_size: 2, ..Default::default() };
+    let first = admin.list_tokens(request.clone()).await.unwrap().into_inner();
+    request.page_token.clone_from(&first.next_page_token);
+    let second = admin.list_tokens(request.clone()).await.unwrap().into_inner();
+    let names: Vec<_> = first.tokens.iter().chain(&second.tokens).map(|token| token.display_name.as_str()).collect();
+    assert_eq!((names, second.next_page_token.as_str()), (vec!["c", "b", "a"], ""));
+    request.show_ended = true;
+    assert_eq!(refusal(admin.list_tokens(request).await).0, Code::InvalidArgument, "another list");
+    let filter = v1::ListTokensRequest { filter: "role = OPERATOR".to_owned(), ..Default::default() };
+    assert_eq!(admin.list_tokens(filter).await.unwrap().into_inner().tokens[..], first.tokens[1..2]);
+    let get = v1::GetTokenRequest { name: first.tokens[1].name.clone() };
+    assert_eq!(admin.get_token(get).await.unwrap().into_inner(), first.tokens[1]);
+    let none = v1::GetTokenRequest { name: "tokens/none".to_owned() };
+    assert_eq!(reason(admin.get_token(none).await), (Code::NotFound, "TOKEN_NOT_FOUND".to_owned()));
     server.stop().await;
 }

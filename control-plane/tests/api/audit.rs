@@ -108,6 +108,26 @@ async fn pages_hold_what_a_client_reads_by_default() {
 }
 
 #[tokio::test]
+async fn a_log_is_filtered_across_pages_from_either_end() {
+    let server = Server::start_on(store(&[9, 8, 7, 6, 5]).await, Limits::default()).await;
+    for (oldest_first, wanted) in [(true, ["9 days ago", "7 days ago"]), (false, ["7 days ago", "9 days ago"])] {
+        let filter = "reason = \"9*\" OR reason = \"7*\"".to_owned();
+        let mut request = v1::ListAuditEventsRequest { filter, page_size: 1, oldest_first, ..Default::default() };
+        let mut found = Vec::new();
+        loop {
+            let page = list(&server, request.clone()).await;
+            assert!(page.events.len() <= 1 && page.chain.is_some());
+            found.extend(page.events.into_iter().map(|event| event.reason));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found, wanted);
+    }
+}
+
+#[tokio::test]
 async fn bad_fields_are_named() {
     let server = Server::start().await;
     let mut client = AuditServiceClient::new(server.channel.clone());

@@ -77,11 +77,54 @@ async fn overrides_are_listed_in_pages() {
     assert_eq!(found.overrides.len(), 1);
 }
 
+/// Whether a page that can't be had is refused for its token.
+fn token_is_refused<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) {
+    let (code, _, details) = refusal(answer);
+    let bad = details.bad_request().unwrap().field_violations[0].field.clone();
+    assert_eq!((code, bad.as_str()), (Code::InvalidArgument, "page_token"));
+}
+
 #[tokio::test]
 async fn a_token_of_another_list_is_refused() {
     let server = Server::start().await;
-    let request = v1::ListBreakersRequest { page_token: "services/a".to_owned(), ..Default::default() };
-    assert_eq!(refusal(server.breakers().list_breakers(request).await).0, Code::InvalidArgument);
-    let request = v1::ListOverridesRequest { page_token: "x".to_owned(), ..Default::default() };
-    assert_eq!(refusal(server.breakers().list_overrides(request).await).0, Code::InvalidArgument);
+    let _replicas = (server.replica("a", "1", "").await, server.replica("a", "2", "").await);
+    let first = v1::ListInstancesRequest { page_size: 1, ..Default::default() };
+    let token = server.fleet().list_instances(first.clone()).await.unwrap().into_inner().next_page_token;
+    let next = v1::ListInstancesRequest { page_token: token.clone(), ..first };
+    let larger = v1::ListInstancesRequest { page_size: 7, ..next.clone() };
+    assert_eq!(server.fleet().list_instances(larger).await.unwrap().into_inner().instances[0].instance, "2");
+    for other in [
+        v1::ListInstancesRequest { service: "a".to_owned(), ..next.clone() },
+        v1::ListInstancesRequest { filter: "zone = x".to_owned(), ..next.clone() },
+        v1::ListInstancesRequest { page_token: "made up".to_owned(), ..next.clone() },
+        v1::ListInstancesRequest { page_token: "AAAA".to_owned(), ..next },
+    ] {
+        token_is_refused(server.fleet().list_instances(other).await);
+    }
+    let request = v1::ListBreakersRequest { page_token: token.clone(), ..Default::default() };
+    token_is_refused(server.breakers().list_breakers(request).await);
+    let request = v1::ListOverridesRequest { page_token: token.clone(), ..Default::default() };
+    token_is_refused(server.breakers().list_overrides(request).await);
+    let request = v1::ListServicesRequest { page_token: token, ..Default::default() };
+    token_is_refused(server.fleet().list_services(request).await);
+}
+
+#[tokio::test]
+async fn one_override_is_read_by_its_name_as_long_as_it_is_in_force() {
+    let server = Server::start().await;
+    let selector = Some(v1::BreakerKey { target: "service-b".to_owned(), ..v1::BreakerKey::default() });
+    let request = v1::ForceBreakerRequest {
+        selector: selector.clone(),
+        state: v1::FleetState::ForcedOpen.into(),
+        reason: "drill".to_owned(),
+        duration: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        ..v1::ForceBreakerRequest::default()
+    };
+    let forced = server.breakers().force_breaker(request).await.unwrap().into_inner();
+    let get = v1::GetOverrideRequest { name: forced.name.clone() };
+    let found = server.breakers().get_override(get.clone()).await.unwrap().into_inner();
+    assert_eq!((found.etag, found.reason.as_str()), (forced.etag, "drill"));
+    let release = v1::ReleaseBreakerRequest { selector, reason: "over".to_owned(), ..Default::default() };
+    server.breakers().release_breaker(release).await.unwrap();
+    assert_eq!(refusal(server.breakers().get_override(get).await).1, "OVERRIDE_NOT_FOUND");
 }

@@ -182,6 +182,11 @@ impl breakers::BreakerService for Canned {
         }
     }
 
+    async fn get_override(&self, _: Request<v1::GetOverrideRequest>) -> Answer<v1::Override> {
+        let word = self.now().r#override;
+        word.map(Response::new).ok_or_else(|| Status::not_found("there is no override"))
+    }
+
     async fn list_overrides(&self, _: Request<v1::ListOverridesRequest>) -> Answer<v1::ListOverridesResponse> {
         Ok(Response::new(v1::ListOverridesResponse {
             overrides: self.now().r#override.into_iter().collect(),

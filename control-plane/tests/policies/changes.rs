@@ -67,10 +67,18 @@ async fn a_mask_leaves_the_rest_alone() {
     assert_eq!(seconds(&changed), 5);
     assert_eq!(changed.labels.get("team").map(String::as_str), Some("payments"));
     assert_eq!(changed.spec.unwrap().r#match.unwrap().target, "service-b");
+    let bare =
+        v1::UpdatePolicyRequest { policy: Some(timeout("b", "service-b", 6)), ..v1::UpdatePolicyRequest::default() };
+    let some = server.client.update_policy(bare.clone()).await.unwrap().into_inner();
+    assert_eq!((seconds(&some), some.labels.len()), (6, 1), "without a mask, what it has is taken");
+    let whole = request("*", timeout("b", "service-b", 7));
+    assert!(server.client.update_policy(whole).await.unwrap().into_inner().labels.is_empty(), "with *, all of it");
+    server.client.update_policy(request("labels", v1::Policy { etag: String::new(), ..some })).await.unwrap();
+    server.client.update_policy(bare).await.unwrap();
     let unlabelled = request("labels", v1::Policy { name: name("b"), ..v1::Policy::default() });
     let unlabelled = server.client.update_policy(unlabelled).await.unwrap().into_inner();
     assert!(unlabelled.labels.is_empty());
-    assert_eq!(seconds(&unlabelled), 5);
+    assert_eq!(seconds(&unlabelled), 6);
     let (code, _, details) = refusal(server.client.update_policy(request("etag", timeout("b", "x", 1))).await);
     assert_eq!(code, Code::InvalidArgument);
     assert_eq!(crate::server::fields(&details), ["update_mask"]);

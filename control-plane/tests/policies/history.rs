@@ -109,3 +109,23 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     assert_eq!(server.hub.current().store_id, store_id);
     assert_eq!(server.rollback("gone", 0).await.unwrap().revision, 5, "revisions go on");
 }
+
+#[tokio::test]
+async fn a_revision_is_a_resource_that_can_be_read_and_gone_back_to_by_its_name() {
+    let mut server = Server::start().await;
+    server.create("b", timeout("b", "service-b", 1)).await.unwrap();
+    server.update(timeout("b", "service-b", 2)).await.unwrap();
+    let named = |number: &str| format!("{}/revisions/{number}", crate::server::name("b"));
+    let get = |number: &str| v1::GetPolicyRevisionRequest { name: named(number) };
+    let first = server.client.get_policy_revision(get("1")).await.unwrap().into_inner();
+    assert_eq!((first.name.as_str(), first.revision, first.action()), (named("1").as_str(), 1, Action::Create));
+    assert_eq!(refusal(server.client.get_policy_revision(get("9")).await).1, "REVISION_NOT_FOUND");
+    for bad in [named("x"), crate::server::name("b"), "revisions/1".to_owned()] {
+        let request = v1::GetPolicyRevisionRequest { name: bad };
+        assert_eq!(refusal(server.client.get_policy_revision(request).await).0, Code::InvalidArgument);
+    }
+    let request = |revision| v1::RollbackPolicyRequest { name: named("1"), revision, ..Default::default() };
+    assert_eq!(refusal(server.client.rollback_policy(request(2)).await).0, Code::InvalidArgument);
+    let back = server.client.rollback_policy(request(0)).await.unwrap().into_inner();
+    assert_eq!((back.revision, back.spec), (3, first.snapshot.unwrap().spec));
+}

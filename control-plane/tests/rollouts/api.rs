@@ -57,11 +57,19 @@ async fn rollouts_are_listed_newest_first_in_pages() {
         let rollout = server.start_rollout(policy(&format!("{}s", number + 2)), to_instance("a-1")).await.unwrap();
         server.abort(&rollout.name).await;
     }
+    let filter = "state = ABORTED AND candidate_revision > 2".to_owned();
+    let some =
+        v1::ListRolloutsRequest { parent: "namespaces/-".to_owned(), filter, page_size: 1, ..Default::default() };
+    let first = server.rollouts().list_rollouts(some.clone()).await.unwrap().into_inner();
+    let rest = v1::ListRolloutsRequest { page_token: first.next_page_token, ..some };
+    let second = server.rollouts().list_rollouts(rest).await.unwrap().into_inner();
+    let numbers = [&first.rollouts, &second.rollouts].map(|page| page[0].candidate_revision);
+    assert!(numbers[0] > numbers[1] && numbers[1] > 2, "{numbers:?}");
     let mut found = Vec::new();
     let mut page_token = String::new();
     loop {
         let parent = "namespaces/default/policies/service-b".to_owned();
-        let request = v1::ListRolloutsRequest { parent, page_size: 2, page_token };
+        let request = v1::ListRolloutsRequest { parent, page_size: 2, page_token, ..Default::default() };
         let page = server.rollouts().list_rollouts(request).await.unwrap().into_inner();
         found.extend(page.rollouts.iter().map(|own| own.candidate_revision));
         page_token = page.next_page_token;

@@ -43,6 +43,9 @@ pub struct AuditArgs {
     /// Only what is older than this
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     until: Option<Duration>,
+    /// Only what this filter admits, like 'reason = "*drill*" AND authentication = token'; an unknown field is answered with the known ones
+    #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
+    filter: String,
     /// At most this many, the newest
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     limit: u32,
@@ -79,6 +82,7 @@ pub(super) async fn audit(session: &Session, args: AuditArgs) -> Result<(), Fail
         start_time: ago(args.since),
         end_time: ago(args.until),
         page_size: PAGE,
+        filter: args.filter,
         ..v1::ListAuditEventsRequest::default()
     };
     let server = session.server().await?;

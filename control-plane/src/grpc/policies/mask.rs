@@ -16,10 +16,13 @@ pub(super) enum Part {
     OnChange,
 }
 
-/// The parts that a mask names; `None` for all of them.
-pub(super) fn parse(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<Part>>, Status> {
+/// The parts that a mask names; `None` for all of them. Without a mask, those that the new policy has.
+pub(super) fn parse(mask: Option<prost_types::FieldMask>, new: &v1::Policy) -> Result<Option<Vec<Part>>, Status> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    if paths.is_empty() || paths == ["*"] {
+    if paths.is_empty() {
+        return Ok(Some(populated(new)));
+    }
+    if paths == ["*"] {
         return Ok(None);
     }
     let part = |path: &String| match path.as_str() {
@@ -35,6 +38,18 @@ pub(super) fn parse(mask: Option<prost_types::FieldMask>) -> Result<Option<Vec<P
         }
     };
     paths.iter().map(part).collect::<Result<_, _>>().map(Some)
+}
+
+fn populated(policy: &v1::Policy) -> Vec<Part> {
+    let has = |spec: fn(&v1::PolicySpec) -> bool| policy.spec.as_ref().is_some_and(spec);
+    let parts = [
+        (Part::Labels, !policy.labels.is_empty()),
+        (Part::Match, has(|spec| spec.r#match.is_some())),
+        (Part::Pipeline, has(|spec| !spec.pipeline.is_empty())),
+        (Part::Coordination, has(|spec| spec.coordination.is_some())),
+        (Part::OnChange, has(|spec| spec.on_change != 0)),
+    ];
+    parts.into_iter().filter(|(_, has)| *has).map(|(part, _)| part).collect()
 }
 
 /// A stored policy with some parts of a new one.

@@ -18,7 +18,12 @@ use resolve::{Asked, resolve};
 use standing::Replicas;
 use tonic::{Request, Response, Status};
 
-use super::{caller, pages, requests, status, within::Within};
+use super::{
+    caller,
+    pages::{self, Query},
+    requests, status,
+    within::Within,
+};
 use crate::{
     caller::Caller,
     filter::Filter,
@@ -162,6 +167,13 @@ fn shows(stored: &StoredPolicy, namespace: Option<&Namespace>, filter: &Filter) 
     namespace.is_none_or(|namespace| stored.policy.namespace == *namespace) && filter.admits(&stored.wire)
 }
 
+/// The policy and the number of a revision's name; `None` if it is no such name.
+fn revision_name(name: &str) -> Result<Option<(&str, u64)>, Status> {
+    let Some((policy, number)) = name.split_once("/revisions/") else { return Ok(None) };
+    let wrong = |_| status::invalid_field("name", "must end with /revisions/{revision}, a number");
+    number.parse().map(|number| Some((policy, number))).map_err(wrong)
+}
+
 #[tonic::async_trait]
 impl PolicyService for PolicyApi {
     async fn create_policy(&self, request: Request<v1::CreatePolicyRequest>) -> Result<Response<v1::Policy>, Status> {
@@ -203,11 +215,16 @@ impl PolicyService for PolicyApi {
         request: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListPoliciesRequest { parent: namespace, page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListPolicies",
+            &v1::ListPoliciesRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListPoliciesRequest { parent: namespace, page_size, page_token, filter } = request;
         let namespace = within.narrow(parent(&namespace)?)?;
         let size = pages::size(page_size)?;
         let filter = pages::filter::<v1::Policy>(&filter)?;
-        let (snapshot, skip) = match optional(page_token) {
+        let (snapshot, skip) = match query.place(&page_token)? {
             None => (self.policies.hub().current(), 0),
             Some(token) => {
                 let (revision, place) = token
@@ -231,7 +248,7 @@ impl PolicyService for PolicyApi {
         let replicas = Replicas::new(&view);
         let policies = rest.by_ref().take(size).map(|(_, stored)| replicas.with_status(stored)).collect();
         let next_page_token =
-            rest.next().map_or_else(String::new, |(place, _)| format!("{}.{place}", snapshot.revision));
+            rest.next().map_or_else(String::new, |(place, _)| query.token(&format!("{}.{place}", snapshot.revision)));
         Ok(Response::new(v1::ListPoliciesResponse { policies, next_page_token, revision: snapshot.revision.0 }))
     }
 
@@ -250,7 +267,7 @@ impl PolicyService for PolicyApi {
         if let Some(answer) = self.answered(&why).await? {
             return Ok(answer);
         }
-        let mask = mask::parse(update_mask)?;
+        let mask = mask::parse(update_mask, &wire)?;
         let mut etag = optional(wire.etag.clone());
         let snapshot = self.policies.hub().current();
         let wire = match (snapshot.get(&wire.name), mask) {
@@ -333,12 +350,17 @@ impl PolicyService for PolicyApi {
         request: Request<v1::ListPolicyRevisionsRequest>,
     ) -> Result<Response<v1::ListPolicyRevisionsResponse>, Status> {
         let within = Within::of(&request)?;
-        let v1::ListPolicyRevisionsRequest { name: full_name, page_size, page_token, filter } = request.into_inner();
+        let request = request.into_inner();
+        let query = Query::of(
+            "ListPolicyRevisions",
+            &v1::ListPolicyRevisionsRequest { page_size: 0, page_token: String::new(), ..request.clone() },
+        );
+        let v1::ListPolicyRevisionsRequest { name: full_name, page_size, page_token, filter } = request;
         let (namespace, name) = policy_name(&full_name)?;
         within.check(&namespace)?;
         let size = pages::size(page_size)?;
         let filter = pages::filter::<v1::PolicyRevision>(&filter)?;
-        let mut before = pages::number(&page_token)?.map(Revision);
+        let mut before = query.number(&page_token)?.map(Revision);
         let limit = u32::try_from(size + 1).unwrap_or(u32::MAX);
         let mut revisions = Vec::new();
         loop {
@@ -350,7 +372,7 @@ impl PolicyService for PolicyApi {
             let is_last = stored.len() <= size;
             for own in stored.into_iter().map(revision) {
                 if revisions.len() == size {
-                    let next_page_token = before.map(|last| last.to_string()).unwrap_or_default();
+                    let next_page_token = before.map(|last| query.token(&last.to_string())).unwrap_or_default();
                     return Ok(Response::new(v1::ListPolicyRevisionsResponse { revisions, next_page_token }));
                 }
                 before = Some(Revision(own.revision));
@@ -365,6 +387,23 @@ impl PolicyService for PolicyApi {
         }
     }
 
+    async fn get_policy_revision(
+        &self,
+        request: Request<v1::GetPolicyRevisionRequest>,
+    ) -> Result<Response<v1::PolicyRevision>, Status> {
+        let within = Within::of(&request)?;
+        let v1::GetPolicyRevisionRequest { name: full_name } = request.into_inner();
+        let (policy, number) = revision_name(&full_name)?.ok_or_else(|| {
+            status::invalid_field("name", "must be namespaces/{namespace}/policies/{policy}/revisions/{revision}")
+        })?;
+        let (namespace, name) = policy_name(policy)?;
+        within.check(&namespace)?;
+        let after = Some(Revision(number.saturating_add(1)));
+        let found = self.policies.revisions(namespace, name, after, 1).await.map_err(|error| status::store(&error))?;
+        let found = found.into_iter().map(revision).find(|own| own.revision == number);
+        found.map(Response::new).ok_or_else(|| status::not_found("revision", &full_name))
+    }
+
     async fn rollback_policy(
         &self,
         request: Request<v1::RollbackPolicyRequest>,
@@ -374,6 +413,12 @@ impl PolicyService for PolicyApi {
         let key = requests::key("RollbackPolicy", &request.request_id, &request)?;
         let v1::RollbackPolicyRequest { name, revision, etag, message, request_id: _, validate_only } = request;
         check_message(&message)?;
+        // The revision may be named as the resource that it is.
+        let (name, revision) = match revision_name(&name)? {
+            Some((policy, named)) if revision == 0 || revision == named => (policy.to_owned(), named),
+            Some(_) => return Err(status::invalid_field("revision", "is another one than the name says")),
+            None => (name, revision),
+        };
         let (namespace, name) = policy_name(&name)?;
         within.check(&namespace)?;
         let why = Why::new(caller, message, validate_only, key);

@@ -66,10 +66,19 @@ fn policies(method: &str, own: &Tenant, other: &Tenant) -> Vec<Ask> {
         "ListPolicyRevisions" => {
             named(&|name| ask(Refused, &v1::ListPolicyRevisionsRequest { name, ..Default::default() }))
         }
+        "GetPolicyRevision" => named(&|name| {
+            let name = format!("{name}/revisions/1");
+            ask(Refused, &v1::GetPolicyRevisionRequest { name })
+        }),
         "DeletePolicy" => {
             named(&|name| ask(Refused, &v1::DeletePolicyRequest { name, allow_missing: true, ..Default::default() }))
         }
-        "RollbackPolicy" => named(&|name| ask(Refused, &v1::RollbackPolicyRequest { name, ..Default::default() })),
+        "RollbackPolicy" => {
+            let mut all = named(&|name| ask(Refused, &v1::RollbackPolicyRequest { name, ..Default::default() }));
+            let name = format!("{}/revisions/1", names[0]);
+            all.push(ask(Refused, &v1::RollbackPolicyRequest { name, ..Default::default() }));
+            all
+        }
         "ListPolicies" => {
             let list = |parent| v1::ListPoliciesRequest { parent, page_size: 1, ..Default::default() };
             let second = v1::ListPoliciesRequest { page_token: "1.0".to_owned(), ..list(all()) };
@@ -203,6 +212,10 @@ fn breakers(method: &str, own: &Tenant, other: &Tenant) -> Vec<Ask> {
             };
             vec![ask(Refused, &release(&theirs)), ask(Own, &release(""))]
         }
+        // The owner's on everybody, and one of each tenant: another's is as if it were not there.
+        "GetOverride" => {
+            (1..=4).map(|number| ask(Own, &v1::GetOverrideRequest { name: format!("overrides/{number}") })).collect()
+        }
         "ListOverrides" => vec![ask(Own, &v1::ListOverridesRequest::default())],
         "ListBreakerTransitions" => ["", &format!("{}-target", other.own())]
             .map(|target| {
@@ -264,7 +277,8 @@ fn admin(row: &Row, other: &Tenant) -> Vec<Ask> {
                 create(String::new(), v1::Role::Admin, ""),
             ]
         }
-        "ListTokens" => vec![ask(Own, &v1::ListTokensRequest { show_ended: true })],
+        "ListTokens" => vec![ask(Own, &v1::ListTokensRequest { show_ended: true, ..Default::default() })],
+        "GetToken" => vec![ask(Absent, &v1::GetTokenRequest { name: other.token.clone() })],
         "RevokeToken" => {
             let (name, reason) = (other.token.clone(), "why".to_owned());
             vec![ask(Absent, &v1::RevokeTokenRequest { name, reason, ..Default::default() })]
