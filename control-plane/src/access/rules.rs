@@ -105,6 +105,7 @@ pub const TABLE: &[Row] = &[
     row(ROLLOUTS, "GetRollout", ("get", "rollouts"), Rule::Viewer, Weight::Read, Extent::Namespaced),
     row(ROLLOUTS, "ListRollouts", ("list", "rollouts"), Rule::Viewer, Weight::Read, Extent::Namespaced),
     row(ROLLOUTS, "WatchRollout", ("watch", "rollouts"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
+    row(ROLLOUTS, "WatchRollouts", ("watch", "rollouts"), Rule::Viewer, Weight::Stream, Extent::Namespaced),
     row(ROLLOUTS, "CreateRollout", ("create", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
     row(ROLLOUTS, "PromoteRollout", ("promote", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),
     row(ROLLOUTS, "PauseRollout", ("pause", "rollouts"), Rule::Operator, Weight::Write, Extent::Namespaced),

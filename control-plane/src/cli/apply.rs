@@ -6,7 +6,7 @@ use clap::Args;
 use fusebox_policy::pipeline::worst_case_attempts;
 use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
-use v1::applied_policy::Action;
+use v1::{applied_policy::Action, rollout_stage::Selector};
 
 use super::{
     Session,
@@ -15,7 +15,9 @@ use super::{
     fetch,
     manifests::{FileArgs, Manifests},
     output::{self, Format, OutputArgs},
-    render, wait,
+    render,
+    rollout::{self, PaceArgs},
+    wait,
 };
 
 /// Options of `apply`.
@@ -41,7 +43,12 @@ pub struct ApplyArgs {
     /// With --prune: every policy of the namespace may be deleted
     #[arg(long, requires = "prune", group = "pruned")]
     all: bool,
-    /// Wait until every replica runs it
+    /// Begin a rollout with this stage: N%, zone=ZONE, instance=NAME,... or label=KEY=VALUE,...; may be repeated, in the order of the stages
+    #[arg(long, value_parser = rollout::parse_stage, group = "stages", conflicts_with = "prune")]
+    stage: Vec<Selector>,
+    #[command(flatten)]
+    pace: PaceArgs,
+    /// Wait until every replica runs it; with --stage, every one of the first stage; with --auto, until it is in force for all
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long --wait waits
@@ -80,6 +87,9 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
     let mut policies = manifests.to_wire();
     guard(&mut policies, &args.if_match)?;
     let server = session.server().await?;
+    if !args.stage.is_empty() {
+        return staged(&server, &manifests, policies, args).await;
+    }
     let prune = args.prune.then(|| pruned(session, args.selector.as_deref())).transpose()?;
     let results = send(&server, &manifests, policies, args.dry_run, &args.message, prune).await?;
 
@@ -111,6 +121,55 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<(), Fail
         ));
     }
     Ok(())
+}
+
+/// Brings the one policy of the files to the first stage.
+async fn staged(
+    server: &Server,
+    manifests: &Manifests,
+    policies: Vec<v1::Policy>,
+    args: ApplyArgs,
+) -> Result<(), Failure> {
+    let ApplyArgs { stage, pace, dry_run, message, output, wait, timeout, .. } = args;
+    let name = policies.first().map(|policy| policy.name.clone()).unwrap_or_default();
+    let created = rollout::create(server, manifests, policies, pace.spec(stage), message, dry_run).await;
+    let (begun, action, text) = match created {
+        Ok(begun) => {
+            let text = rollout::line(&begun, dry_run);
+            (begun, "staged", text)
+        }
+        // As without stages: to apply what is there is to do nothing.
+        Err(failure) if failure.reason.as_deref() == Some("NOTHING_TO_ROLL_OUT") => {
+            let present = fetch::policy(server, "", &name).await?;
+            let text = format!("{} unchanged (rev {})", render::label(&name), present.revision);
+            let candidate_revision = present.revision;
+            (v1::Rollout { policy: name, candidate_revision, ..v1::Rollout::default() }, "unchanged", text)
+        }
+        Err(failure) => return Err(failure),
+    };
+    let known = |revision: u64| (revision != 0).then_some(revision);
+    let item = json!({
+        "name": render::id(&begun.policy),
+        "namespace": render::namespace_of(&begun.policy),
+        "action": action,
+        "previous_revision": known(begun.stable_revision),
+        "revision": begun.candidate_revision,
+        "rollout": render::or_null(&begun.name),
+    });
+    let text = match (output.quiet, output.format) {
+        (true, _) => render::id(&begun.policy).to_owned(),
+        (false, Format::Name) => render::label(&begun.policy),
+        (false, Format::Table | Format::Wide | Format::Json | Format::Jsonl | Format::Yaml) => text,
+    };
+    let format = if output.quiet { Format::Name } else { output.format };
+    output::print_value(format, &output::list(vec![item]), &text)?;
+    if begun.name.is_empty() || dry_run {
+        return Ok(());
+    }
+    if format == Format::Table && !wait {
+        rollout::next_step(&begun);
+    }
+    if wait { rollout::wait(server, &begun, timeout, pace.auto).await } else { Ok(()) }
 }
 
 /// Runs `diff`.

@@ -37,6 +37,9 @@ pub struct CheckArgs {
     /// Form of the output: table, short or json
     #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORM", hide_possible_values = true)]
     output: CheckFormat,
+    /// Print only the names of what is not as it should be
+    #[arg(short, long, conflicts_with = "output")]
+    quiet: bool,
 }
 
 /// How an item is.
@@ -88,6 +91,10 @@ pub(super) async fn check(session: &Session, args: CheckArgs) -> Result<(), Fail
         shown.map(line).collect::<Vec<_>>().join("\n")
     };
     match args.output {
+        CheckFormat::Table if args.quiet => {
+            let names = items.iter().filter(|item| item.verdict != Verdict::Ok).map(|item| item.name);
+            output::print(&names.collect::<Vec<_>>().join("\n"))?;
+        }
         CheckFormat::Table => output::print(&text(true))?,
         CheckFormat::Short => output::print(&text(false))?,
         CheckFormat::Json => {

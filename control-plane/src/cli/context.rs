@@ -12,19 +12,20 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     GlobalArgs,
     failure::{Class, Failure},
-    output,
+    output::{self, Format, OutputArgs},
 };
 
 /// What can be done with contexts.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ContextCommand {
     /// List the contexts; the one in use is marked
-    #[command(after_help = "Example:\n  fusebox context list")]
-    List,
+    #[command(after_help = "Example:\n  fusebox context list\n  fusebox context list -o json")]
+    List(OutputArgs),
     /// Use another context from now on
     #[command(after_help = "Example:\n  fusebox context use production")]
     Use(NameArgs),
@@ -255,7 +256,7 @@ pub(super) fn context(globals: &GlobalArgs, command: ContextCommand) -> Result<(
     })?;
     let mut contexts = read(&path)?;
     match command {
-        ContextCommand::List => {
+        ContextCommand::List(output) => {
             let rows: Vec<Vec<String>> = contexts
                 .contexts
                 .iter()
@@ -276,11 +277,26 @@ pub(super) fn context(globals: &GlobalArgs, command: ContextCommand) -> Result<(
                     ]
                 })
                 .collect();
-            if rows.is_empty() {
+            if rows.is_empty() && matches!(output.format, Format::Table | Format::Wide) {
                 output::say("there are no contexts; `fusebox context set` makes one");
                 return Ok(());
             }
-            output::print(&output::columns(Some(&["", "NAME", "ADDRESS", "NAMESPACE", "TOKEN"]), &rows, &[]).0)
+            let header = output.header(&["", "NAME", "ADDRESS", "NAMESPACE", "TOKEN"]);
+            let text = output::columns(header, &rows, &[]).0;
+            let value = |(name, context): (&String, &Context)| {
+                json!({
+                    "name": name,
+                    "current": contexts.current.as_ref() == Some(name),
+                    "address": context.address,
+                    "namespace": context.namespace,
+                    "ca": context.ca,
+                    "cert": context.cert,
+                    "token": context.token.is_some() || context.token_command.is_some(),
+                })
+            };
+            let ids: Vec<_> = contexts.contexts.keys().cloned().collect();
+            let references: Vec<_> = ids.iter().map(|name| format!("context/{name}")).collect();
+            output.print(&output::list(contexts.contexts.iter().map(value).collect()), &text, &ids, &references)
         }
         ContextCommand::Current => match &contexts.current {
             Some(name) => output::print(name),

@@ -9,7 +9,7 @@ use super::{
     apply::in_namespace,
     connect,
     failure::{Class, Failure},
-    output::{self, Format},
+    output::{self, Format, OutputArgs},
     render::{self, Row as _},
     resource::{Kind, Wanted},
 };
@@ -79,16 +79,15 @@ pub struct CreateArgs {
     /// Why, for the history
     #[arg(short, long, default_value = "", hide_default_value = true)]
     message: String,
-    /// Form of the output: table, json or yaml
-    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORM")]
-    output: Format,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs `create`.
 pub(super) async fn create(session: &Session, args: CreateArgs) -> Result<(), Failure> {
     let (_, name) = Wanted::one(&args.what, &[Kind::Policies])?;
     let policy = policy(session.namespace(), &name, &args)?;
-    if args.dry_run && args.output == Format::Yaml {
+    if args.dry_run && args.output.format == Format::Yaml {
         return output::print(&manifest::to_yaml(&policy));
     }
     let request = v1::CreatePolicyRequest {
@@ -105,13 +104,13 @@ pub(super) async fn create(session: &Session, args: CreateArgs) -> Result<(), Fa
         .map_err(Failure::to(format!("create policy/{name}")))?
         .into_inner();
     let label = render::label(&created.name);
-    match args.output {
-        Format::Json | Format::Jsonl => output::print(&output::pretty(&created.value()?)),
-        Format::Yaml => output::print(&created.yaml()?),
-        Format::Table | Format::Wide | Format::Name if args.dry_run => {
-            output::print(&format!("{label} would be created"))
+    match args.output.format {
+        Format::Json | Format::Jsonl | Format::Yaml | Format::Name => {
+            output::print(&render::one(&created, args.output)?)
         }
-        Format::Table | Format::Wide | Format::Name => {
+        Format::Table | Format::Wide if args.output.quiet => output::print(&created.id()),
+        Format::Table | Format::Wide if args.dry_run => output::print(&format!("{label} would be created")),
+        Format::Table | Format::Wide => {
             output::print(&format!("{label} created (rev {})", created.revision))?;
             output::say(&format!("make it yours: fusebox edit {label}{}", in_namespace(&created.name)));
             Ok(())
@@ -153,7 +152,7 @@ mod tests {
                 service: Some("service-a".to_owned()),
                 dry_run: true,
                 message: String::new(),
-                output: Format::Yaml,
+                output: OutputArgs { format: Format::Yaml, ..OutputArgs::default() },
             };
             let own = policy("default", "p", &args).unwrap_or_else(|why| panic!("{template:?}: {}", why.report(false)));
             let again = manifest::parse("again", &manifest::to_yaml(&own)).unwrap().remove(0).policy;

@@ -73,6 +73,8 @@ pub(crate) struct Failure {
     pub(crate) fix: Option<String>,
     /// Fields that the server refused.
     pub(crate) fields: Vec<BadField>,
+    /// The server's word for why, for programs.
+    pub(crate) reason: Option<Box<str>>,
     /// What `-v` adds.
     details: Vec<String>,
 }
@@ -80,7 +82,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure of a class.
     pub(crate) fn new(class: Class, what: impl Into<String>) -> Self {
-        Self { class, what: what.into(), fix: None, fields: Vec::new(), details: Vec::new() }
+        Self { class, what: what.into(), fix: None, fields: Vec::new(), reason: None, details: Vec::new() }
     }
 
     /// The same with advice.
@@ -102,6 +104,7 @@ impl Failure {
         failure.fix = advice(class).map(str::to_owned);
         failure.details.push(format!("gRPC code {:?}", status.code()));
         if let Some(info) = details.error_info() {
+            failure.reason = Some(info.reason.as_str().into());
             let rollout = rollout_advice(&info.reason, info.metadata.get("rollout"));
             if let Some(fix) = rollout.or_else(|| remedy(&info.reason).map(str::to_owned)) {
                 failure.fix = Some(fix);

@@ -77,12 +77,24 @@ pub(crate) async fn rollouts(
     all(page, "list rollouts").await
 }
 
+fn rollout_number(typed: &str) -> (&str, Option<u64>) {
+    match typed.rsplit_once('/') {
+        Some((policy, number)) if !typed.starts_with("namespaces/") => (policy, number.parse().ok()),
+        Some(_) | None => (typed, None),
+    }
+}
+
+/// Whether a typed name means this rollout: its policy, `POLICY/REV`, or the whole name.
+pub(crate) fn is_rollout(rollout: &v1::Rollout, typed: &str) -> bool {
+    let (policy, number) = rollout_number(typed);
+    rollout.name == typed
+        || ((render::id(&rollout.policy) == policy || rollout.policy == policy)
+            && number.is_none_or(|number| rollout.candidate_revision == number))
+}
+
 /// The rollouts that a name means: `POLICY` all of its, `POLICY/REV` one.
 pub(crate) async fn rollouts_named(server: &Server, namespace: &str, typed: &str) -> Result<Vec<v1::Rollout>, Failure> {
-    let (policy, number) = match typed.rsplit_once('/') {
-        Some((policy, number)) if !typed.starts_with("namespaces/") => (policy, number.parse::<u64>().ok()),
-        Some(_) | None => (typed, None),
-    };
+    let (policy, number) = rollout_number(typed);
     let mut found = rollouts(server, namespace, Some(policy), "").await?;
     found.retain(|rollout| number.is_none_or(|number| rollout.candidate_revision == number));
     if found.is_empty() {

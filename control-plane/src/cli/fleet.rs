@@ -42,6 +42,8 @@ pub struct TopArgs {
     /// At most this many breakers
     #[arg(long, default_value_t = 20, value_name = "N")]
     limit: usize,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs `fleet`.
@@ -112,19 +114,30 @@ fn section(service: &str, instances: &[&Instance], output: OutputArgs) -> String
 /// Runs `top`.
 pub(super) async fn top(session: &Session, args: TopArgs) -> Result<(), Failure> {
     let server = session.server().await?;
-    if args.once || !std::io::stdout().is_terminal() {
-        return output::print(&screen(session, &server, args.limit).await?);
+    let is_table = !args.output.quiet && matches!(args.output.format, Format::Table | Format::Wide);
+    if args.once || !is_table || !std::io::stdout().is_terminal() {
+        return screen(session, &server, &args).await?.print(args.output);
     }
     let mut ticks = tokio::time::interval(args.interval.max(Duration::from_millis(200)));
     loop {
         ticks.tick().await;
-        let text = screen(session, &server, args.limit).await?;
+        let text = screen(session, &server, &args).await?.text(args.output)?;
         // To the top left, then away with what was below.
         output::print(&format!("\u{1b}[H\u{1b}[2J{text}"))?;
     }
 }
 
-async fn screen(session: &Session, server: &Server, limit: usize) -> Result<String, Failure> {
+/// What `top` shows.
+struct Screen {
+    revision: u64,
+    services: Vec<v1::Service>,
+    /// The first ones.
+    breakers: Vec<v1::Breaker>,
+    all: usize,
+    restricted: usize,
+}
+
+async fn screen(session: &Session, server: &Server, args: &TopArgs) -> Result<Screen, Failure> {
     let services = fetch::services(server, "").await?;
     let mut breakers = fetch::breakers(server, session.given_namespace(), "").await?;
     let info = server.fleet().get_server_info(v1::GetServerInfoRequest {}).await;
@@ -136,23 +149,44 @@ async fn screen(session: &Session, server: &Server, limit: usize) -> Result<Stri
     };
     breakers.sort_by_key(|one| std::cmp::Reverse(rank(one)));
     let restricted = breakers.iter().filter(|one| one.fleet_state() != FleetState::Released).count();
-    let hidden = breakers.len().saturating_sub(limit);
-    breakers.truncate(limit);
-    let replicas: u32 = services.iter().map(|one| one.instances).sum();
-    let table = OutputArgs::default();
-    let mut text = format!(
-        "rev {}, {replicas} replicas of {} services, {} breakers, {restricted} restricted",
-        info.revision,
-        services.len(),
-        breakers.len() + hidden
-    );
-    for part in [render::many(&services, table)?, render::many(&breakers, table)?] {
-        if !part.is_empty() {
-            text.push_str(&format!("\n\n{part}"));
+    let all = breakers.len();
+    breakers.truncate(args.limit);
+    Ok(Screen { revision: info.revision, services, breakers, all, restricted })
+}
+
+impl Screen {
+    fn text(&self, output: OutputArgs) -> Result<String, Failure> {
+        let replicas: u32 = self.services.iter().map(|one| one.instances).sum();
+        let mut text = format!(
+            "rev {}, {replicas} replicas of {} services, {} breakers, {} restricted",
+            self.revision,
+            self.services.len(),
+            self.all,
+            self.restricted
+        );
+        for part in [render::many(&self.services, output)?, render::many(&self.breakers, output)?] {
+            if !part.is_empty() {
+                text.push_str(&format!("\n\n{part}"));
+            }
         }
+        let hidden = self.all.saturating_sub(self.breakers.len());
+        if hidden > 0 {
+            text.push_str(&format!("\nand {hidden} more"));
+        }
+        Ok(text)
     }
-    if hidden > 0 {
-        text.push_str(&format!("\nand {hidden} more"));
+
+    fn print(&self, output: OutputArgs) -> Result<(), Failure> {
+        if output.quiet || output.format == Format::Name {
+            return output::print(&render::many(&self.breakers, output)?);
+        }
+        let value = json!({
+            "revision": self.revision,
+            "services": self.services.iter().map(render::Row::value).collect::<Result<Vec<_>, _>>()?,
+            "breakers": self.breakers.iter().map(render::Row::value).collect::<Result<Vec<_>, _>>()?,
+            "breakers_total": self.all,
+            "restricted": self.restricted,
+        });
+        output::print_value(output.format, &value, &self.text(output)?)
     }
-    Ok(text)
 }

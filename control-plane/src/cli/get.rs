@@ -114,11 +114,16 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<(), Failure>
             }
         }
         Kind::Rollouts => {
-            if args.watch {
-                return Err(Failure::new(Class::Usage, "rollouts cannot be watched together")
-                    .fix("watch one: fusebox rollout status policy/NAME -w"));
-            }
             let namespace = if args.all_namespaces { "-" } else { session.namespace() };
+            if args.watch {
+                let request = v1::WatchRolloutsRequest { parent: format!("namespaces/{namespace}"), filter };
+                let stream = server.rollouts().watch_rollouts(request).await.map_err(Failure::to("watch rollouts"))?;
+                let stream = stream.into_inner().map(|item| item.map(rollout_change));
+                let admits = |one: &v1::Rollout| {
+                    wanted.names.is_empty() || wanted.names.iter().any(|name| fetch::is_rollout(one, name))
+                };
+                return follow(stream, admits, |one| &one.name, output).await;
+            }
             let mut found = Vec::new();
             for name in &wanted.names {
                 found.extend(fetch::rollouts_named(&server, session.namespace(), name).await?);
@@ -203,6 +208,16 @@ fn instance_change(item: v1::WatchFleetResponse) -> Change<v1::Instance> {
     }
 }
 
+fn rollout_change(item: v1::WatchRolloutsResponse) -> Change<v1::Rollout> {
+    use v1::watch_rollouts_response::Event;
+    match item.event {
+        Some(Event::Upserted(rollout)) => Change::Present(rollout),
+        Some(Event::Deleted(name)) => Change::Gone(name),
+        Some(Event::Synced(_)) => Change::Synced,
+        None => Change::Unknown,
+    }
+}
+
 /// Prints what is there, then each change, until the stream ends.
 async fn follow<T: Row>(
     stream: impl Stream<Item = Result<Change<T>, Status>>,
@@ -217,11 +232,14 @@ async fn follow<T: Row>(
     while let Some(item) = stream.next().await {
         match item.map_err(Failure::to("go on watching"))? {
             Change::Present(item) if admits(&item) => {
-                shown.insert(name_of(&item).to_owned(), item.reference());
-                printer.present(item)?;
+                let news = if printer.is_for_people() { item.news() } else { None };
+                let before = shown.insert(name_of(&item).to_owned(), (item.reference(), news.clone()));
+                if news.is_none() || before.is_none_or(|(_, before)| before != news) {
+                    printer.present(item)?;
+                }
             }
             Change::Gone(name) => {
-                if let Some(reference) = shown.remove(&name) {
+                if let Some((reference, _)) = shown.remove(&name) {
                     printer.gone(&name, &reference)?;
                 }
             }
@@ -243,6 +261,10 @@ struct Printer<T> {
 impl<T: Row> Printer<T> {
     const fn new(output: OutputArgs) -> Self {
         Self { output, first: Some(Vec::new()), widths: Vec::new() }
+    }
+
+    const fn is_for_people(&self) -> bool {
+        self.output.quiet || !matches!(self.output.format, Format::Json | Format::Jsonl | Format::Yaml)
     }
 
     fn present(&mut self, item: T) -> Result<(), Failure> {

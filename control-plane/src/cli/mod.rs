@@ -70,7 +70,7 @@ pub use self::{
     recover::RecoverArgs,
     resolve::ResolveArgs,
     restore::RestoreArgs,
-    rollout::{AbortArgs, PromoteArgs, RolloutCommand, RolloutListArgs, StartArgs, StatusArgs, SteerArgs},
+    rollout::{AbortArgs, PaceArgs, PromoteArgs, RolloutCommand, RolloutListArgs, StartArgs, StatusArgs, SteerArgs},
     selection::SelectionArgs,
     simulate::SimulateArgs,
     token::{CanIArgs, RoleName, TokenCommand, WhoAmIArgs},
@@ -146,7 +146,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Create or change policies from manifests, all or none
     #[command(after_help = "Example:\n  fusebox apply -f policy.yaml -m 'longer timeout'\n  \
-                            fusebox apply -f policies/ -R --dry-run\n  cat policy.yaml | fusebox apply -f - --wait")]
+                            fusebox apply -f policies/ -R --dry-run\n  cat policy.yaml | fusebox apply -f - --wait\n  \
+                            fusebox apply -f policy.yaml --stage instance=a-1 --stage 25% --wait -m 'longer timeout'")]
     Apply(ApplyArgs),
     /// Show what apply would change: exit code 0 nothing, 1 something, 2 and above an error
     #[command(after_help = "Example:\n  fusebox diff -f policy.yaml")]
@@ -160,10 +161,10 @@ pub enum Command {
                             fusebox simulate -f policy.yaml --outage 2m..3m --rate 500/s --replicas 12 -o json"
     )]
     Simulate(SimulateArgs),
-    /// List policies, breakers, instances or services
+    /// List policies, breakers, instances, services or rollouts
     #[command(after_help = "Example:\n  fusebox get policies\n  fusebox get policy service-b -o yaml\n  \
                             fusebox get breakers -o json\n  fusebox get instances -w\n  fusebox get policies -l team=payments\n  \
-                            fusebox get breakers --filter 'state = OPEN AND since > 5m'")]
+                            fusebox get breakers --filter 'state = OPEN AND since > 5m'\n  fusebox get rollouts -w")]
     Get(GetArgs),
     /// Show everything about one policy, breaker, instance or service
     #[command(after_help = "Example:\n  fusebox describe policy service-b\n  fusebox describe breaker/service-b")]
@@ -185,7 +186,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox fleet\n  fusebox fleet service-a --filter 'behind = true'")]
     Fleet(FleetArgs),
     /// Show services and breakers, the restricted first, again and again; once where the output is no terminal
-    #[command(after_help = "Example:\n  fusebox top\n  fusebox top --once --limit 5")]
+    #[command(after_help = "Example:\n  fusebox top\n  fusebox top --once --limit 5\n  fusebox top -o json")]
     Top(TopArgs),
     /// Tell which policy is for a call, and why
     #[command(after_help = "Example:\n  fusebox resolve --service service-a --target service-b --method 'GET /'\n  \

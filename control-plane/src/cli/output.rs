@@ -42,6 +42,22 @@ pub struct OutputArgs {
     pub no_headers: bool,
 }
 
+impl OutputArgs {
+    /// Prints `value` as JSON or YAML, or `text` for people, or names: `ids` with `-q`, `references` with `-o name`.
+    pub(crate) fn print(self, value: &Value, text: &str, ids: &[String], references: &[String]) -> Result<(), Failure> {
+        match (self.quiet, self.format) {
+            (true, _) => print(&ids.join("\n")),
+            (false, Format::Name) => print(&references.join("\n")),
+            (false, format) => print_value(format, value, text),
+        }
+    }
+
+    /// The header of a table, if it is wanted.
+    pub(crate) fn header<'a>(self, header: &'a [&'a str]) -> Option<&'a [&'a str]> {
+        (!self.no_headers).then_some(header)
+    }
+}
+
 /// Writes data to stdout, with one line end.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     if text.is_empty() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     failure::{Class, Failure},
-    output::{self, Format},
+    output::{self, OutputArgs},
     render,
 };
 
@@ -28,9 +28,8 @@ pub struct ResolveArgs {
     /// A header of the request as NAME=VALUE; may be repeated. idempotency-key makes any method repeatable
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<String>,
-    /// Form of the output: table, json or yaml
-    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORM")]
-    output: Format,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs `resolve`.
@@ -56,8 +55,11 @@ pub(super) async fn resolve(session: &Session, args: ResolveArgs) -> Result<(), 
     let answer = server.policies().resolve_policy(request).await;
     let answer = answer.map_err(Failure::to("find the policy of this call"))?.into_inner();
     let value = value(&answer)?;
-    let text = prose(&args.service, &args.target, &answer)?;
-    output::print_value(args.output, &value, &text)?;
+    let text = prose(&args.service, &args.target, &answer, args.output)?;
+    let chosen: Vec<_> = answer.policy.iter().collect();
+    let ids: Vec<_> = chosen.iter().map(|policy| render::id(&policy.name).to_owned()).collect();
+    let references: Vec<_> = chosen.iter().map(|policy| render::label(&policy.name)).collect();
+    args.output.print(&value, &text, &ids, &references)?;
     if answer.policy.is_some() {
         return Ok(());
     }
@@ -102,7 +104,12 @@ fn value(answer: &v1::ResolvePolicyResponse) -> Result<Value, Failure> {
     }))
 }
 
-fn prose(service: &str, target: &str, answer: &v1::ResolvePolicyResponse) -> Result<String, Failure> {
+fn prose(
+    service: &str,
+    target: &str,
+    answer: &v1::ResolvePolicyResponse,
+    output: OutputArgs,
+) -> Result<String, Failure> {
     let mut text = match &answer.policy {
         Some(policy) => {
             let attempts = match answer.worst_case_attempts {
@@ -141,12 +148,12 @@ fn prose(service: &str, target: &str, answer: &v1::ResolvePolicyResponse) -> Res
             })
             .collect();
         text.push_str("\n\n");
-        text.push_str(&output::columns(Some(&["VERDICT", "POLICY", "REV", "ROUTE", "WHY"]), &rows, &[]).0);
+        text.push_str(&output::columns(output.header(&["VERDICT", "POLICY", "REV", "ROUTE", "WHY"]), &rows, &[]).0);
     }
     if !answer.strategies.is_empty() {
         let rows: Vec<_> = answer.strategies.iter().map(strategy).collect();
         text.push_str("\n\n");
-        text.push_str(&output::columns(Some(&["STRATEGY", "KIND", "FLEET", "NOTES"]), &rows, &[]).0);
+        text.push_str(&output::columns(output.header(&["STRATEGY", "KIND", "FLEET", "NOTES"]), &rows, &[]).0);
     }
     if let Some(policy) = &answer.policy {
         text.push_str("\n\n");

@@ -13,7 +13,7 @@ use super::{
     Session,
     failure::{Class, Failure},
     manifests::{FileArgs, Manifests},
-    output::{self, Format},
+    output::{self, OutputArgs},
 };
 use crate::simulation::{Latency, Percentiles, Scenario, Simulated, simulate};
 
@@ -52,9 +52,8 @@ pub struct SimulateArgs {
     /// What everything random comes from: the same seed gives the same figures
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Form of the output: table, json or yaml
-    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORM")]
-    output: Format,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -127,7 +126,9 @@ pub(super) async fn run(session: &Session, args: SimulateArgs) -> Result<(), Fai
     let results = results.await.map_err(|_| Failure::new(Class::Failed, "the simulation broke off: this is a bug"))?;
     let values = results.iter().map(|(name, result)| value(name, result)).collect();
     let text = results.iter().map(|(name, result)| prose(name, result)).collect::<Vec<_>>().join("\n\n");
-    output::print_value(args.output, &output::list(values), &text)
+    let ids: Vec<_> = results.iter().map(|(name, _)| name.clone()).collect();
+    let references: Vec<_> = ids.iter().map(|name| format!("policy/{name}")).collect();
+    args.output.print(&output::list(values), &text, &ids, &references)
 }
 
 fn value(name: &str, result: &Simulated) -> Value {

@@ -223,6 +223,11 @@ async fn contexts_are_kept_in_a_file_of_the_user_s_own() {
     run("context current").await.exits(0).prints("a");
     let list = run("context list").await.exits(0).prints("http://127.0.0.1:2").prints("in the file");
     assert!(!list.out.contains("canary"));
+    assert_eq!(run("context list -q").await.exits(0).out, "a\nb\n");
+    let json = run("context list -o json").await.exits(0);
+    assert!(!json.out.contains("canary"), "{json:?}");
+    let json = json.json();
+    assert_eq!((&json["items"][0]["current"], &json["items"][0]["token"]), (&true.into(), &true.into()));
     run("whoami").await.exits(7).says("http://127.0.0.1:1");
     run("whoami --context b").await.exits(7).says("http://127.0.0.1:2");
     run("context use b").await.exits(0);

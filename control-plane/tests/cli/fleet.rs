@@ -231,4 +231,9 @@ async fn the_fleet_is_shown_by_service_and_the_top_by_what_is_restricted() {
     assert_eq!(ask(&server, "fleet -q").await.out.lines().count(), 3);
     ask(&server, "top").await.exits(0).prints("3 replicas of 1 services, 1 breakers, 1 restricted").prints("service-b");
     ask(&server, "top --limit 0").await.exits(0).prints("and 1 more");
+    let bare = ask(&server, "top --no-headers").await.exits(0);
+    assert!(!bare.out.contains("TARGET"), "{bare:?}");
+    assert_eq!(ask(&server, "top -q").await.exits(0).out.lines().count(), 1);
+    let json = ask(&server, "top -o json").await.exits(0).json();
+    assert_eq!((&json["restricted"], &json["breakers"][0]["target"]), (&json!(1), &json!("service-b")));
 }

@@ -174,6 +174,7 @@ async fn a_policy_is_simulated_without_a_server() {
     let first = fusebox_reading(&text, &line).await.exits(0);
     assert_eq!(fusebox_reading(&text, &line).await.out, first.out, "the same seed gives the same figures");
     first.prints("policy/b").prints("load x").prints("Attempts per call:");
+    assert_eq!(fusebox_reading(&text, &[&line[..], &["-q"]].concat()).await.out, "b\n");
     let json = [&line[..], &["-o", "json", "--replicas", "12", "--outage", "20s..40s"]].concat();
     let result = fusebox_reading(&text, &json).await.exits(0).json();
     let result = &result["items"][0];

@@ -93,3 +93,56 @@ async fn a_rollout_that_is_promoted_ends_its_watch_with_success() {
     server.read(&several, "rollout start --to-zone z1 -m why").await.exits(2).says("a rollout is of one");
     server.read(&manifest("b", "b", "nonsense"), "rollout start --to-zone z1 -m why").await.exits(5).says("<stdin>:");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_with_stages_begins_a_rollout_and_does_nothing_twice() {
+    let server = Served::start().await;
+    let (first, second) = (manifest("service-b", "service-b", "10s"), manifest("service-b", "service-b", "9s"));
+    server.read(&first, "apply").await.exits(0);
+    server.read(&first, "apply --stage 10%").await.exits(0).prints("policy/service-b unchanged (rev 1)");
+    server.read(&second, "apply --bake 1m").await.exits(2).says("--stage");
+    server.read(&second, "apply --stage 10% --prune --all").await.exits(2).says("--prune");
+    server.read(&second, "apply --stage 100%").await.exits(2).says("from 1% to 99%");
+    let several = format!("{second}---\n{}", manifest("other", "other", "1s"));
+    server.read(&several, "apply --stage 10%").await.exits(2).says("a rollout is of one");
+    server.read(&second, "apply --stage 10% --dry-run").await.exits(0).prints("would be rolled out as rev 2");
+    let begun = server.read(&second, "apply --stage zone=eu-1 --stage 25% -m why -o json").await.exits(0).json();
+    let item = &begun["items"][0];
+    assert_eq!(
+        (&item["action"], &item["previous_revision"], &item["revision"]),
+        (&json!("staged"), &json!(1), &json!(2))
+    );
+    let shown = server.run("rollout status policy/service-b -o json").await.exits(0).json();
+    assert_eq!((&shown["name"], &shown["message"]), (&item["rollout"], &json!("why")));
+    assert_eq!(shown["stages"][1]["selector"], "25 %");
+    server.read(&second, "apply --stage 10%").await.exits(4);
+    server.run("rollout abort policy/service-b -m enough").await.exits(0);
+    // Nobody of that zone is there: the first stage never runs it.
+    let waiting = "apply --stage zone=eu-1 --wait --timeout 300ms -q";
+    let answer =
+        server.read(&second, waiting).await.exits(8).says("run by 0 of 0 selected").says("the rollout goes on");
+    assert_eq!(answer.out, "service-b\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollouts_are_watched_and_filtered() {
+    let server = Served::start().await;
+    server.read(&manifest("service-b", "service-b", "10s"), "apply").await.exits(0);
+    server.read(&manifest("service-b", "service-b", "9s"), "apply --stage 10%").await.exits(0);
+    let (_process, mut lines) = server.follow("get rollouts -w -o json");
+    let first: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    assert_eq!((&first["event"], &first["item"]["state"]), (&json!("upserted"), &json!("RUNNING")));
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), r#"{"event":"synced"}"#);
+    server.run("rollout abort policy/service-b -m enough").await.exits(0);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("ABORTED") {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    });
+    ended.await.unwrap();
+    let args = ["get", "rollouts", "-q", "--filter", "state = ABORTED", "--address", server.address()];
+    assert_eq!(super::program::fusebox(&args).await.exits(0).out, "service-b/2\n");
+}

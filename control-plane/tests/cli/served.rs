@@ -46,6 +46,10 @@ impl Served {
         Self { address, _process: process }
     }
 
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(super) async fn run(&self, line: &str) -> Answer {
         let args: Vec<_> = line.split(' ').chain(["--address", &self.address]).collect();
         fusebox(&args).await
@@ -58,7 +62,7 @@ impl Served {
     }
 
     /// Starts a verb that goes on, and returns its lines.
-    fn follow(&self, line: &str) -> (Child, tokio::io::Lines<BufReader<ChildStdout>>) {
+    pub(super) fn follow(&self, line: &str) -> (Child, tokio::io::Lines<BufReader<ChildStdout>>) {
         let args: Vec<_> = line.split(' ').chain(["--address", &self.address]).collect();
         let mut child = command().args(args).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -286,6 +290,10 @@ async fn resolve_tells_the_policy_of_a_call_and_why() {
         .prints("chosen")
         .prints("attempts of one call: at most 3")
         .prints("maxAttempts: 3");
+    let bare = server.run("resolve --service a --target b --no-headers").await.exits(0);
+    assert!(!bare.out.contains("VERDICT") && !bare.out.contains("KIND"), "{bare:?}");
+    assert_eq!(server.run("resolve --service a --target b -q").await.exits(0).out, "wide\n");
+    assert_eq!(server.run("resolve --service a --target b -o name").await.exits(0).out, "policy/wide\n");
     server.run("resolve --service a --target c").await.exits(3).says("no policy is for calls from a to c");
     server.run("resolve --service a --target b --method x").await.exits(5).says("route");
     server.run("resolve --service a --target b --header x").await.exits(2);

@@ -4,7 +4,7 @@ use fusebox_proto::v1::{self, rollout_stage::Selector};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::server::{Server, policy, stages, to_instance};
+use super::server::{LIMIT, Server, policy, stages, to_instance};
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, ErrorDetails) {
     let status = result.unwrap_err();
@@ -78,6 +78,14 @@ async fn rollouts_are_listed_newest_first_in_pages() {
         }
     }
     assert_eq!(found, [6, 4, 2]);
+    let filter = "state = ABORTED AND candidate_revision < 6".to_owned();
+    let narrow =
+        v1::ListRolloutsRequest { parent: "namespaces/-".to_owned(), page_size: 1, filter, ..Default::default() };
+    let page = server.rollouts().list_rollouts(narrow.clone()).await.unwrap().into_inner();
+    assert_eq!((page.rollouts[0].candidate_revision, page.next_page_token.as_str()), (4, "4"));
+    let narrow = v1::ListRolloutsRequest { page_token: page.next_page_token, ..narrow };
+    let page = server.rollouts().list_rollouts(narrow).await.unwrap().into_inner();
+    assert_eq!((page.rollouts[0].candidate_revision, page.next_page_token.as_str()), (2, ""));
     let elsewhere = v1::ListRolloutsRequest { parent: "namespaces/other".to_owned(), ..Default::default() };
     assert!(server.rollouts().list_rollouts(elsewhere).await.unwrap().into_inner().rollouts.is_empty());
 }
@@ -118,4 +126,54 @@ async fn a_request_that_comes_twice_is_carried_out_once() {
     assert_eq!(server.rollouts().create_rollout(dry).await.unwrap().into_inner().candidate_revision, 4);
     let list = v1::ListRolloutsRequest { parent: "namespaces/-".to_owned(), ..Default::default() };
     assert_eq!(server.rollouts().list_rollouts(list).await.unwrap().into_inner().rollouts.len(), 1);
+}
+
+/// The next events of a watch, as kind and candidate or name.
+async fn told(events: &mut tonic::Streaming<v1::WatchRolloutsResponse>, count: usize) -> Vec<String> {
+    use v1::watch_rollouts_response::Event;
+    let mut found = Vec::new();
+    while found.len() < count {
+        let next = tokio::time::timeout(LIMIT, events.message()).await.unwrap_or_else(|_| panic!("only {found:?}"));
+        let line = match next.unwrap().unwrap().event.unwrap() {
+            Event::Upserted(rollout) => format!("{} {}", rollout.candidate_revision, rollout.state().as_str_name()),
+            Event::Deleted(name) => format!("gone {}", name.rsplit('/').next().unwrap()),
+            Event::Synced(_) => "synced".to_owned(),
+        };
+        // What is known of replicas may be told in several steps.
+        if found.last() != Some(&line) {
+            found.push(line);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_all_rollouts_tells_what_is_there_then_what_begins_changes_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.apply(policy("1s")).await.unwrap();
+    let first = server.start_rollout(policy("2s"), to_instance("a-1")).await.unwrap();
+    server.abort(&first.name).await;
+    let watch = async |filter: &str| {
+        let request = v1::WatchRolloutsRequest { parent: "namespaces/default".to_owned(), filter: filter.to_owned() };
+        server.rollouts().watch_rollouts(request).await.unwrap().into_inner()
+    };
+    let (mut all, mut running) = (watch("").await, watch("state = RUNNING").await);
+    assert_eq!(told(&mut all, 2).await, ["2 ROLLOUT_STATE_ABORTED", "synced"]);
+    assert_eq!(told(&mut running, 1).await, ["synced"]);
+    let second = server.start_rollout(policy("3s"), to_instance("a-1")).await.unwrap();
+    assert_eq!(told(&mut all, 1).await, ["4 ROLLOUT_STATE_RUNNING"]);
+    assert_eq!(told(&mut running, 1).await, ["4 ROLLOUT_STATE_RUNNING"]);
+    let pause = v1::PauseRolloutRequest { name: second.name.clone(), ..Default::default() };
+    server.rollouts().pause_rollout(pause).await.unwrap();
+    assert_eq!(told(&mut running, 1).await.last().unwrap(), "gone 4");
+    server.abort(&second.name).await;
+    let mut last = String::new();
+    while last != "4 ROLLOUT_STATE_ABORTED" {
+        last = told(&mut all, 1).await.remove(0);
+    }
+    let elsewhere = v1::WatchRolloutsRequest { parent: "elsewhere".to_owned(), ..Default::default() };
+    assert_eq!(refusal(server.rollouts().watch_rollouts(elsewhere).await).0, Code::InvalidArgument);
+    let bad = v1::WatchRolloutsRequest { parent: "namespaces/-".to_owned(), filter: "colour = red".to_owned() };
+    assert_eq!(refusal(server.rollouts().watch_rollouts(bad).await).1, "FILTER_INVALID");
 }

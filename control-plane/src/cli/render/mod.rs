@@ -41,6 +41,10 @@ pub(crate) trait Row {
     fn cells(&self) -> Vec<String>;
     /// Cells that `-o wide` adds.
     fn wide_cells(&self) -> Vec<String>;
+    /// What a watch for people prints a new line for, where that is not every change: numbers that move with every call would fill a log.
+    fn news(&self) -> Option<Vec<String>> {
+        None
+    }
     /// Its name, as `-q` prints it and NAME arguments take it.
     fn id(&self) -> String;
     /// TYPE/NAME, as `-o name` prints it.

@@ -38,6 +38,10 @@ impl Row for Rollout {
         ]
     }
 
+    fn news(&self) -> Option<Vec<String>> {
+        Some(Self { create_time: None, ..self.clone() }.cells())
+    }
+
     fn id(&self) -> String {
         format!("{}/{}", id(&self.policy), self.candidate_revision)
     }

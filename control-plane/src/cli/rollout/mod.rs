@@ -1,21 +1,25 @@
 //! `rollout`: a new revision to a part of the fleet first, then further, or back.
 
+mod stage;
+mod start;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use fusebox_proto::{
-    duration::to_wire,
-    v1::{self, RolloutState, rollout_stage::Selector},
-};
+use fusebox_proto::v1::{self, RolloutState};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::{stage::PaceArgs, start::StartArgs};
+pub(super) use self::{
+    stage::parse as parse_stage,
+    start::{create, line, next_step, wait},
+};
 use super::{
     Session,
     apply::in_namespace,
     connect::{self, Server},
     failure::{Class, Failure},
     fetch, get,
-    manifests::{FileArgs, Manifests},
     output::{self, Format, OutputArgs},
     render::{self, Row as _},
     resource::{Kind, Wanted},
@@ -27,9 +31,11 @@ use super::{
 pub enum RolloutCommand {
     /// Send a new revision of one policy to some replicas first
     #[command(
-        after_help = "Stages come in this order, those that are given: instances, each zone, labels, each percentage; then all.\n\n\
+        after_help = "Stages come in the order of --stage; those of the other options in this one: instances, each zone, labels, each \
+                      percentage. Then come all.\n\n\
                       Example:\n  fusebox rollout start -f policy.yaml --to-instance a-1 -m 'longer timeout'\n  \
-                      fusebox rollout start -f policy.yaml --to-percent 10,50 --bake 10m --auto --abort-on-failure -m 'INC-7'"
+                      fusebox rollout start -f policy.yaml --to-percent 10,50 --bake 10m --auto --abort-on-failure -m 'INC-7'\n  \
+                      fusebox rollout start -f policy.yaml --stage zone=eu-1 --stage 25% -m 'longer timeout'"
     )]
     Start(StartArgs),
     /// Show the newest rollout of a policy: stage, replicas, gates, and what to do next
@@ -52,52 +58,6 @@ pub enum RolloutCommand {
     /// List rollouts; the same as `get rollouts`
     #[command(after_help = "Example:\n  fusebox rollout list\n  fusebox rollout list policy/service-b -o wide")]
     List(RolloutListArgs),
-}
-
-/// Options of `rollout start`.
-#[derive(Clone, Debug, Args)]
-#[group(id = "stage", required = true, multiple = true, args = ["to_instance", "to_zone", "to_label", "to_percent"])]
-pub struct StartArgs {
-    #[command(flatten)]
-    files: FileArgs,
-    /// A stage: the replicas of these names
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    to_instance: Vec<String>,
-    /// A stage: the replicas of this zone; more zones make more stages
-    #[arg(long, value_name = "ZONE", value_delimiter = ',')]
-    to_zone: Vec<String>,
-    /// A stage: the replicas that have these labels, all of them
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-    to_label: Vec<(String, String)>,
-    /// A stage: so many of a hundred replicas, the same ones for the whole rollout; more percentages make more stages
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=99))]
-    to_percent: Vec<u32>,
-    /// How long each stage is watched at least
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
-    bake: Option<Duration>,
-    /// Promote by itself as soon as all gates pass
-    #[arg(long, requires = "bake")]
-    auto: bool,
-    /// Abort, instead of pause, when a gate fails
-    #[arg(long)]
-    abort_on_failure: bool,
-    /// Points of a hundred by which the selected replicas may fail more than the others
-    #[arg(long, default_value_t = 5, value_name = "POINTS", value_parser = clap::value_parser!(u32).range(1..=100))]
-    margin: u32,
-    /// Calls of either side that are needed to compare failures; 0: do not compare, as for a policy without a circuit breaker
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    min_calls: u64,
-    /// Only if the stored policy still has this etag
-    #[arg(long, value_name = "ETAG")]
-    if_match: Option<String>,
-    /// Check only; start nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Why, for the history
-    #[arg(short, long)]
-    message: String,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 /// Options of `rollout status`.
@@ -168,17 +128,10 @@ pub struct RolloutListArgs {
     output: OutputArgs,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err("give KEY=VALUE".to_owned()),
-    }
-}
-
 /// Runs `rollout`.
 pub(super) async fn rollout(session: &Session, command: RolloutCommand) -> Result<(), Failure> {
     match command {
-        RolloutCommand::Start(args) => start(session, args).await,
+        RolloutCommand::Start(args) => start::start(session, args).await,
         RolloutCommand::Status(args) => status(session, args).await,
         RolloutCommand::Promote(args) => promote(session, args).await,
         RolloutCommand::Pause(args) => {
@@ -231,87 +184,6 @@ async fn find(session: &Session, what: &[String]) -> Result<(Server, v1::Rollout
     let server = session.server().await?;
     let found = fetch::rollout(&server, session.namespace(), &typed).await?;
     Ok((server, found))
-}
-
-fn stages(args: &StartArgs) -> Vec<v1::RolloutStage> {
-    let bake = args.bake.map(to_wire);
-    let instances = (!args.to_instance.is_empty())
-        .then(|| Selector::Instances(v1::InstanceSelector { instances: args.to_instance.clone() }));
-    let zones = args.to_zone.iter().map(|zone| Selector::Zone(zone.clone()));
-    let labels = (!args.to_label.is_empty())
-        .then(|| Selector::Labels(v1::LabelSelector { labels: args.to_label.iter().cloned().collect() }));
-    let percents = args.to_percent.iter().map(|percent| Selector::Percent(*percent));
-    let selectors = instances.into_iter().chain(zones).chain(labels).chain(percents);
-    selectors.map(|selector| v1::RolloutStage { selector: Some(selector), bake }).collect()
-}
-
-async fn start(session: &Session, args: StartArgs) -> Result<(), Failure> {
-    let manifests = Manifests::read(&args.files, session.given_namespace())?;
-    let mut policies = manifests.to_wire();
-    let (Some(mut policy), true) = (policies.pop(), policies.is_empty()) else {
-        return Err(Failure::new(Class::Usage, "the files hold several policies; a rollout is of one"));
-    };
-    policy.etag = args.if_match.clone().unwrap_or_default();
-    let label = render::label(&policy.name);
-    let spec = v1::RolloutSpec {
-        stages: stages(&args),
-        gates: Some(v1::RolloutGates { margin_points: args.margin, min_calls: Some(args.min_calls) }),
-        auto: args.auto,
-        abort_on_failure: args.abort_on_failure,
-    };
-    let request = v1::CreateRolloutRequest {
-        policy: Some(policy),
-        spec: Some(spec),
-        message: args.message,
-        validate_only: args.dry_run,
-        request_id: connect::request_id(),
-    };
-    let server = session.server().await?;
-    let answer = connect::write(async || server.rollouts().create_rollout(request.clone()).await).await;
-    let started = answer.map_err(Failure::to(format!("start a rollout of {label}"))).map_err(|failure| {
-        // What is wrong with the options has no place in the file.
-        let of_options = failure.fields.iter().any(|field| field.path.starts_with("rollout"));
-        if of_options { failure } else { manifests.place(failure) }
-    })?;
-    let started = started.into_inner();
-    if args.dry_run {
-        let text = format!(
-            "{label} would be rolled out as rev {}{}",
-            started.candidate_revision,
-            in_namespace(&started.policy)
-        );
-        return print(&started, args.output, &text);
-    }
-    // How many it reaches is known only now that it has begun.
-    let begun = fetch::rollout_named(&server, &started.name).await.unwrap_or(started);
-    let progress = begun.progress.clone().unwrap_or_default();
-    let first = begun.spec.as_ref().and_then(|spec| spec.stages.first());
-    let text = format!(
-        "{label} rollout of rev {} started ({}): stage 1 of {}, {}; {} of {} connected replicas selected",
-        begun.candidate_revision,
-        in_force(&begun),
-        render::stages(&begun).len(),
-        first.map(render::selector).unwrap_or_default(),
-        progress.selected.len(),
-        progress.connected,
-    );
-    print(&begun, args.output, &text)?;
-    if args.output.format == Format::Table && !args.output.quiet {
-        if progress.selected.is_empty() {
-            output::say(
-                "no connected replica is selected yet: nothing is tried, and nothing is promoted, until one is",
-            );
-        }
-        output::say(&format!("watch it: fusebox rollout status {label} -w{}", in_namespace(&begun.policy)));
-    }
-    Ok(())
-}
-
-fn in_force(rollout: &v1::Rollout) -> String {
-    match rollout.stable_revision {
-        0 => "nothing was in force".to_owned(),
-        stable => format!("rev {stable} is in force"),
-    }
 }
 
 async fn promote(session: &Session, args: PromoteArgs) -> Result<(), Failure> {

@@ -1,6 +1,9 @@
 //! `fusebox.v1.RolloutService`.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+mod all;
+mod follow;
+
+use std::{pin::Pin, time::SystemTime};
 
 use fusebox_policy::{Namespace, Policy, PolicyName, Revision, invalid::Faults};
 use fusebox_proto::{
@@ -9,9 +12,9 @@ use fusebox_proto::{
 };
 use futures_util::{Stream, stream};
 use prost::Message;
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use self::{all::All, follow::Follow};
 use super::{
     caller,
     pages::{self, Query},
@@ -21,8 +24,8 @@ use super::{
 use crate::{
     caller::Caller,
     fleet::check_reason,
-    hub::{Hub, Snapshot},
-    rollouts::{Lives, RolloutId, Rollouts, StepError, machine::Step, spec::RolloutSpec, wire},
+    hub::Hub,
+    rollouts::{RolloutId, Rollouts, StepError, machine::Step, spec::RolloutSpec, wire},
     shutdown::Shutdown,
     store::{NewRollout, Note, Once, RequestKey, RolloutFilter, Stepped, StoredRollout},
 };
@@ -109,6 +112,11 @@ impl RolloutApi {
     #[must_use]
     pub const fn new(rollouts: Rollouts, hub: Hub, shutdown: Shutdown) -> Self {
         Self { rollouts, hub, shutdown }
+    }
+
+    /// The same service, for a stream.
+    fn again(&self) -> Self {
+        Self { rollouts: self.rollouts.clone(), hub: self.hub.clone(), shutdown: self.shutdown.clone() }
     }
 
     fn respond(outcome: Result<StoredRollout, StepError>) -> Result<Response<v1::Rollout>, Status> {
@@ -245,11 +253,28 @@ impl RolloutService for RolloutApi {
         let (policies, lives) = (self.hub.subscribe(), self.rollouts.follow());
         let stored = self.stored(&id).await?;
         let first = self.show(&stored).await;
-        let api = Self { rollouts: self.rollouts.clone(), hub: self.hub.clone(), shutdown: self.shutdown.clone() };
-        let follow = Follow { api, id, policies, lives, told: None, next: Some(first), over: false };
+        let follow = Follow { api: self.again(), id, policies, lives, told: None, next: Some(first), over: false };
         Ok(Response::new(Box::pin(stream::unfold(follow, |mut follow| async {
             let event = follow.next().await?;
             Some((event, follow))
+        }))))
+    }
+
+    type WatchRolloutsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRolloutsResponse, Status>> + Send>>;
+
+    async fn watch_rollouts(
+        &self,
+        request: Request<v1::WatchRolloutsRequest>,
+    ) -> Result<Response<Self::WatchRolloutsStream>, Status> {
+        let within = Within::of(&request)?;
+        let v1::WatchRolloutsRequest { parent: of, filter } = request.into_inner();
+        let (namespace, policy) = parent(&of)?;
+        let namespace = within.narrow(namespace)?;
+        let filter = pages::filter::<v1::Rollout>(&filter)?;
+        let all = All::begin(self.again(), namespace, policy, filter).await?;
+        Ok(Response::new(Box::pin(stream::unfold(all, |mut all| async {
+            let event = all.next().await?;
+            Some((event.map(|event| v1::WatchRolloutsResponse { event: Some(event) }), all))
         }))))
     }
 
@@ -306,67 +331,5 @@ impl RolloutService for RolloutApi {
         faults.into_result(Some(())).map_err(|invalid| status::invalid(&invalid))?;
         check_message("reason", &reason)?;
         self.step(id, Step::Abort, Why::new(caller, reason, validate_only, key)).await
-    }
-}
-
-/// One reader's place in the life of a rollout.
-struct Follow {
-    api: RolloutApi,
-    id: RolloutId,
-    policies: watch::Receiver<Arc<Snapshot>>,
-    lives: watch::Receiver<Arc<Lives>>,
-    told: Option<v1::Rollout>,
-    next: Option<v1::Rollout>,
-    over: bool,
-}
-
-impl Follow {
-    async fn next(&mut self) -> Option<Result<v1::WatchRolloutResponse, Status>> {
-        loop {
-            if self.over {
-                return None;
-            }
-            if let Some(next) = self.next.take().filter(|next| self.told.as_ref() != Some(next)) {
-                use v1::RolloutState::{Aborted, Promoted};
-                self.over = matches!(next.state(), Promoted | Aborted);
-                self.told = Some(next.clone());
-                return Some(Ok(v1::WatchRolloutResponse { rollout: Some(next) }));
-            }
-            let begun = self.api.shutdown.begun();
-            let ended = tokio::select! {
-                changed = self.policies.changed() => changed.is_err(),
-                changed = self.lives.changed() => changed.is_err(),
-                () = begun => true,
-            };
-            if ended {
-                self.over = true;
-                return Some(Err(status::unavailable("the server is shutting down")));
-            }
-            self.next = match self.look().await {
-                Ok(next) => next,
-                Err(refusal) => {
-                    self.over = true;
-                    return Some(Err(refusal));
-                }
-            };
-        }
-    }
-
-    /// The rollout as it is known at present.
-    async fn look(&mut self) -> Result<Option<v1::Rollout>, Status> {
-        let lives = Arc::clone(&self.lives.borrow_and_update());
-        let snapshot = Arc::clone(&self.policies.borrow_and_update());
-        let candidate = self.id.2;
-        match snapshot.rollouts.iter().find(|staged| staged.rollout.candidate == candidate) {
-            // What was seen of the stage before says nothing about this one: soon it will have been looked at.
-            Some(staged) => Ok(lives
-                .get(&candidate)
-                .filter(|live| live.is_of(staged))
-                .map(|live| wire::rollout(&staged.rollout, Some(live)))),
-            None => {
-                let stored = self.api.stored(&self.id).await?;
-                Ok((!stored.standing.state.in_progress()).then(|| wire::rollout(&stored, None)))
-            }
-        }
     }
 }
