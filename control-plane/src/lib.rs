@@ -8,6 +8,7 @@ pub mod access;
 pub mod backups;
 pub mod caller;
 pub mod cli;
+pub mod condition;
 pub mod config;
 mod filter;
 pub mod fleet;

@@ -29,6 +29,7 @@ use crate::{
         Backups,
         schedule::{self, Schedule},
     },
+    condition::Condition,
     config::{Config, ConfigError, Limits, ServeArgs, access::AccessConfig},
     fleet::Fleet,
     grpc::{
@@ -170,9 +171,10 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     anstream::eprintln!("access: {in_words}");
     anstream::eprintln!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" });
     tokio::spawn(end_on_signal(shutdown.clone()));
+    let condition = Condition::new(tls.clone());
     let connections = incoming(listener, tls, room, shutdown.clone());
     let (limits, backups, web_origins) = (config.limits, config.backups, config.web_origins);
-    serve_with(connections, store, Settings { limits, backups, web_origins, access }, shutdown).await?;
+    serve_with(connections, store, Settings { limits, backups, web_origins, access, condition }, shutdown).await?;
     if tokio::time::timeout(WRITE_WITHIN, database.end()).await.is_err() {
         tracing::warn!("the database is still in use: the next start reads its log as well");
     }
@@ -221,6 +223,8 @@ pub struct Settings {
     pub web_origins: Vec<Origin>,
     /// Whom it knows. Nothing: an open server.
     pub access: access::Settings,
+    /// What is known of its surroundings.
+    pub condition: Condition,
 }
 
 /// Serves everybody who connects, as an open server: see [`serve_with`].
@@ -251,16 +255,16 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let Settings { limits, backups: schedule, web_origins, access } = settings;
+    let Settings { limits, backups: schedule, web_origins, access, condition } = settings;
     let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
     let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
     let reconciler = tokio::spawn(hub::reconcile(hub.clone(), Arc::clone(&store), shutdown.clone()));
     let backups = Backups::new(Arc::clone(&store));
     if let Some(schedule) = schedule {
-        tokio::spawn(schedule::keep(schedule, backups.clone(), shutdown.clone()));
+        tokio::spawn(schedule::keep(schedule, backups.clone(), condition.clone(), shutdown.clone()));
     }
-    tokio::spawn(upkeep::look_after(Arc::clone(&store), limits.check_every, shutdown.clone()));
+    tokio::spawn(upkeep::look_after(Arc::clone(&store), limits.check_every, condition.clone(), shutdown.clone()));
     tokio::spawn(retention::keep(limits.audit_retention, Arc::clone(&store), shutdown.clone()));
     tokio::spawn(retention::keep_transitions(limits.transition_retention, Arc::clone(&store), shutdown.clone()));
     let policies = Policies::new(Arc::clone(&store), hub.clone());
@@ -274,7 +278,8 @@ where
     let rollout_api = RolloutServiceServer::new(RolloutApi::new(rollouts.clone(), hub.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let watcher = tokio::spawn(rollouts::watch::watch(rollouts, shutdown.clone()));
-    let fleet_api = FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), shutdown.clone()));
+    let fleet_api =
+        FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), condition, shutdown.clone()));
     let admin_api = AdminServiceServer::new(AdminApi::new(&access, backups.clone()));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
+    condition::Condition,
     shutdown::Shutdown,
     store::{AlarmKind, StoreHandle},
 };
@@ -13,7 +14,7 @@ use crate::{
 const ROOM_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks until the server ends; at everything that is stored at the start, and then each time after `check_every`.
-pub(crate) async fn look_after(store: StoreHandle, check_every: Duration, shutdown: Shutdown) {
+pub(crate) async fn look_after(store: StoreHandle, check_every: Duration, condition: Condition, shutdown: Shutdown) {
     let mut checks = tokio::time::interval_at(Instant::now(), check_every);
     let mut rooms = tokio::time::interval(ROOM_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -21,7 +22,7 @@ pub(crate) async fn look_after(store: StoreHandle, check_every: Duration, shutdo
     loop {
         tokio::select! {
             () = shutdown.begun() => return,
-            _ = checks.tick() => check(&store).await,
+            _ = checks.tick() => check(&store, &condition).await,
             _ = rooms.tick() => {
                 if store.alarms().iter().any(|alarm| alarm.kind == AlarmKind::StoreFull)
                     && let Err(error) = store.try_write().await
@@ -33,9 +34,10 @@ pub(crate) async fn look_after(store: StoreHandle, check_every: Duration, shutdo
     }
 }
 
-async fn check(store: &StoreHandle) {
+async fn check(store: &StoreHandle, condition: &Condition) {
     match store.check().await {
         Ok(findings) => {
+            condition.checked(findings.len());
             for finding in findings {
                 tracing::error!(
                     event.name = "store.damaged",

@@ -11,7 +11,7 @@ use std::{
 use tempfile::NamedTempFile;
 
 use super::Backups;
-use crate::{caller::Caller, shutdown::Shutdown};
+use crate::{caller::Caller, condition::Condition, shutdown::Shutdown};
 
 /// What a file of the schedule begins and ends with. Others in the folder are somebody's own.
 const NAME: (&str, &str) = ("fusebox-", ".db");
@@ -30,9 +30,14 @@ pub struct Schedule {
 }
 
 /// Makes copies until the server ends. A restart makes none before its time: one that fails again and again must not push the good ones out.
-pub(crate) async fn keep(schedule: Schedule, backups: Backups, shutdown: Shutdown) {
+pub(crate) async fn keep(schedule: Schedule, backups: Backups, condition: Condition, shutdown: Shutdown) {
+    let mut failing = false;
     loop {
-        let wait = match newest(&schedule.folder) {
+        let newest = newest(&schedule.folder);
+        if !failing {
+            condition.backed_up(schedule.every, newest);
+        }
+        let wait = match newest {
             Some(time) => schedule.every.saturating_sub(time.elapsed().unwrap_or_default()),
             None => Duration::ZERO,
         };
@@ -40,8 +45,11 @@ pub(crate) async fn keep(schedule: Schedule, backups: Backups, shutdown: Shutdow
             () = shutdown.begun() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        if let Err(why) = make(&schedule, &backups).await {
+        let made = make(&schedule, &backups).await;
+        failing = made.is_err();
+        if let Err(why) = made {
             tracing::error!(event.name = "backup.failed", folder = %schedule.folder.display(), why, "the scheduled backup was not made");
+            condition.backup_failed(schedule.every, self::newest(&schedule.folder), why);
             tokio::select! {
                 () = shutdown.begun() => return,
                 () = tokio::time::sleep(schedule.every.min(TRY_AGAIN)) => {}

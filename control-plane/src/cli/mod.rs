@@ -227,7 +227,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox restore monday.db --data-dir ./fusebox-data\n  \
                             fusebox restore monday.db --dry-run")]
     Restore(RestoreArgs),
-    /// Tell whether everything is as it should be: the way to the server, clocks, versions, its database, the replicas
+    /// Tell whether everything is as it should be: the way to the server, certificates, clocks, versions, its database, backups, disk, audit log, replicas
     #[command(after_help = "Example:\n  fusebox check\n  fusebox check -o short")]
     Check(CheckArgs),
     /// Show who changed what, when, from where and why

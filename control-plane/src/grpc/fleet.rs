@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use fusebox_proto::v1::{self, fleet_service_server::FleetService};
+use fusebox_proto::{
+    duration::to_wire,
+    v1::{self, fleet_service_server::FleetService},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -13,10 +16,11 @@ use super::{
 };
 use crate::{
     access::Scope,
+    condition::{BackupsKnown, Checked, Condition, Known},
     fleet::{Fleet, View},
     hub::Hub,
     shutdown::Shutdown,
-    store::{Alarm, StoreHandle, timestamp},
+    store::{Alarm, Room, StoreHandle, audit::AuditFilter, timestamp},
 };
 
 /// The service.
@@ -24,6 +28,7 @@ pub struct FleetApi {
     fleet: Fleet,
     hub: Hub,
     store: StoreHandle,
+    condition: Condition,
     shutdown: Shutdown,
 }
 
@@ -36,8 +41,29 @@ impl std::fmt::Debug for FleetApi {
 impl FleetApi {
     /// Over the fleet.
     #[must_use]
-    pub const fn new(fleet: Fleet, hub: Hub, store: StoreHandle, shutdown: Shutdown) -> Self {
-        Self { fleet, hub, store, shutdown }
+    pub const fn new(fleet: Fleet, hub: Hub, store: StoreHandle, condition: Condition, shutdown: Shutdown) -> Self {
+        Self { fleet, hub, store, condition, shutdown }
+    }
+
+    /// How the server's surroundings are. What can't be learnt of a store that has failed is left out: the alarms say why.
+    async fn condition(&self) -> v1::ServerCondition {
+        let Known { tls, backups, checked } = self.condition.known();
+        let disk = self.store.room().await.ok().flatten();
+        let audit = self.store.audit(AuditFilter { limit: 1, ..AuditFilter::default() }).await.ok();
+        v1::ServerCondition {
+            certificate_expire_time: tls.map(|tls| timestamp(tls.expires())),
+            backups: backups.map(scheduled),
+            disk: disk.map(|Room { free, total, used }| v1::DiskRoom {
+                free_bytes: free,
+                total_bytes: total,
+                database_bytes: used,
+            }),
+            store_check: checked.map(|Checked { at, findings }| v1::StoreCheck {
+                time: Some(timestamp(at)),
+                findings: u32::try_from(findings).unwrap_or(u32::MAX),
+            }),
+            audit: audit.map(|page| (&page.chain).into()),
+        }
     }
 
     async fn view(&self) -> Result<std::sync::Arc<View>, Status> {
@@ -154,6 +180,10 @@ impl FleetService for FleetApi {
         };
         let view = self.view().await?;
         let present = self.hub.current();
+        let condition = match within.scope() {
+            Scope::Everything => Some(self.condition().await),
+            Scope::Namespace(_) => None,
+        };
         Ok(Response::new(v1::ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_id: self.store.store_id().to_owned(),
@@ -163,7 +193,19 @@ impl FleetService for FleetApi {
             seen_revision: present.seen.0,
             alarms: self.store.alarms().into_iter().map(alarm).collect(),
             time: Some(timestamp(SystemTime::now())),
+            condition,
         }))
+    }
+}
+
+fn scheduled(backups: BackupsKnown) -> v1::ScheduledBackups {
+    let BackupsKnown { every, newest, failing } = backups;
+    let (failing_since, failure) = failing.unzip();
+    v1::ScheduledBackups {
+        every: Some(to_wire(every)),
+        newest_time: newest.map(timestamp),
+        failing_since: failing_since.map(timestamp),
+        failure: failure.unwrap_or_default(),
     }
 }
 

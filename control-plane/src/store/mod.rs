@@ -218,6 +218,11 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Room on the disk where everything is; `None` where it is not on one.
+    fn room(&self) -> Answer<'_, Option<Room>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// What an operator must hear while the server goes on.
     fn alarms(&self) -> Vec<Alarm> {
         Vec::new()
@@ -226,6 +231,17 @@ pub trait Store: Send + Sync + 'static {
 
 /// What was in force before a restored copy was adopted, `None` if there was nothing to adopt, and what is afterwards.
 pub type Adoption = (Option<Loaded>, Loaded);
+
+/// Room on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Bytes of the whole disk.
+    pub total: u64,
+    /// Bytes that the data takes.
+    pub used: u64,
+}
 
 /// Something stored that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

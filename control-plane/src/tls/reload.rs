@@ -52,6 +52,12 @@ impl Tls {
         Arc::clone(&self.0.load().config)
     }
 
+    /// From when on clients refuse the certificate.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.0.load().expires
+    }
+
     /// `seen` is from before the first reading: what changes in between is read again.
     async fn keep(self, files: Files, mut seen: Vec<Option<Digest>>, shutdown: Shutdown) {
         let paths: Vec<PathBuf> = files.paths().map(Into::into).collect();

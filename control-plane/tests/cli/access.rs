@@ -188,6 +188,8 @@ async fn over_tls_with_certificates_or_a_bootstrap_token() {
     let who = fusebox(&[&["whoami"][..], &ca_args, &shown].concat()).await.exits(0);
     who.prints("spiffe://example.org/ns/ops/sa/ci (admin), known by certificate");
     fusebox(&[&["whoami", "--token", token][..], &ca_args].concat()).await.exits(0).prints("bootstrap (admin)");
+    let checked = fusebox(&[&["check"][..], &ca_args, &shown].concat()).await;
+    checked.prints("client certificate: expires in").prints(" certificate: expires in");
     let said = server.stop().await;
     assert!(said.contains("access: by tokens or client certificates") && !said.contains(token));
 }

@@ -101,9 +101,15 @@ async fn what_a_server_says_of_its_database_is_checked() {
     server.apply(&manifest("b", "b", "1s")).await.exits(0);
     let well = server.run("check -o json").await.exits(0).json();
     let names: Vec<_> = well["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["reachable", "version", "clocks", "store", "database", "access", "replicas"]);
-    assert!(well["items"].as_array().unwrap().iter().all(|item| item["verdict"] == "ok"), "{well}");
-    assert_eq!(server.run("check -o short").await.exits(0).out, "");
+    let all = ["reachable", "version", "clocks", "store", "database", "backups", "disk", "audit", "access", "replicas"];
+    assert_eq!(names, all);
+    // Of the machine that tests run on nothing is known; and nobody asked for backups.
+    let own = |name: &str| !matches!(name, "disk" | "backups");
+    let items = well["items"].as_array().unwrap();
+    assert!(items.iter().all(|item| !own(item["name"].as_str().unwrap()) || item["verdict"] == "ok"), "{well}");
+    server.run("check").await.prints("warning  backups: none are made by itself").prints("serve with --backup-dir");
+    let checked = server.until("check", |answer| answer.out.contains("its chain was whole")).await;
+    checked.prints("audit: 2 records, the last is 2");
 
     // A row that turns bad while the server runs: it goes on serving what it has, and says so.
     server.outside("UPDATE policies SET definition = zeroblob(length(definition))").await;
@@ -127,6 +133,7 @@ async fn a_server_makes_backups_by_itself_and_keeps_the_newest() {
     let options = ["--backup-every", "1s", "--backup-keep", "2", "--backup-dir"];
     let server = Kept::start_with(&[&options[..], &[folder.to_str().unwrap()]].concat()).await;
     server.apply(&manifest("b", "b", "1s")).await.exits(0);
+    server.until("check", |answer| answer.out.contains("ok       backups: the newest is")).await;
     let three = |answer: &super::program::Answer| answer.out.lines().count() >= 3;
     server.until("audit --action backup.create --actor server -q", three).await;
     // The third is recorded before it is there: what was there before it stays until then.
@@ -140,6 +147,20 @@ async fn a_server_makes_backups_by_itself_and_keeps_the_newest() {
         fusebox(&["restore", name, "--dry-run"]).await.exits(0).prints("is whole");
     }
     drop(folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_that_fail_are_told_with_why_and_how_old_the_newest_is() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    // A file stands where the folder should be.
+    let folder = elsewhere.path().join("backups");
+    fs::write(&folder, "in the way").unwrap();
+    let server = Kept::start_with(&["--backup-dir", folder.to_str().unwrap(), "--backup-every", "1s"]).await;
+    let told = server.until("check", |answer| answer.code == 1).await;
+    told.prints("failed   backups: fail since").prints("; there is none").prints("see to the folder of --backup-dir");
+    assert_eq!(server.run("check -q").await.exits(1).out.lines().filter(|name| *name == "backups").count(), 1);
+    fs::remove_file(&folder).unwrap();
+    server.until("check", |answer| answer.out.contains("ok       backups: the newest is")).await;
 }
 
 /// On a disk of its own, which only a user that may mount one can have.

@@ -37,7 +37,7 @@ use tokio::{sync::Mutex, task::JoinError};
 use self::open::{identify, lock, make, migrate, pool, remove_unfinished};
 use super::{
     Adoption, Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken,
-    Note, Once, Quota, RequestKey, RevisionAction, RolloutFilter, Stepped, Store, StoreError, StoredDecision,
+    Note, Once, Quota, RequestKey, RevisionAction, RolloutFilter, Room, Stepped, Store, StoreError, StoredDecision,
     StoredOverride, StoredRevision, StoredRollout, StoredToken, StoredTransition, TransitionFilter,
     alarm::Alarms,
     audit::{AuditFilter, AuditPage, NewAudit},
@@ -578,6 +578,15 @@ impl Store for SqliteStore {
             Ok(())
         }
         .boxed()
+    }
+
+    fn room(&self) -> Answer<'_, Option<Room>> {
+        let folder = self.folder.clone();
+        Box::pin(async move {
+            let path = folder.display().to_string();
+            let look = tokio::task::spawn_blocking(move || open::room(&folder)).await.map_err(std::io::Error::other);
+            look.flatten().map(Some).map_err(|source| StoreError::Folder { path, source })
+        })
     }
 
     fn alarms(&self) -> Vec<Alarm> {

@@ -13,7 +13,7 @@ use sqlx::{
 };
 
 use super::{BACKUP, PATIENCE, failed};
-use crate::store::StoreError;
+use crate::store::{Room, StoreError};
 
 /// The migrations, in order. Their texts never change after a release: sqlx compares checksums.
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -49,6 +49,21 @@ pub(super) fn remove_unfinished(folder: &Path) {
             tracing::warn!(%error, path = %entry.path().display(), "an unfinished copy can't be removed");
         }
     }
+}
+
+/// Room on the disk of a folder. Blocks.
+pub(super) fn room(folder: &Path) -> std::io::Result<Room> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let mut used = 0;
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        // One that is gone meanwhile takes no room.
+        used += entry.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
+    }
+    Ok(Room {
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        total: disk.f_blocks.saturating_mul(disk.f_frsize),
+        used,
+    })
 }
 
 /// Makes the folder if it is not there, for its owner alone, and takes it.

@@ -143,6 +143,13 @@ fn rollouts(method: &str, own: &Tenant, other: &Tenant) -> Vec<Ask> {
         ]
         .map(|(wanted, parent)| ask(wanted, &v1::ListRolloutsRequest { parent, ..Default::default() }))
         .to_vec(),
+        "WatchRollouts" => [
+            (Refused, format!("namespaces/{}", other.namespace())),
+            (Refused, other.policy_name(&other.own())),
+            (Own, "namespaces/-".to_owned()),
+        ]
+        .map(|(wanted, parent)| ask(wanted, &v1::WatchRolloutsRequest { parent, ..Default::default() }))
+        .to_vec(),
         "CreateRollout" => {
             let policy = Some(other.policy("checkout", "9s"));
             vec![ask(Refused, &v1::CreateRolloutRequest { policy, ..Default::default() })]

@@ -1,9 +1,15 @@
 //! `check`: is everything as it should be, seen from here? One line per item, what to do for each that is not well.
 
-use std::time::{Duration, Instant, SystemTime};
+mod server;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
 
 use clap::{Args, ValueEnum};
 use fusebox_proto::v1;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 
 use super::{
@@ -12,10 +18,12 @@ use super::{
     failure::{Class, Failure},
     fetch, output, recover, span,
 };
+use crate::access::certificate::Certificate;
 
-/// How far clocks may be apart: overrides end by the server's.
-const CLOCKS: Duration = Duration::from_secs(5);
-
+/// When to see to a new certificate: somebody may have to be asked for it.
+const TWO_WEEKS: Duration = Duration::from_secs(14 * 24 * 3600);
+/// When it is too late to wait.
+const LAST_DAY: Duration = Duration::from_secs(24 * 3600);
 /// When to see to a new credential.
 const SOON: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -108,20 +116,24 @@ pub(super) async fn check(session: &Session, args: CheckArgs) -> Result<(), Fail
 
 async fn items(session: &Session) -> Vec<Item> {
     let begun = Instant::now();
+    // A certificate that has expired is why the server does not take the connection: told even then.
+    let own = session.settings.cert.as_deref().map(client_certificate);
     let server = match session.server().await {
         Ok(server) => server,
         Err(failure) => {
-            return vec![failed(
-                "reachable",
-                failure.what,
-                "start it with `fusebox serve`, or name another with --address",
-            )];
+            let fix = if failure.what.contains("Expired") {
+                "renew the certificate: of the server, the files of --tls-cert and --tls-key, which it reads again by itself"
+            } else {
+                "start it with `fusebox serve`, or name another with --address"
+            };
+            return [failed("reachable", failure.what, fix)].into_iter().chain(own).collect();
         }
     };
     let mut items = vec![ok("reachable", format!("answers in {}", span::short(begun.elapsed())))];
+    items.extend(own);
     let asked = SystemTime::now();
     match recover::info(&server).await {
-        Ok(info) => items.extend(of_server(&info, asked)),
+        Ok(info) => items.extend(server::items(&info, asked)),
         Err(failure) => items.push(failed("server", failure.what, "look into its log")),
     }
     items.push(caller(&server).await);
@@ -129,36 +141,27 @@ async fn items(session: &Session) -> Vec<Item> {
     items
 }
 
-fn of_server(info: &v1::ServerInfo, asked: SystemTime) -> Vec<Item> {
-    let own = env!("CARGO_PKG_VERSION");
-    let mut items = Vec::new();
-    items.push(if info.version == own {
-        ok("version", format!("both are {own}"))
-    } else {
-        let detail = format!("this program is {own}, the server {}", info.version);
-        warning("version", detail, "use the program of the server's version")
-    });
-    if let Some(time) = span::point(info.time.as_ref()) {
-        let apart = time.duration_since(asked).unwrap_or_else(|behind| behind.duration());
-        items.push(if apart <= CLOCKS {
-            ok("clocks", format!("{} apart", span::short(apart)))
-        } else {
-            let detail = format!("the server's clock is {} away from the one here", span::short(apart));
-            warning("clocks", detail, "synchronise both: overrides and tokens end by the server's clock")
-        });
+/// How long a certificate still counts: soon to be renewed, or too late.
+fn certificate(name: &'static str, expires: SystemTime, fix: &'static str) -> Item {
+    let until = humantime::format_rfc3339_seconds(expires);
+    match expires.duration_since(SystemTime::now()) {
+        Err(_) => failed(name, format!("expired on {until}"), fix),
+        Ok(left) if left < LAST_DAY => failed(name, format!("expires in {}, on {until}", span::short(left)), fix),
+        Ok(left) if left < TWO_WEEKS => warning(name, format!("expires in {}, on {until}", span::short(left)), fix),
+        Ok(left) => ok(name, format!("counts for {} more, until {until}", span::short(left))),
     }
-    items.push(match recover::regression(info) {
-        None => ok("store", format!("{} at rev {}, term {}", info.store_id, info.revision, info.term)),
-        Some(told) => failed("store", told, "`fusebox recover` tells what to do"),
-    });
-    if info.alarms.is_empty() {
-        items.push(ok("database", "no alarm".to_owned()));
+}
+
+/// The certificate that this program shows.
+fn client_certificate(path: &Path) -> Item {
+    const NAME: &str = "client certificate";
+    let read = CertificateDer::from_pem_file(path).map_err(|error| error.to_string());
+    match read.and_then(|der| Certificate::read(&der).map_err(|error| error.to_string())) {
+        Ok(found) => {
+            certificate(NAME, found.expires, "get a new one, and put it where --cert and --key, or the context, say")
+        }
+        Err(why) => failed(NAME, format!("{}: {why}", path.display()), "give a certificate in PEM with --cert"),
     }
-    for alarm in &info.alarms {
-        let detail = format!("{}, for {}", alarm.message, span::ago(alarm.since.as_ref()));
-        items.push(failed("database", detail, "control-plane/docs/operate.md tells what to do"));
-    }
-    items
 }
 
 /// Whom the server takes this program for, and for how long.
