@@ -65,6 +65,9 @@ pub struct ServeArgs {
     /// Origin of a page whose scripts may call this server by gRPC-Web: scheme, host, and port if it has one; may be repeated. Without it, none may
     #[arg(long = "web-origin", env = "FUSEBOX_WEB_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub web_origins: Vec<Origin>,
+    /// Address for /metrics, /healthz and /readyz, in plain HTTP and without asking who calls; without it there is none
+    #[arg(long, env = "FUSEBOX_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Form of the log lines
     #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t, value_name = "FORM")]
     pub log_format: LogFormat,
@@ -98,6 +101,8 @@ pub struct Config {
     pub backups: Option<Schedule>,
     /// Whose pages may call it.
     pub web_origins: Vec<Origin>,
+    /// Where the metrics are read; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who may call.
     pub access: AccessConfig,
 }
@@ -148,6 +153,12 @@ pub enum ConfigError {
          switch authentication on (--auth token with --tls-cert and --tls-key), or say --insecure"
     )]
     Exposed(SocketAddr),
+    /// Everybody could read what the server counts.
+    #[error(
+        "--metrics-listen {0} can be reached by others, and nobody is asked there who they are: listen on a loopback address, or say \
+         --insecure"
+    )]
+    ExposedMetrics(SocketAddr),
     /// Tokens could be read on their way.
     #[error(
         "--listen {0} can be reached by others, and tokens would come in plain text: give --tls-cert and --tls-key, or say --insecure if \
@@ -220,7 +231,11 @@ impl Config {
         let backups =
             args.backup_dir.clone().map(|folder| Schedule { folder, every: args.backup_every, keep: args.backup_keep });
         let web_origins = args.web_origins.clone();
-        Ok(Self { listen: args.listen, data_dir, limits, quota, backups, web_origins, access })
+        let metrics_listen = args.metrics_listen;
+        if let Some(address) = metrics_listen.filter(|address| !address.ip().is_loopback() && !args.insecure) {
+            return Err(ConfigError::ExposedMetrics(address));
+        }
+        Ok(Self { listen: args.listen, data_dir, limits, quota, backups, web_origins, metrics_listen, access })
     }
 }
 
@@ -235,6 +250,7 @@ mod tests {
             dev: false,
             insecure: false,
             web_origins: Vec::new(),
+            metrics_listen: None,
             streams_per_second: DEFAULT_RATE,
             audit_retention: Retention::default(),
             transition_retention: Retention::A_MONTH,
@@ -254,6 +270,10 @@ mod tests {
     fn an_address_that_others_reach_is_refused_unless_insisted_on() {
         let home = Some(PathBuf::from("/h"));
         assert!(matches!(Config::new(&args("0.0.0.0:1"), None, home.clone()), Err(ConfigError::Exposed(_))));
+        let metrics =
+            |insecure| ServeArgs { insecure, metrics_listen: "0.0.0.0:2".parse().ok(), ..args("127.0.0.1:1") };
+        assert!(matches!(Config::new(&metrics(false), None, home.clone()), Err(ConfigError::ExposedMetrics(_))));
+        assert!(Config::new(&metrics(true), None, home.clone()).is_ok());
         let insisted = ServeArgs { insecure: true, ..args("0.0.0.0:1") };
         assert!(Config::new(&insisted, None, home).is_ok());
     }

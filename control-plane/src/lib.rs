@@ -14,6 +14,7 @@ mod filter;
 pub mod fleet;
 pub mod grpc;
 pub mod hub;
+pub mod metrics;
 mod nearest;
 mod opening;
 pub mod policies;

@@ -37,6 +37,7 @@ use crate::{
         policies::PolicyApi, rollouts::RolloutApi, sync::SyncApi,
     },
     hub::{self, Hub},
+    metrics::serve::{self as metrics, Endpoint, Sources},
     opening::Opening,
     policies::Policies,
     retention,
@@ -81,6 +82,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// What listens to the metrics.
+    #[error("cannot count what the server does")]
+    Metrics(#[source] metrics_exporter_prometheus::BuildError),
     /// The temporary folder.
     #[error("cannot make a temporary folder: {0}")]
     Temporary(#[source] io::Error),
@@ -161,6 +165,14 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     #[cfg(feature = "jwt")]
     let access = access::Settings { jwts: jwt.map(|files| Jwts::start(files, &shutdown)).transpose()?, ..access };
     let access = access::Settings { bootstrap, ..access };
+    let metrics = match config.metrics_listen {
+        None => None,
+        Some(address) => {
+            let unusable = |source| ServeError::Listen { address, source };
+            let endpoint = Endpoint::install(shutdown.clone()).map_err(ServeError::Metrics)?;
+            Some((endpoint, metrics::listen(address).await.map_err(unusable)?))
+        }
+    };
     let database = Arc::new(SqliteStore::open(&data).await?.with_quota(config.quota));
     let store: StoreHandle = Arc::<SqliteStore>::clone(&database);
     let unusable = |source| ServeError::Listen { address: config.listen, source };
@@ -170,11 +182,17 @@ async fn run(args: &ServeArgs) -> Result<(), ServeError> {
     anstream::eprintln!("data in {}{}", data.display(), if temporary.is_some() { " (temporary)" } else { "" });
     anstream::eprintln!("access: {in_words}");
     anstream::eprintln!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" });
+    let metrics = metrics.map(|(endpoint, (listener, address))| {
+        anstream::eprintln!("metrics on http://{address}/metrics");
+        tokio::spawn(endpoint.clone().serve(listener));
+        endpoint
+    });
     tokio::spawn(end_on_signal(shutdown.clone()));
     let condition = Condition::new(tls.clone());
     let connections = incoming(listener, tls, room, shutdown.clone());
     let (limits, backups, web_origins) = (config.limits, config.backups, config.web_origins);
-    serve_with(connections, store, Settings { limits, backups, web_origins, access, condition }, shutdown).await?;
+    serve_with(connections, store, Settings { limits, backups, web_origins, access, condition, metrics }, shutdown)
+        .await?;
     if tokio::time::timeout(WRITE_WITHIN, database.end()).await.is_err() {
         tracing::warn!("the database is still in use: the next start reads its log as well");
     }
@@ -225,6 +243,8 @@ pub struct Settings {
     pub access: access::Settings,
     /// What is known of its surroundings.
     pub condition: Condition,
+    /// Who reads what it counts.
+    pub metrics: Option<Endpoint>,
 }
 
 /// Serves everybody who connects, as an open server: see [`serve_with`].
@@ -255,7 +275,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let Settings { limits, backups: schedule, web_origins, access, condition } = settings;
+    let Settings { limits, backups: schedule, web_origins, access, condition, metrics } = settings;
     let access = Access::new(access, Tokens::load(Arc::clone(&store)).await?);
     let hub = Hub::start_remembering(&store, limits.remember_changes).await?;
     let fleet = Fleet::start(Arc::clone(&store), hub.clone(), shutdown.clone()).await?;
@@ -278,8 +298,13 @@ where
     let rollout_api = RolloutServiceServer::new(RolloutApi::new(rollouts.clone(), hub.clone(), shutdown.clone()))
         .max_decoding_message_size(OPERATOR_MESSAGE);
     let watcher = tokio::spawn(rollouts::watch::watch(rollouts, shutdown.clone()));
+    let sources =
+        Sources { fleet: fleet.clone(), hub: hub.clone(), store: Arc::clone(&store), condition: condition.clone() };
     let fleet_api =
         FleetServiceServer::new(FleetApi::new(fleet.clone(), hub, Arc::clone(&store), condition, shutdown.clone()));
+    if let Some(metrics) = metrics {
+        metrics.ready(sources);
+    }
     let admin_api = AdminServiceServer::new(AdminApi::new(&access, backups.clone()));
     let version = env!("CARGO_PKG_VERSION");
     let admission = Arc::new(Admission::new(limits.streams_per_second));

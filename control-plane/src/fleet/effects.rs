@@ -15,7 +15,10 @@ use super::{
     SessionId,
     owner::{Owner, Session},
 };
-use crate::store::{Grounds, StoredTransition};
+use crate::{
+    metrics,
+    store::{Grounds, StoredTransition},
+};
 
 impl Owner {
     /// Does what the coordinator asked for.
@@ -55,6 +58,7 @@ impl Owner {
                     }
                 }
                 Effect::Transition { key, from, to, cause, detail, evidence } => {
+                    metrics::verdict(to);
                     self.note_decision(&key, to);
                     // A change that replicas are told of comes right before what they are told.
                     let grounds = match effects.peek() {
@@ -69,6 +73,7 @@ impl Owner {
                     self.log_decision(key, (from, to), cause, detail, &evidence, grounds);
                 }
                 Effect::Held { key, guard, detail } => {
+                    metrics::held(guard.name());
                     tracing::warn!(
                         event.name = "fleet.held",
                         breaker = %key,

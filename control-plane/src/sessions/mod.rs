@@ -20,12 +20,14 @@ use fusebox_proto::{
 };
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use self::{admission::Admission, feed::Feed};
 use crate::{
     access::{Principal, limits::Telling},
     fleet::{Fleet, HEARTBEAT, Joined, Outbox, SessionId, Told},
     grpc::status::{self, Reason},
+    metrics,
     policies::Policies,
     shutdown::Shutdown,
 };
@@ -68,9 +70,37 @@ enum Over {
     /// The replica has gone.
     Gone,
     /// It is asked to come again.
-    GoAway(&'static str),
+    GoAway(Leave),
     /// Something is wrong.
     Failed(Status),
+}
+
+/// Why a replica is asked to come again.
+#[derive(Clone, Copy, Debug)]
+enum Leave {
+    Replaced,
+    ShuttingDown,
+    Renewed,
+}
+
+impl Leave {
+    /// For the replica's log.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Replaced => "another stream has taken this replica's place",
+            Self::ShuttingDown => "the server is shutting down",
+            Self::Renewed => "streams are renewed from time to time",
+        }
+    }
+
+    /// For the metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::ShuttingDown => "shutting_down",
+            Self::Renewed => "renewed",
+        }
+    }
 }
 
 impl From<Status> for Over {
@@ -118,23 +148,38 @@ pub async fn run(context: Context, principal: Principal, mut inbound: Streaming<
         Ok(Err(error)) => return refuse(&out, status::store(&error)).await,
         Err(ended) => return refuse(&out, status::unavailable(&ended.to_string())).await,
     };
+    metrics::session_begun();
     let telling = Telling::default();
     let session = Session { context, out, outbox, telling, id: joined.session, lifetime: lifetime(&principal) };
     let over = session.talk(&mut inbound, feed, joined).await;
     session.context.fleet.leave(session.id).await;
     match over {
-        Over::Gone => {}
-        Over::GoAway(reason) => {
+        Over::Gone => metrics::session_ended("gone"),
+        Over::GoAway(leave) => {
+            metrics::session_ended(leave.name());
             let delay = session.context.admission.spread().mul_f64(fastrand::f64());
-            let go_away = sync::GoAway { delay: Some(to_wire(delay)), reason: reason.to_owned() };
+            let go_away = sync::GoAway { delay: Some(to_wire(delay)), reason: leave.text().to_owned() };
             // A replica that is gone already needs no goodbye.
             let _ = session.send(sync_response::Message::GoAway(go_away)).await;
         }
-        Over::Failed(failure) => refuse(&session.out, failure).await,
+        Over::Failed(failure) => {
+            metrics::session_ended(&reason_of(&failure));
+            tell(&session.out, failure).await;
+        }
     }
 }
 
+/// Why, in the word that programs switch on.
+fn reason_of(failure: &Status) -> String {
+    failure.get_details_error_info().map_or_else(|| "TRANSPORT".to_owned(), |info| info.reason)
+}
+
 async fn refuse(out: &Out, refusal: Status) {
+    metrics::session_refused(&reason_of(&refusal));
+    tell(out, refusal).await;
+}
+
+async fn tell(out: &Out, refusal: Status) {
     // Whoever does not read does not learn why.
     let _ = out.send_timeout(Err(refusal), SEND_WITHIN).await;
 }
@@ -161,6 +206,7 @@ struct Session {
 
 impl Session {
     async fn send(&self, message: sync_response::Message) -> Result<(), Over> {
+        metrics::message_out(&message);
         let sent = self.out.send_timeout(Ok(SyncResponse { message: Some(message) }), SEND_WITHIN).await;
         sent.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Closed(_) => Over::Gone,
@@ -223,19 +269,19 @@ impl Session {
                     let found = self.outbox.take();
                     self.send_all(found.messages).await?;
                     if found.replaced {
-                        return Err(Over::GoAway("another stream has taken this replica's place"));
+                        return Err(Over::GoAway(Leave::Replaced));
                     }
                 }
                 changed = feed.changed() => {
                     if !changed {
-                        return Err(Over::GoAway("the server is shutting down"));
+                        return Err(Over::GoAway(Leave::ShuttingDown));
                     }
                     self.send_all(feed.next()).await?;
                 }
                 // Whoever carries the answer has ended it: the replica has gone, or its credential counts no more.
                 () = self.out.closed() => return Err(Over::Gone),
-                () = &mut begun => return Err(Over::GoAway("the server is shutting down")),
-                () = &mut lifetime => return Err(Over::GoAway("streams are renewed from time to time")),
+                () = &mut begun => return Err(Over::GoAway(Leave::ShuttingDown)),
+                () = &mut lifetime => return Err(Over::GoAway(Leave::Renewed)),
                 () = tokio::time::sleep_until(heard + SILENCE) => {
                     return Err(Over::Failed(status::refused(Reason::ReplicaSilent, "no heartbeat for 15 s")));
                 }
@@ -245,6 +291,7 @@ impl Session {
 
     /// Passes on what a replica tells. Answers with the revision of which it could use nothing.
     async fn hear(&self, message: sync_request::Message) -> Result<Option<Revision>, Over> {
+        metrics::message_in(&message);
         let mut refused = None;
         let told = match message {
             sync_request::Message::Hello(_) => {
@@ -282,7 +329,7 @@ impl Session {
                 Told::Probe { key: key.unwrap_or_default(), probe: ProbeId { term, id }, result }
             }
         };
-        self.context.fleet.tell(self.id, told).await.map_err(|_| Over::GoAway("the server is shutting down"))?;
+        self.context.fleet.tell(self.id, told).await.map_err(|_| Over::GoAway(Leave::ShuttingDown))?;
         Ok(refused)
     }
 }

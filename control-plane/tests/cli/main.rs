@@ -11,6 +11,7 @@ mod export;
 mod fleet;
 mod kept;
 mod local;
+mod metrics;
 #[path = "../access/pki.rs"]
 mod pki;
 mod program;

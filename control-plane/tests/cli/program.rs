@@ -66,7 +66,11 @@ pub(crate) async fn fusebox(args: &[&str]) -> Answer {
 pub(crate) async fn fusebox_reading(text: &str, args: &[&str]) -> Answer {
     let mut child = command().args(args).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(text.as_bytes()).await.unwrap();
+    match stdin.write_all(text.as_bytes()).await {
+        // A command that is wrong in itself ends without reading.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.unwrap(),
+    }
     drop(stdin);
     let output = timeout(LIMIT, child.wait_with_output()).await.expect("the command did not end").unwrap();
     answer(output)

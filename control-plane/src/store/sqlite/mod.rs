@@ -32,7 +32,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tempfile::NamedTempFile;
-use tokio::{sync::Mutex, task::JoinError};
+use tokio::{sync::Mutex, task::JoinError, time::Instant};
 
 use self::open::{identify, lock, make, migrate, pool, remove_unfinished};
 use super::{
@@ -44,7 +44,7 @@ use super::{
     plan::{self, Plan, State},
     request,
 };
-use crate::rollouts::machine::Step;
+use crate::{metrics, rollouts::machine::Step};
 
 /// The file in the data folder.
 const DATABASE: &str = "fusebox.db";
@@ -142,6 +142,7 @@ impl SqliteStore {
         F: FnOnce(Transaction<'static, Sqlite>) -> W + Send + 'static,
         W: Future<Output = Result<(Transaction<'static, Sqlite>, T), StoreError>> + Send,
     {
+        let begun = Instant::now();
         let pool = self.writer.clone();
         let task = tokio::spawn(async move {
             let transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
@@ -149,7 +150,7 @@ impl SqliteStore {
             transaction.commit().await.map_err(failed)?;
             Ok(value)
         });
-        self.heed(task.await)
+        self.heed(begun, task.await)
     }
 
     /// Changes what is in force, or what is known of it, in a task of its own. The lock goes with the task: the mirror changes with the
@@ -164,6 +165,7 @@ impl SqliteStore {
             + Send
             + 'static,
     {
+        let begun = Instant::now();
         let mut state = Arc::clone(&self.state).lock_owned().await;
         let pool = self.writer.clone();
         let task = tokio::spawn(async move {
@@ -174,14 +176,15 @@ impl SqliteStore {
             *state = after;
             Ok(answer)
         });
-        self.heed(task.await)
+        self.heed(begun, task.await)
     }
 }
 
 impl SqliteStore {
     /// What came of a write: whether there is room is known from it.
-    fn heed<T>(&self, outcome: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
+    fn heed<T>(&self, begun: Instant, outcome: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
         let outcome = outcome.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)));
+        metrics::store_write(begun.elapsed(), outcome.is_ok());
         if let Err(StoreError::Full) = outcome {
             self.alarms.raise(AlarmKind::StoreFull, FULL.to_owned());
         }
@@ -231,6 +234,7 @@ impl Store for SqliteStore {
         once: Option<Once<Applied>>,
     ) -> Answer<'_, Applied> {
         async move {
+            let begun = Instant::now();
             let once = once.filter(|_| !validate_only);
             let mut state = Arc::clone(&self.state).lock_owned().await;
             let (pool, quota) = (self.writer.clone(), self.quota);
@@ -249,7 +253,7 @@ impl Store for SqliteStore {
                 }
                 Ok(applied)
             });
-            self.heed(task.await)
+            self.heed(begun, task.await)
         }
         .boxed()
     }
