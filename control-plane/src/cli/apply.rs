@@ -76,9 +76,19 @@ pub struct ValidateArgs {
     /// Do not ask the server: what it alone knows, like policies that compete for the same calls, goes unchecked
     #[arg(long)]
     offline: bool,
+    /// Show what apply would change, as `diff` does: exit code 1 if anything
+    #[arg(long, conflicts_with = "offline")]
+    diff: bool,
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
+}
+
+impl ValidateArgs {
+    /// Whether differences are asked for.
+    pub(super) const fn is_diff(&self) -> bool {
+        self.diff
+    }
 }
 
 /// Runs `apply`.
@@ -213,6 +223,9 @@ pub(super) async fn diff(session: &Session, args: DiffArgs) -> Result<(), Failur
 
 /// Runs `validate`.
 pub(super) async fn validate(session: &Session, args: ValidateArgs) -> Result<(), Failure> {
+    if args.diff {
+        return diff(session, DiffArgs { files: args.files, quiet: args.quiet }).await;
+    }
     let manifests = Manifests::read(&args.files, session.given_namespace())?;
     if !args.offline {
         let server = session.server().await.map_err(|mut failure| {

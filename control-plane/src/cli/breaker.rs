@@ -7,10 +7,13 @@ use fusebox_proto::v1::{self, BreakerKey, FleetState, Override};
 
 use super::{
     Session, connect,
+    describe::{self, DescribeNamedArgs},
     failure::{Class, Failure},
     fetch, get,
     output::{self, Format, OutputArgs},
-    render, span,
+    render,
+    resource::Kind,
+    span,
 };
 
 /// What can be done with breakers.
@@ -19,6 +22,9 @@ pub enum BreakerCommand {
     /// List breakers; the same as `get breakers`
     #[command(after_help = "Example:\n  fusebox breaker list -o wide")]
     List(ListArgs),
+    /// Show everything about the breakers of a target; the same as `describe breaker`
+    #[command(after_help = "Example:\n  fusebox breaker show service-b\n  fusebox breaker show service-b -o json")]
+    Show(DescribeNamedArgs),
     /// List the overrides in force
     #[command(after_help = "Example:\n  fusebox breaker overrides")]
     Overrides(OutputArgs),
@@ -142,6 +148,7 @@ pub(super) async fn breaker(session: &Session, command: BreakerCommand) -> Resul
             };
             get::show(&found, args.output, "breakers")
         }
+        BreakerCommand::Show(args) => describe::named(session, Kind::Breakers, args).await,
         BreakerCommand::Overrides(output) => {
             let server = session.server().await?;
             get::show(&fetch::overrides(&server, "").await?, output, "overrides")

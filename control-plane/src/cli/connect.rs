@@ -15,6 +15,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
+use tonic_health::pb::health_client::HealthClient;
 
 use super::{
     context::{Settings, TokenSource},
@@ -94,6 +95,11 @@ impl Server {
             Ok(channel) => Ok(Self { channel: InterceptedService::new(channel, bearer) }),
             Err(error) => Err(unreachable(&url, &error)),
         }
+    }
+
+    /// The client for health.
+    pub(crate) fn health(&self) -> HealthClient<Way> {
+        HealthClient::new(self.channel.clone())
     }
 
     /// The client for policies.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use fusebox_proto::v1::{self, Breaker, Instance};
 
 use super::{
@@ -24,6 +24,31 @@ pub struct DescribeArgs {
     what: Vec<String>,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What is described by a verb of its own kind.
+#[derive(Clone, Debug, Args)]
+pub struct DescribeNamedArgs {
+    /// Its name; TYPE/NAME is understood too
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What can be done with replicas.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InstanceCommand {
+    /// Show everything about a replica; the same as `describe instance`
+    #[command(
+        after_help = "Example:\n  fusebox instance describe a-1\n  fusebox instance describe service-a/a-1 -o json"
+    )]
+    Describe(DescribeNamedArgs),
+}
+
+/// Runs `describe` for one kind of thing.
+pub(super) async fn named(session: &Session, kind: Kind, args: DescribeNamedArgs) -> Result<(), Failure> {
+    let DescribeNamedArgs { name, output } = args;
+    describe(session, DescribeArgs { what: vec![kind.singular().to_owned(), name], output }).await
 }
 
 /// Enough to see what happened lately, little enough for a screen.

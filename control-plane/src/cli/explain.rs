@@ -17,8 +17,8 @@ use super::{
 /// Options of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// A field like policy.spec.retry.maxAttempts; or breaker, then its target or whole name; or breaker/NAME
-    #[arg(required = true, value_name = "FIELD|breaker TARGET")]
+    /// A field like policy.spec.retry.maxAttempts; or breaker, then its target or whole name; or breaker/NAME. Without it, the whole manifest
+    #[arg(default_value = "policy", hide_default_value = true, value_name = "FIELD|breaker TARGET")]
     what: Vec<String>,
     /// Only breakers of this calling service
     #[arg(long, value_name = "CALLER")]

@@ -2,14 +2,15 @@
 
 use std::io::Write as _;
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::Shell;
 use fusebox_proto::{manifest, v1};
 use serde_json::{Value, json};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use super::{
     Cli, Session,
-    failure::Failure,
+    failure::{Class, Failure},
     output::{self, Format},
     recover,
 };
@@ -31,6 +32,45 @@ pub struct CompletionArgs {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
+}
+
+/// Options of `schema`.
+#[derive(Clone, Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    #[arg(long, value_enum, default_value_t)]
+    kind: SchemaKind,
+}
+
+/// What has a schema.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum SchemaKind {
+    /// Manifests of policies.
+    #[default]
+    Policy,
+}
+
+/// Options of `health`.
+#[derive(Clone, Debug, Args)]
+pub struct HealthArgs {
+    /// One service, like fusebox.v1.PolicyService; without it, the server as a whole
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    service: String,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs `health`.
+pub(super) async fn health(session: &Session, args: HealthArgs) -> Result<(), Failure> {
+    let request = HealthCheckRequest { service: args.service.clone() };
+    let answer = session.server().await?.health().check(request).await;
+    let status = answer.map_err(Failure::to("ask for the server's health"))?.into_inner().status();
+    if status == ServingStatus::Serving {
+        return if args.quiet { Ok(()) } else { output::print("serving") };
+    }
+    Err(Failure::new(Class::Unavailable, format!("the server does not serve: {}", status.as_str_name()))
+        .fix("it is starting or shutting down: ask again in a moment"))
 }
 
 /// Runs `version`.
@@ -72,7 +112,9 @@ pub(super) fn completion(args: &CompletionArgs) -> Result<(), Failure> {
 }
 
 /// Runs `schema`.
-pub(super) fn schema() -> Result<(), Failure> {
-    let schema: Value = manifest::schema();
+pub(super) fn schema(args: &SchemaArgs) -> Result<(), Failure> {
+    let schema: Value = match args.kind {
+        SchemaKind::Policy => manifest::schema(),
+    };
     output::print(&output::pretty(&schema))
 }

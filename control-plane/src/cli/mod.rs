@@ -55,7 +55,7 @@ pub use self::{
     context::{ContextCommand, TokenText},
     create::{CreateArgs, Template},
     delete::DeleteArgs,
-    describe::DescribeArgs,
+    describe::{DescribeArgs, DescribeNamedArgs, InstanceCommand},
     edit::EditArgs,
     events::EventsArgs,
     explain::ExplainArgs,
@@ -63,7 +63,7 @@ pub use self::{
     fleet::{FleetArgs, TopArgs},
     get::GetArgs,
     history::{HistoryArgs, UndoArgs},
-    local::{CompletionArgs, VersionArgs},
+    local::{CompletionArgs, HealthArgs, SchemaArgs, SchemaKind, VersionArgs},
     man::ManArgs,
     manifests::FileArgs,
     output::{Format, OutputArgs},
@@ -80,6 +80,7 @@ use self::{
     connect::Server,
     context::Settings,
     failure::{Class, Failure},
+    resource::Kind,
 };
 use crate::config::ServeArgs;
 
@@ -153,7 +154,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox diff -f policy.yaml")]
     Diff(DiffArgs),
     /// Check manifests and change nothing
-    #[command(after_help = "Example:\n  fusebox validate -f policies/ --offline")]
+    #[command(
+        after_help = "Example:\n  fusebox validate -f policies/ --offline\n  fusebox validate -f policies/ --diff"
+    )]
     Validate(ValidateArgs),
     /// Tell what policies would do to calls: attempts, load, time open, success, in virtual time and without a server
     #[command(
@@ -171,7 +174,7 @@ pub enum Command {
     Describe(DescribeArgs),
     /// Tell what a field of a manifest means; or why the fleet decided what it did about a breaker
     #[command(
-        after_help = "Example:\n  fusebox explain policy.spec.retry.maxAttempts\n  fusebox explain breaker service-b\n  \
+        after_help = "Example:\n  fusebox explain\n  fusebox explain policy.spec.retry.maxAttempts\n  fusebox explain breaker service-b\n  \
                             fusebox explain breaker/service-b --service service-a -o json"
     )]
     Explain(ExplainArgs),
@@ -185,6 +188,9 @@ pub enum Command {
     /// Show the replicas by service: what they run, how far behind they are, what they refused
     #[command(after_help = "Example:\n  fusebox fleet\n  fusebox fleet service-a --filter 'behind = true'")]
     Fleet(FleetArgs),
+    /// Show everything about one replica
+    #[command(subcommand, after_help = "Example:\n  fusebox instance describe a-1")]
+    Instance(InstanceCommand),
     /// Show services and breakers, the restricted first, again and again; once where the output is no terminal
     #[command(after_help = "Example:\n  fusebox top\n  fusebox top --once --limit 5\n  fusebox top -o json")]
     Top(TopArgs),
@@ -227,6 +233,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  fusebox restore monday.db --data-dir ./fusebox-data\n  \
                             fusebox restore monday.db --dry-run")]
     Restore(RestoreArgs),
+    /// Tell whether the server serves, for whoever watches its process: exit code 0 yes, 7 no
+    #[command(after_help = "Example:\n  fusebox health\n  fusebox health -q --service fusebox.v1.PolicyService")]
+    Health(HealthArgs),
     /// Tell whether everything is as it should be: the way to the server, certificates, clocks, versions, its database, backups, disk, audit log, replicas
     #[command(after_help = "Example:\n  fusebox check\n  fusebox check -o short")]
     Check(CheckArgs),
@@ -261,8 +270,8 @@ pub enum Command {
     )]
     Context(ContextCommand),
     /// Print the JSON schema of manifests
-    #[command(after_help = "Example:\n  fusebox schema > policy.schema.json")]
-    Schema,
+    #[command(after_help = "Example:\n  fusebox schema > policy.schema.json\n  fusebox schema --kind policy")]
+    Schema(SchemaArgs),
     /// Write man pages to a folder, or print the whole reference as Markdown
     #[command(after_help = "Example:\n  fusebox man ~/.local/share/man/man1\n  fusebox man --markdown")]
     Man(ManArgs),
@@ -283,7 +292,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         }
     });
     let verbose = cli.globals.verbose;
-    let is_diff = matches!(cli.command, Command::Diff(_));
+    let is_diff =
+        matches!(&cli.command, Command::Diff(_)) || matches!(&cli.command, Command::Validate(args) if args.is_diff());
     let outcome = if let Command::Context(command) = &cli.command {
         context::context(&cli.globals, command.clone())
     } else {
@@ -335,7 +345,9 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::CanI(args) => token::can_i(session, args).await,
         Command::Context(_) => Err(Failure::new(Class::Usage, "`context` needs no session")),
         Command::Man(args) => man::man(&args),
-        Command::Schema => local::schema(),
+        Command::Schema(args) => local::schema(&args),
+        Command::Health(args) => local::health(session, args).await,
+        Command::Instance(InstanceCommand::Describe(args)) => describe::named(session, Kind::Instances, args).await,
         Command::Completion(args) => local::completion(&args),
         Command::Version(args) => local::version(session, args).await,
     }
@@ -373,6 +385,51 @@ mod tests {
     #[test]
     fn the_tree_of_commands_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The words of one command line, as a shell takes them apart; what comes after a redirection, a pipe or `&` is not of it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+        for letter in line.chars() {
+            match letter {
+                '\'' => (quoted, begun) = (!quoted, true),
+                ' ' if !quoted => {
+                    words.extend(begun.then(|| std::mem::take(&mut word)));
+                    begun = false;
+                }
+                _ => {
+                    word.push(letter);
+                    begun = true;
+                }
+            }
+        }
+        words.extend(begun.then_some(word));
+        let end = words.iter().position(|word| matches!(word.as_str(), ">" | "|" | "&" | "&&")).unwrap_or(words.len());
+        words.truncate(end);
+        words
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        fn check(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, examples) = help.split_once("Example:\n").unwrap_or_default();
+            for line in examples.lines() {
+                let own = line.find("fusebox ").map(|begin| &line[begin..]);
+                let own = own.unwrap_or_else(|| panic!("{line}: no command"));
+                if let Err(error) = Cli::try_parse_from(words(own)) {
+                    panic!("{own}: {error}");
+                }
+                *seen += 1;
+            }
+            // Others may show what goes before or comes after.
+            let is_own = |line: &str| words(line).iter().any(|word| word == command.get_name());
+            assert!(examples.lines().any(is_own), "no example of {} is of it", command.get_name());
+            command.get_subcommands().for_each(|verb| check(verb, seen));
+        }
+        let mut seen = 0;
+        check(&Cli::command(), &mut seen);
+        assert!(seen > 80, "only {seen} examples were looked at");
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub(crate) fn message_out(told: &sync_response::Message) {
         Message::Overrides(_) => "overrides",
         Message::GoAway(_) => "go_away",
         Message::RateShare(_) => "rate_share",
+        Message::BreakerRefused(_) => "breaker_refused",
     };
     message("out", kind, 1);
 }
@@ -123,11 +124,12 @@ const GUARDS: [Guard; 8] = [
     Guard::SickReporter,
 ];
 /// What the fleet can do about a breaker.
-const STATES: [FleetState; 6] = [
+const STATES: [FleetState; 7] = [
     FleetState::Released,
     FleetState::Open,
     FleetState::HalfOpen,
     FleetState::Ramp,
     FleetState::ForcedOpen,
     FleetState::ForcedClosed,
+    FleetState::Disabled,
 ];

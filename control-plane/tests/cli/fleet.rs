@@ -237,3 +237,17 @@ async fn the_fleet_is_shown_by_service_and_the_top_by_what_is_restricted() {
     let json = ask(&server, "top -o json").await.exits(0).json();
     assert_eq!((&json["restricted"], &json["breakers"][0]["target"]), (&json!(1), &json!("service-b")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn breakers_and_replicas_are_shown_by_verbs_of_their_own() {
+    let server = Canned::start().await;
+    let described = ask(&server, "describe breaker service-b").await.exits(0);
+    assert_eq!(ask(&server, "breaker show service-b").await.exits(0).out.lines().next(), described.out.lines().next());
+    ask(&server, "breaker show servce-b").await.exits(3).says("did you mean \"service-b\"?");
+    ask(&server, "instance describe a-1").await.exits(0).prints("a-1");
+    assert_eq!(
+        ask(&server, "instance describe a-1 -q").await.exits(0).out,
+        ask(&server, "get instance a-1 -q").await.out
+    );
+    ask(&server, "instance describe a-9").await.exits(3);
+}

@@ -158,6 +158,10 @@ async fn completion_scripts_exist_for_the_usual_shells() {
 async fn the_schema_is_json() {
     let schema = fusebox(&["schema"]).await.exits(0).json();
     assert!(schema["$schema"].as_str().is_some_and(|draft| draft.contains("draft-07")), "{schema}");
+    assert_eq!(fusebox(&["schema", "--kind", "policy"]).await.exits(0).json(), fusebox(&["schema"]).await.json());
+    fusebox(&["schema", "--kind", "token"]).await.exits(2);
+    let whole = fusebox(&["explain"]).await.exits(0);
+    whole.prints("FIELD: policy <object>").prints("status <object>").prints("Output only");
 }
 
 #[tokio::test]

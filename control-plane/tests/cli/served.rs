@@ -394,3 +394,25 @@ async fn a_full_namespace_is_told_with_what_to_do() {
     served.run("delete policy/b --yes").await.exits(0);
     served.read(&manifest("c", "tc", "1s"), "apply").await.exits(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_told_to_whoever_watches_the_process() {
+    let server = Served::start().await;
+    assert_eq!(server.run("health").await.exits(0).out, "serving\n");
+    assert_eq!(server.run("health -q --service fusebox.v1.PolicyService").await.exits(0).out, "");
+    server.run("health --service fusebox.v1.NoService").await.exits(3);
+    fusebox(&["health", "--address", "127.0.0.1:1"]).await.exits(7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn validate_tells_differences_when_asked() {
+    let server = Served::start().await;
+    server.read(&manifest("b", "b", "1s"), "apply").await.exits(0);
+    server.read(&manifest("b", "b", "1s"), "validate --diff").await.exits(0);
+    server.read(&manifest("b", "b", "2s"), "validate --diff").await.exits(1).prints("+        duration: 2s");
+    server.read("kind: Policy", "validate --diff").await.exits(5);
+    server.read(&manifest("b", "b", "2s"), "validate --diff --offline").await.exits(2);
+    fusebox_reading(&manifest("b", "b", "2s"), &["validate", "--diff", "-f", "-", "--address", "127.0.0.1:1"])
+        .await
+        .exits(7);
+}

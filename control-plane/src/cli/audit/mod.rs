@@ -58,7 +58,7 @@ pub struct AuditArgs {
 pub enum AuditCommand {
     /// Check that no record was changed, removed or added by another hand; names the first that is wrong
     #[command(after_help = "Example:\n  fusebox audit verify\n  fusebox audit verify -f audit.jsonl\n  \
-                            fusebox audit verify --link 812:4be1...")]
+                            fusebox audit verify --link 812:83825da33d6197efeaa6a06bd6942764f78164efd06af18e121beb7fb76129eb")]
     Verify(AuditVerifyArgs),
     /// Write the whole log to a file, one JSON object per line, oldest first
     #[command(after_help = "Example:\n  fusebox audit export -o audit.jsonl\n  fusebox audit verify -f audit.jsonl")]
