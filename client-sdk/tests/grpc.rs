@@ -21,6 +21,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
 
 type Codec = ProstCodec<String, String>;
 type Messages = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
@@ -214,6 +215,13 @@ async fn an_open_breaker_is_unavailable_and_says_who_refuses() {
     assert_eq!(status.code(), Code::Unavailable);
     let error = std::error::Error::source(&status).unwrap().downcast_ref::<CallError<Status>>().unwrap();
     assert!(error.is_rejection() && error.retry_after() > Some(Duration::from_secs(3000)), "{error:?}");
+    let told = status.get_error_details();
+    let info = told.error_info().unwrap();
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str(), info.metadata["state"].as_str()),
+        ("BREAKER_OPEN", "fusebox", "open")
+    );
+    assert!(told.retry_info().unwrap().retry_delay > Some(Duration::from_secs(3000)), "{told:?}");
     assert_eq!(echo.calls(), 2);
 }
 

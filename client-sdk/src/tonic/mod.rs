@@ -7,6 +7,7 @@
 
 mod answer;
 mod call;
+mod refusal;
 mod request;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 
 use ::tonic::{Code, Status, body::Body};
 use ::tower::Service;
-use fusebox_policy::{fallback::Answers, outcome::RejectionReason};
+use fusebox_policy::fallback::Answers;
 
 use self::call::GrpcCall;
 use crate::{
@@ -91,20 +92,11 @@ where
 fn into_status(error: CallError<Status>) -> Status {
     let code = match &error {
         CallError::Timeout { .. } => Code::DeadlineExceeded,
-        CallError::Rejected(rejection) => match rejection.reason {
-            RejectionReason::RateExceeded { .. } => Code::ResourceExhausted,
-            RejectionReason::Open { .. }
-            | RejectionReason::HalfOpenLimit
-            | RejectionReason::Ramp
-            | RejectionReason::FleetOpen { .. }
-            | RejectionReason::FleetHalfOpen
-            | RejectionReason::FleetRamp
-            | RejectionReason::ForcedOpen { .. }
-            | RejectionReason::Full
-            | RejectionReason::WaitedTooLong
-            | RejectionReason::ConcurrencyLimit
-            | RejectionReason::Throttled => Code::Unavailable,
-        },
+        CallError::Rejected(rejection) => {
+            let mut status = refusal::status(rejection, error.to_string());
+            status.set_source(std::sync::Arc::new(error));
+            return status;
+        }
         CallError::Fallback(fallback) => match &fallback.reason {
             FallbackFault::Failed(_)
             | FallbackFault::Asked(_)
