@@ -214,7 +214,7 @@ pub enum Command {
                       fusebox rollout status policy/service-b -w\n  fusebox rollout promote policy/service-b"
     )]
     Rollout(RolloutCommand),
-    /// Force breakers open or closed, release them, list them
+    /// Force breakers open or closed, disable them, release them, list them
     #[command(
         subcommand,
         after_help = "Example:\n  fusebox breaker force-open service-b --for 15m --reason 'maintenance of B'"
