@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
@@ -27,6 +27,9 @@ use crate::{access::certificate::Certificate, shutdown::Shutdown};
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a refused handshake's last words are waited for, and how many kibibytes of them are read.
+const PARTED_WITHIN: Duration = Duration::from_secs(1);
+const MOST_UNREAD: usize = 16;
 /// After an accept that failed: no more descriptors, most likely, and they come back by themselves.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// Connections beyond what is taken, each of which is told so in HTTP; the rest are closed without a word.
@@ -123,10 +126,32 @@ pub fn incoming(
 }
 
 async fn shake(stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
-    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-    tokio::time::timeout(HANDSHAKE_WITHIN, handshake)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")))
+    let handshake = TlsAcceptor::from(tls.config()).accept(stream).into_fallible();
+    match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err((error, stream))) => {
+            part(stream).await;
+            Err(error)
+        }
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
+    }
+}
+
+/// Why a handshake is refused stands in an alert that is on its way. To close while something that the other side has sent is unread is to
+/// reset the connection, and that may overtake the alert: so what else it has to say is taken, for a moment.
+async fn part(mut stream: TcpStream) {
+    let rest = async {
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        for _ in 0..MOST_UNREAD {
+            if stream.read(&mut unread).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whoever stays is cut off, and whoever has gone needs no reason.
+    let _ = tokio::time::timeout(PARTED_WITHIN, rest).await;
 }
 
 #[derive(Debug, Default)]

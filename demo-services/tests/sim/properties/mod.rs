@@ -108,6 +108,8 @@ struct Seen {
     shown: Option<Shown>,
     /// Verdicts about service B.
     words: BTreeMap<Fence, Word>,
+    /// Verdicts that were heard while nothing was held, and not confirmed yet.
+    anew: BTreeSet<Fence>,
     /// Permits of the present half-open verdict that are neither used nor given back.
     permits: Vec<(String, ProbeId)>,
     /// All that it ever heard of: a permit that is told again counts once.
@@ -338,8 +340,9 @@ impl Check {
             Some(Up::VerdictAck(ack)) if ack.key.is_some() => {
                 let fence = Fence { term: ack.term, rev: ack.rev };
                 let seen = self.of(replica);
-                // One whose lease had ended may be told again: nothing newer has been said.
-                let lapsed = !seen.shown.as_ref().is_some_and(Shown::is_held);
+                // One whose lease had ended may be told again: nothing newer has been said. What is confirmed now was applied when it
+                // was heard.
+                let lapsed = seen.anew.remove(&fence);
                 let member = (replica.to_owned(), seen.run);
                 let applied = Judged::Applied { member, key: key_of(ack.key.as_ref()), fence, lapsed };
                 self.judge(at, applied, || format!("{replica} applies {fence:?} after a later one"));
@@ -357,6 +360,9 @@ impl Check {
             Some(Down::Verdict(verdict)) => {
                 let fence = Fence { term: verdict.term, rev: verdict.rev };
                 let seen = self.of(replica);
+                if !seen.shown.as_ref().is_some_and(Shown::is_held) {
+                    seen.anew.insert(fence);
+                }
                 if let Some(word) = seen.words.get_mut(&fence)
                     && !std::mem::replace(&mut word.heard, true)
                 {
