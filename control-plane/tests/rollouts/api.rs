@@ -177,3 +177,31 @@ async fn a_watch_of_all_rollouts_tells_what_is_there_then_what_begins_changes_an
     let bad = v1::WatchRolloutsRequest { parent: "namespaces/-".to_owned(), filter: "colour = red".to_owned() };
     assert_eq!(refusal(server.rollouts().watch_rollouts(bad).await).1, "FILTER_INVALID");
 }
+
+/// What is stored and what replicas show change at once, and are followed by two ways: of many watches, each meets them in its own order.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_watch_misses_a_rollout_that_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.apply(policy("1s")).await.unwrap();
+    let mut watches = Vec::new();
+    for _ in 0..64 {
+        let request = v1::WatchRolloutsRequest { parent: "namespaces/default".to_owned(), ..Default::default() };
+        let mut watch = server.rollouts().watch_rollouts(request).await.unwrap().into_inner();
+        assert_eq!(told(&mut watch, 1).await, ["synced"]);
+        watches.push(watch);
+    }
+    for round in 2..6 {
+        // Past the least time between two looks at the replicas: the next one follows the start at once, and meets it half told.
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let begun = server.start_rollout(policy(&format!("{round}s")), to_instance("a-1")).await.unwrap();
+        let candidate = begun.candidate_revision;
+        for watch in &mut watches {
+            assert_eq!(told(watch, 1).await, [format!("{candidate} ROLLOUT_STATE_RUNNING")], "round {round}");
+        }
+        server.abort(&begun.name).await;
+        for watch in &mut watches {
+            while told(watch, 1).await != [format!("{candidate} ROLLOUT_STATE_ABORTED")] {}
+        }
+    }
+}

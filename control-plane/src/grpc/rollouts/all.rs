@@ -90,8 +90,12 @@ impl All {
     /// Tells what the reader does not know yet. `stored`: what is stored has changed, too.
     async fn look(&mut self, stored: bool) -> Result<(), Status> {
         let lives = Arc::clone(&self.lives.borrow_and_update());
-        let snapshot = Arc::clone(&self.policies.borrow_and_update());
-        if stored {
+        let (snapshot, unseen) = {
+            let policies = self.policies.borrow_and_update();
+            (Arc::clone(&policies), policies.has_changed())
+        };
+        // Both may have changed, and this one is marked as seen here: nothing else would wake for it.
+        if stored || unseen {
             let newest = self.newest(NEWEST).await?;
             for rollout in newest.into_iter().rev().filter(|rollout| rollout.candidate > self.seen).collect::<Vec<_>>()
             {
