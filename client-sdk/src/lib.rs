@@ -28,6 +28,7 @@
 //!
 //! Events go through `tracing`, target `fusebox`: `timed out`, `retry N after D`, `state changed from X to Y`, `fallback executed`.
 
+mod alarm;
 mod client;
 mod clock;
 mod closure;

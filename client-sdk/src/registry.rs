@@ -241,7 +241,6 @@ impl Registry {
         // After the exchange: who sees the new number finds the new table.
         self.version.fetch_add(1, Ordering::Release);
         drop(budgets);
-        self.outbox.stir();
     }
 
     /// A policy with the cells of its former self.
@@ -366,7 +365,9 @@ impl Registry {
 
     /// The breaker of a key. The zone may be left out by those who speak to this process only.
     pub(crate) fn cell(&self, key: &BreakerKey) -> Option<Arc<Cell>> {
-        self.table.load().cells().find(|cell| *cell.key() == *key).cloned()
+        let table = self.table.load();
+        let cells = table.by_target.get(&key.target)?.iter().flat_map(|live| live.cells());
+        cells.into_iter().find(|cell| cell.has_key(key)).cloned()
     }
 
     /// Replaces all overrides with those of a database. None are held where the fleet is ignored. Another database that has none ends
@@ -387,7 +388,6 @@ impl Registry {
             let forced = self.override_for(&cell.key());
             cell.with(|gate| (gate.set_override(forced), Vec::new()));
         }
-        self.outbox.stir();
         true
     }
 

@@ -22,6 +22,8 @@ use fusebox_policy::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::alarm::Alarm;
+
 /// At most one transition of a breaker in this time, as the protocol asks.
 const APART: Duration = Duration::from_millis(100);
 /// Outcomes of probes that wait for the stream. A replica holds at most 16 permits of a breaker; beyond this, the server's
@@ -59,7 +61,8 @@ struct Waiting {
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     filled: Notify,
-    stirred: Notify,
+    /// When breakers have something to do.
+    pub(crate) alarm: Alarm,
     #[cfg(feature = "test")]
     pub(crate) recorder: Option<(std::sync::Arc<crate::testing::Recorder>, crate::clock::Clock)>,
     #[cfg(feature = "metrics")]
@@ -70,17 +73,6 @@ impl Outbox {
     pub(crate) fn transition(&self, told: Told) {
         self.waiting.lock().transitions.insert(told.key.clone(), told);
         self.filled.notify_one();
-        self.stirred.notify_one();
-    }
-
-    /// Deadlines of breakers may have changed.
-    pub(crate) fn stir(&self) {
-        self.stirred.notify_one();
-    }
-
-    /// Waits until deadlines of breakers may have changed.
-    pub(crate) async fn stirred(&self) {
-        self.stirred.notified().await;
     }
 
     pub(crate) fn probe(&self, probed: Probed) {

@@ -37,7 +37,7 @@ fn an_outage_opens_every_fleet_which_probes_within_its_budget_and_is_local_when_
 
 #[test]
 fn a_fleet_of_quiet_replicas_pays_less_for_an_outage_than_each_alone() {
-    for (traffic, most) in [(Traffic::Rare, 0.4), (Traffic::Some, 0.6)] {
+    for (traffic, most) in [(Traffic::Rare, 0.4), (Traffic::Some, 0.6), (Traffic::SomeShort, 0.5)] {
         let share = many(1, 15, |seed| waste::run(traffic, 10, seed)).share();
         assert!(share < most, "{traffic:?}: {share}");
     }

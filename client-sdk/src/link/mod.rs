@@ -4,8 +4,10 @@
 //! ([`cache`]). No call waits for anything in here, and a panic in here reaches no caller: the task starts again.
 
 pub(crate) mod cache;
+mod end;
 mod receive;
 mod send;
+mod session;
 mod shares;
 mod state;
 mod worker;
@@ -99,8 +101,11 @@ pub(crate) async fn run(link: Link, mut alive: watch::Receiver<()>) {
 
 /// Leases, overrides and open times end on time, stream or no stream.
 async fn keep_time(link: &Link) {
+    let alarm = &link.registry.outbox.alarm;
     loop {
+        alarm.clear();
         let next = link.registry.tick();
+        alarm.wait_until(next);
         let due = async {
             match next {
                 Some(at) => link.clock.sleep_until(at).await,
@@ -109,7 +114,7 @@ async fn keep_time(link: &Link) {
         };
         tokio::select! {
             () = due => {}
-            () = link.registry.outbox.stirred() => {}
+            () = alarm.sooner() => {}
         }
     }
 }

@@ -215,7 +215,6 @@ impl Link {
                 cell.with(|gate| (gate.catch_up(), Vec::new()));
             }
         }
-        self.registry.outbox.stir();
     }
 
     /// A verdict of the fleet. The answer says that it is in force; there is none if it is not.
@@ -264,19 +263,20 @@ impl Link {
             half_open_at,
             reason: reason.clone(),
         };
-        let before = cell.look(now, |gate| gate.fleet_state());
-        let applied = cell.with(|gate| gate.apply_verdict(verdict, now));
+        let (before, applied, after, vetoed) = cell.with(|gate| {
+            let before = gate.fleet_state();
+            let (applied, effects) = gate.apply_verdict(verdict, now);
+            ((before, applied, gate.fleet_state(), gate.vetoes()), effects)
+        });
         if !applied {
             return Ok(None);
         }
-        let (after, vetoed) = cell.look(now, |gate| (gate.fleet_state(), gate.vetoes()));
         if before != after {
             tracing::info!(
                 target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy,
                 from = before.name(), to = after.name(), vetoed, reason, "fleet state changed from {} to {}", before.name(), after.name()
             );
         }
-        self.registry.outbox.stir();
         Ok(Some(sync::VerdictAck { key: Some(v1::BreakerKey::from(&key)), term, rev }))
     }
 
@@ -317,7 +317,6 @@ impl Link {
         let now = self.clock.now();
         let cell = self.registry.cell(&key);
         let taken = cell.map_or(Taken::Refused, |cell| cell.with(|gate| (gate.add_permit(permit, now), vec![])));
-        self.registry.outbox.stir();
         Ok(match taken {
             Taken::Held | Taken::Again => None,
             Taken::Refused => Some(send::probe_outcome(&key, permit.probe_id(), ProbeResult::Inconclusive)),
@@ -343,7 +342,6 @@ impl Link {
             cell.with(|gate| (gate.renew(term, rev, until, now), Vec::new()));
         }
         self.registry.renew_shares(term, rev, until);
-        self.registry.outbox.stir();
         Ok(())
     }
 

@@ -56,6 +56,10 @@ impl Cell {
         self.key.load_full()
     }
 
+    pub(crate) fn has_key(&self, key: &BreakerKey) -> bool {
+        **self.key.load() == *key
+    }
+
     /// Gives it another key, under which it is told from here on.
     pub(crate) fn rename(&self, key: BreakerKey) {
         self.key.store(Arc::new(key));
@@ -117,7 +121,7 @@ impl Cell {
     /// As [`Cell::with`], and lets this thread count by itself from here on.
     fn with_shard<T>(&self, now: Timestamp, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
         let shard = self.shard();
-        self.locked(Some(now), |guarded| {
+        let (value, due) = self.locked(Some(now), |guarded| {
             let done = act(&mut guarded.gate);
             guarded.publish(&self.word.0);
             if self.word.0.is_rest(guarded.epoch) {
@@ -130,22 +134,31 @@ impl Cell {
                 shard.0.begin(guarded.epoch, guarded.generation, until, slow);
             }
             done
-        })
+        });
+        self.outbox.alarm.set(due);
+        value
     }
 
     /// Lets `act` work on the gate, and tells the effects after the lock is free.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Gate) -> (T, Vec<GateEffect>)) -> T {
-        self.locked(None, |guarded| act(&mut guarded.gate))
+        let (value, due) = self.locked(None, |guarded| act(&mut guarded.gate));
+        self.outbox.alarm.set(due);
+        value
     }
 
-    fn locked<T>(&self, now: Option<Timestamp>, act: impl FnOnce(&mut Guarded) -> (T, Vec<GateEffect>)) -> T {
+    /// Also says when there is something to do next.
+    fn locked<T>(
+        &self,
+        now: Option<Timestamp>,
+        act: impl FnOnce(&mut Guarded) -> (T, Vec<GateEffect>),
+    ) -> (T, Option<Timestamp>) {
         let mut guarded = self.gate.lock();
         guarded.latest = guarded.latest.max(now.unwrap_or_default());
         self.drain(&mut guarded);
         let (value, effects) = act(&mut guarded);
-        guarded.publish(&self.word.0);
+        let due = guarded.publish(&self.word.0);
         if effects.is_empty() {
-            return value;
+            return (value, due);
         }
         let gate = &guarded.gate;
         let origin = Origin {
@@ -156,7 +169,7 @@ impl Cell {
         };
         drop(guarded);
         tell(&self.outbox, &self.key.load(), &origin, effects);
-        value
+        (value, due)
     }
 
     /// Moves what the threads have counted to the gate.
@@ -194,18 +207,16 @@ impl Cell {
 
     /// Makes happen what is due, and says when there is more to do.
     pub(crate) fn tick(&self, now: Timestamp) -> Option<Timestamp> {
-        self.locked(Some(now), |guarded| {
-            let effects = guarded.gate.tick(now, draw());
-            (guarded.gate.next_deadline(), effects)
-        })
+        self.locked(Some(now), |guarded| ((), guarded.gate.tick(now, draw()))).1
     }
 }
 
 impl Guarded {
-    /// Says to all threads what the gate has come to.
-    fn publish(&mut self, word: &Word) {
+    /// Says to all threads what the gate has come to, and answers when it has something to do.
+    fn publish(&mut self, word: &Word) -> Option<Timestamp> {
         let gate = &self.gate;
-        let deadline = gate.next_deadline().unwrap_or(Timestamp::MAX);
+        let due = gate.next_deadline();
+        let deadline = due.unwrap_or(Timestamp::MAX);
         if gate.is_at_rest() {
             let generation = gate.breaker().generation();
             if generation != self.generation || !Arc::ptr_eq(&self.spec, gate.breaker().spec()) {
@@ -219,6 +230,7 @@ impl Guarded {
         } else {
             word.publish(Said::Ask, deadline);
         }
+        due
     }
 }
 

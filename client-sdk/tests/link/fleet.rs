@@ -158,9 +158,11 @@ async fn a_half_open_fleet_lets_one_call_pass_for_each_permit() {
     let CallError::Rejected(rejection) = refused else { panic!("{refused:?}") };
     assert_eq!(rejection.reason, RejectionReason::FleetHalfOpen);
 
+    // The acknowledgement has come with a heartbeat: the second, after that which follows a snapshot at once.
+    let anchor_seq = session.heartbeat().await.seq;
     let permit = |id, rev| {
         let ttl = Some(to_wire(Duration::from_secs(1)));
-        Down::ProbePermit(sync::ProbePermit { key: Some(key()), id, term: 5, rev, ttl, anchor_seq: 1 })
+        Down::ProbePermit(sync::ProbePermit { key: Some(key()), id, term: 5, rev, ttl, anchor_seq })
     };
     let outcome =
         |message| if let Up::ProbeOutcome(outcome) = message { Some((outcome.id, outcome.result())) } else { None };

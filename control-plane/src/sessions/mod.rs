@@ -250,7 +250,12 @@ impl Session {
         tokio::pin!(lifetime);
         let begun = self.context.shutdown.begun();
         tokio::pin!(begun);
+        let closed = self.out.closed();
+        tokio::pin!(closed);
         let mut heard = Instant::now();
+        // Not moved with each message: it looks again when it has come.
+        let silence = tokio::time::sleep_until(heard + SILENCE);
+        tokio::pin!(silence);
         loop {
             tokio::select! {
                 message = inbound.message() => {
@@ -279,10 +284,15 @@ impl Session {
                     self.send_all(feed.next()).await?;
                 }
                 // Whoever carries the answer has ended it: the replica has gone, or its credential counts no more.
-                () = self.out.closed() => return Err(Over::Gone),
+                () = &mut closed => return Err(Over::Gone),
                 () = &mut begun => return Err(Over::GoAway(Leave::ShuttingDown)),
                 () = &mut lifetime => return Err(Over::GoAway(Leave::Renewed)),
-                () = tokio::time::sleep_until(heard + SILENCE) => {
+                () = &mut silence => {
+                    let end = heard + SILENCE;
+                    if end > Instant::now() {
+                        silence.as_mut().reset(end);
+                        continue;
+                    }
                     return Err(Over::Failed(status::refused(Reason::ReplicaSilent, "no heartbeat for 15 s")));
                 }
             }

@@ -19,6 +19,8 @@ const DOWN: Duration = Duration::from_secs(90);
 /// Long enough for the quietest to trip by itself.
 const WATCHED: Duration = Duration::from_secs(1200);
 
+const SHORT: Duration = Duration::from_secs(5);
+
 /// How often replicas call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Traffic {
@@ -26,6 +28,8 @@ pub(crate) enum Traffic {
     Rare,
     /// One to five times in five seconds; the window is that of the default policy.
     Some,
+    /// As often; the window is half as long, which a fleet can afford: its replicas fill it together.
+    SomeShort,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +46,7 @@ pub(crate) fn run(traffic: Traffic, size: usize, seed: u64) -> Waste {
         let (rates, window) = match traffic {
             Traffic::Rare => (some_rates(&mut rng, size, 1.0 / 60.0, 0.1), WindowSpec::Time(Duration::from_secs(60))),
             Traffic::Some => (some_rates(&mut rng, size, 0.2, 1.0), WindowSpec::default()),
+            Traffic::SomeShort => (some_rates(&mut rng, size, 0.2, 1.0), WindowSpec::Time(SHORT)),
         };
         let breaker = BreakerSpec::try_new(BreakerInput { window, ..BreakerInput::default() });
         let kind = Kind::ALL[rng.usize(..Kind::ALL.len())];
