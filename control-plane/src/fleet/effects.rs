@@ -11,10 +11,7 @@ use fusebox_policy::fleet::{
 };
 use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 
-use super::{
-    SessionId,
-    owner::{Owner, Session},
-};
+use super::{SessionId, owner::Owner, replicas::Session};
 use crate::{
     metrics,
     store::{Grounds, StoredTransition},

@@ -7,9 +7,11 @@
 mod decisions;
 mod effects;
 mod explain;
+mod in_force;
 mod outbox;
 mod overrides;
 mod owner;
+mod replicas;
 mod services;
 mod shares;
 mod transitions;

@@ -16,10 +16,7 @@ use fusebox_proto::{duration::to_wire, sync::v1 as sync, v1};
 
 use prost::Message;
 
-use super::{
-    Identity, forced_state,
-    owner::{Owner, Session},
-};
+use super::{Identity, forced_state, owner::Owner, replicas::Session};
 use crate::{
     caller::Caller,
     store::{self, Ending, NewOverride, Note, Once, RequestKey, StoreError, StoreHandle, StoredOverride, timestamp},

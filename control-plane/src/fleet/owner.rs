@@ -9,36 +9,26 @@ use std::{
 use fusebox_policy::{
     Draw, Revision, Timestamp,
     fleet::{
-        BreakerKey, Coordinator,
+        Coordinator,
         coordinator::{Limits, Suspicion},
         evidence::MemberId,
-        held::Fence,
         key::CallerId,
-        shared::Settings,
         term::RunId,
     },
 };
-use fusebox_proto::{sync::v1 as sync, v1};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
 use super::{
-    Command, Identity, Joined, Outbox, SessionId, Told,
-    decisions::Decisions,
-    explain,
-    overrides::Overrides,
-    shares::Sharing,
-    transitions::Log,
-    trials::{Trial, TrialWindows},
-    unshared::Unshared,
-    view::View,
+    Command, SessionId, decisions::Decisions, explain, overrides::Overrides, replicas::Session, shares::Sharing,
+    transitions::Log, trials::Trial, view::View,
 };
 use crate::{
     hub::{Hub, Snapshot},
     shutdown::Shutdown,
-    store::{StoreError, StoreHandle, StoredPolicy},
+    store::{StoreError, StoreHandle},
 };
 
 /// How soon a change shows. Many changes in a row make one view.
@@ -60,26 +50,6 @@ enum Woken {
     Look,
 }
 
-/// One connected replica.
-pub(super) struct Session {
-    pub(super) identity: Identity,
-    pub(super) outbox: Arc<Outbox>,
-    /// The newest heartbeat: what leases are anchored at.
-    pub(super) heartbeat: u64,
-    /// When that came: what is left of overrides is told as of then.
-    pub(super) heartbeat_came: Timestamp,
-    pub(super) acknowledged: BTreeMap<BreakerKey, Fence>,
-    pub(super) overrides_acknowledged: u64,
-    pub(super) applied: Revision,
-    pub(super) rejected: Vec<v1::RejectedPolicy>,
-    pub(super) connected: Timestamp,
-    pub(super) heard: Timestamp,
-    /// Of policies with a rollout in progress.
-    pub(super) trials: TrialWindows,
-    /// Its breakers that are not shared, as it has been told.
-    pub(super) unshared: Unshared,
-}
-
 pub(super) struct Owner {
     pub(super) store: StoreHandle,
     pub(super) snapshot: Arc<Snapshot>,
@@ -90,7 +60,7 @@ pub(super) struct Owner {
     pub(super) sessions: BTreeMap<SessionId, Session>,
     /// The sessions again, by what the coordinator knows them as.
     pub(super) by_member: BTreeMap<(CallerId, MemberId), SessionId>,
-    next_session: u64,
+    pub(super) next_session: u64,
     pub(super) next_canvass: u64,
     pub(super) overrides: Overrides,
     pub(super) sharing: Sharing,
@@ -306,237 +276,4 @@ impl Owner {
             }
         }
     }
-
-    async fn join(&mut self, identity: Identity, outbox: Arc<Outbox>) -> Result<Joined, StoreError> {
-        if let Some(at_least) = self.coordinator.must_rise_to(&identity.caller_id(), identity.seen) {
-            // A restored backup or a wiped database must not fence itself out, nor speak in another run's term: the term rises above what
-            // the replica has seen, and the replica is told nothing before.
-            let term = self.store.next_term(at_least).await?;
-            let effects = self.coordinator.raise_term(term, self.now());
-            self.carry_out(effects);
-            self.sharing.learn(self.now());
-            tracing::warn!(
-                event.name = "fleet.term",
-                term,
-                seen = identity.seen.term,
-                "a replica has seen another run's term: raised above it"
-            );
-        }
-        let same = |session: &Session| {
-            session.identity.namespace == identity.namespace
-                && session.identity.caller == identity.caller
-                && session.identity.instance() == identity.instance()
-        };
-        let older: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| same(session)).map(|(id, _)| *id).collect();
-        for id in older {
-            if let Some(session) = self.sessions.get(&id) {
-                session.outbox.replace();
-            }
-            self.leave(id);
-        }
-        let id = SessionId(self.next_session);
-        self.next_session += 1;
-        let now = self.now();
-        tracing::info!(
-            event.name = "instance.joined",
-            service.name = %identity.caller,
-            service.instance.id = %identity.instance(),
-            sdk = identity.sdk_version,
-            "replica connected"
-        );
-        let caller = identity.caller_id();
-        self.coordinator.join(&caller, &identity.member, identity.zone.as_ref(), now);
-        self.by_member.insert((caller, identity.member.clone()), id);
-        let session = Session {
-            identity,
-            outbox,
-            heartbeat: 0,
-            heartbeat_came: now,
-            acknowledged: BTreeMap::new(),
-            overrides_acknowledged: 0,
-            applied: Revision(0),
-            rejected: Vec::new(),
-            connected: now,
-            heard: now,
-            trials: TrialWindows::new(),
-            unshared: Unshared::default(),
-        };
-        session.outbox.overrides(self.overrides.set_for(&session, self.coordinator.term(), now));
-        self.sessions.insert(id, session);
-        Ok(Joined { session: id, term: self.coordinator.term(), run: self.coordinator.run() })
-    }
-
-    fn leave(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else {
-            return;
-        };
-        tracing::info!(
-            event.name = "instance.left",
-            service.name = %session.identity.caller,
-            service.instance.id = %session.identity.instance(),
-            "replica disconnected"
-        );
-        let run = (session.identity.caller_id(), session.identity.member);
-        self.by_member.remove(&run);
-        let (caller, member) = run;
-        let effects = self.coordinator.leave(&caller, &member, self.now(), Self::draw());
-        self.carry_out(effects);
-    }
-
-    fn told(&mut self, id: SessionId, told: Told) {
-        let now = self.now();
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        session.heard = now;
-        match told {
-            Told::Heartbeat(sync::Heartbeat { seq, windows, dropped, limits }) => {
-                if seq > session.heartbeat {
-                    session.heartbeat = seq;
-                    session.heartbeat_came = now;
-                }
-                let member = session.identity.member.clone();
-                for window in windows {
-                    self.window(id, window, None);
-                }
-                for key in dropped {
-                    if let Some((key, _)) = self.key_of(id, &key) {
-                        let effects = self.coordinator.drop_key(&key, &member, now, Self::draw());
-                        self.carry_out(effects);
-                    }
-                }
-                self.limits(id, seq, limits);
-                let lease = Some(fusebox_proto::duration::to_wire(self.coordinator.limits().lease));
-                let (term, rev) = (self.coordinator.term(), self.coordinator.renewable());
-                let ack = sync::HeartbeatAck { seq, term, rev, lease };
-                if let Some(session) = self.sessions.get(&id) {
-                    session.outbox.ack(ack);
-                }
-            }
-            Told::Transition(transition) => {
-                let caller = session.identity.caller_id();
-                if self.coordinator.transition_is_new(&caller, &session.identity.member, transition.seq) {
-                    self.transition(id, transition);
-                }
-            }
-            Told::Canvass(sync::CanvassAnswer { id: _, window }) => {
-                if let Some(window) = window {
-                    self.window(id, window, None);
-                }
-            }
-            Told::Probe { key, probe, result } => self.probe(id, &key, probe, result),
-            Told::Applied { revision, rejected } => {
-                for refused in &rejected {
-                    tracing::warn!(
-                        event.name = "policy.rejected",
-                        service.instance.id = %session.identity.member.instance,
-                        policy = refused.policy,
-                        revision = refused.revision,
-                        reason = refused.reason,
-                        "a replica refused a policy"
-                    );
-                }
-                session.applied = revision;
-                session.rejected = rejected;
-            }
-            Told::Refused { revision, reason } => {
-                tracing::warn!(
-                    event.name = "policy.rejected",
-                    service.instance.id = %session.identity.member.instance,
-                    revision = revision.0,
-                    reason,
-                    "a replica could not use an update"
-                );
-                session.rejected = vec![v1::RejectedPolicy { policy: String::new(), revision: revision.0, reason }];
-            }
-            Told::Acknowledged(sync::VerdictAck { key, term, rev }) => match key {
-                Some(key) => {
-                    if let Some((key, _)) = self.key_of(id, &key)
-                        && let Some(session) = self.sessions.get_mut(&id)
-                    {
-                        session.acknowledged.insert(key, Fence { term, rev });
-                    }
-                }
-                None if term == self.coordinator.term() => session.overrides_acknowledged = rev,
-                None => {}
-            },
-        }
-    }
-
-    /// Policies have changed: verdicts about older revisions are void, breakers that are gone are forgotten.
-    fn take_policies(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
-        self.watch_rollouts();
-        for session in self.sessions.values_mut() {
-            session.unshared.begin_again();
-        }
-        let now = self.now();
-        let keys: Vec<BreakerKey> = self.coordinator.keys().cloned().collect();
-        for key in keys {
-            match self.settings(&key) {
-                Some(settings) => {
-                    let effects = self.coordinator.configure(&key, settings, now);
-                    self.carry_out(effects);
-                }
-                None => {
-                    self.coordinator.forget(&key);
-                    for session in self.sessions.values_mut() {
-                        session.acknowledged.remove(&key);
-                    }
-                }
-            }
-        }
-    }
-
-    /// What the policy in force says about a breaker; `None` if there is no such breaker any more.
-    fn settings(&self, key: &BreakerKey) -> Option<Settings> {
-        let name = format!("namespaces/{}/policies/{}", key.namespace, key.policy);
-        settings(self.snapshot.get(&name)?, key)
-    }
-
-    /// The shared breaker that a replica's own one belongs to, if the policy in force knows it.
-    pub(super) fn key_of(&self, id: SessionId, wire: &v1::BreakerKey) -> Option<(BreakerKey, Settings)> {
-        let identity = &self.sessions.get(&id)?.identity;
-        let name = format!("namespaces/{}/policies/{}", identity.namespace, wire.policy);
-        self.key_in(id, self.snapshot.get(&name)?, wire)
-    }
-
-    /// The breaker that a replica's own one is, by one definition of its policy.
-    pub(super) fn key_in(
-        &self,
-        id: SessionId,
-        stored: &StoredPolicy,
-        wire: &v1::BreakerKey,
-    ) -> Option<(BreakerKey, Settings)> {
-        let identity = &self.sessions.get(&id)?.identity;
-        let own = BreakerKey::try_from(v1::BreakerKey {
-            namespace: identity.namespace.to_string(),
-            // Reports are believed about the replica's own service only, whatever they say.
-            caller: identity.caller.to_string(),
-            zone: String::new(),
-            ..wire.clone()
-        })
-        .ok()?;
-        let key = own.in_scope(stored.policy.definition.coordination.scope(), identity.zone.as_ref());
-        let settings = settings(stored, &key)?;
-        Some((key, settings))
-    }
-}
-
-/// What a definition says about a breaker; `None` if it has no such breaker.
-fn settings(stored: &StoredPolicy, key: &BreakerKey) -> Option<Settings> {
-    let definition = &stored.policy.definition;
-    let (_, spec) = definition.pipeline.breakers().find(|(strategy, _)| **strategy == key.strategy)?;
-    let scope_fits = match definition.coordination.scope() {
-        fusebox_policy::fleet::CoordinationScope::Fleet => key.zone.is_none(),
-        fusebox_policy::fleet::CoordinationScope::Zone => true,
-    };
-    (definition.selector.admits_caller(&key.caller) && *definition.selector.target() == key.target && scope_fits).then(
-        || Settings {
-            breaker: Arc::new(spec.clone()),
-            coordination: definition.coordination,
-            policy_revision: stored.policy.revision,
-        },
-    )
 }

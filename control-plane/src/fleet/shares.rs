@@ -25,10 +25,7 @@ use fusebox_proto::{
     v1,
 };
 
-use super::{
-    Identity, SessionId,
-    owner::{Owner, Session},
-};
+use super::{Identity, SessionId, owner::Owner, replicas::Session};
 use crate::hub::Snapshot;
 
 /// The shared limits of all fleets.

@@ -20,10 +20,7 @@ use fusebox_policy::{
     fleet::{BreakerKey, evidence::Report, rule::report_lifetime, shared::FleetState},
 };
 
-use super::{
-    SessionId,
-    owner::{Owner, Session},
-};
+use super::{SessionId, owner::Owner, replicas::Session};
 use crate::{
     rollouts::gates::Observed,
     sessions::feed::concerns,

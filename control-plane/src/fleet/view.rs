@@ -15,11 +15,7 @@ use fusebox_policy::{
 };
 use fusebox_proto::{duration::to_wire, v1};
 
-use super::{
-    TrialView,
-    overrides::InForce,
-    owner::{Owner, Session},
-};
+use super::{TrialView, overrides::InForce, owner::Owner, replicas::Session};
 
 /// Everything, by resource name.
 #[derive(Clone, Debug, Default)]

@@ -5,38 +5,45 @@
 
 mod alarm;
 pub mod audit;
+mod change;
 mod decision;
 mod error;
+mod health;
 pub mod memory;
+mod overrides;
 mod plan;
 mod quota;
 mod request;
+mod revision;
 mod rollout;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
 mod tokens;
+mod transition;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 pub use alarm::{Alarm, AlarmKind};
+pub use change::{Action, Applied, Change, ChangeResult, Expect, Note};
 pub use decision::{DECISIONS_KEPT, DECISIONS_OF_BREAKER, DecisionId, Grounds, StoredDecision};
 pub use error::StoreError;
-use fusebox_policy::{
-    InstanceId, Namespace, Policy, PolicyName, Revision,
-    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
-};
+use fusebox_policy::{Namespace, Policy, PolicyName, Revision, fleet::BreakerKey};
 use fusebox_proto::v1;
 use futures_util::future::BoxFuture;
+pub use health::{Finding, Room};
+pub use overrides::{Ending, NewOverride, StoredOverride};
 pub(crate) use plan::{etag, to_timestamp as timestamp};
 pub use quota::{Measure, Quota};
 pub use request::{Once, REQUESTS_KEPT, RequestKey};
+pub use revision::{RevisionAction, StoredRevision};
 pub use rollout::{NewRollout, RolloutFilter, Staged, Stepped, StoredRollout};
 use tempfile::NamedTempFile;
 pub use tokens::{NewToken, Revoked, StoredToken};
+pub use transition::{StoredTransition, TransitionFilter};
 
-use self::audit::{AuditAction, AuditFilter, AuditPage, NewAudit};
-use crate::{caller::Caller, rollouts::machine::Step};
+use self::audit::{AuditFilter, AuditPage, NewAudit};
+use crate::rollouts::machine::Step;
 
 /// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
 pub const MAX_TERM: u64 = 1 << 53;
@@ -232,35 +239,6 @@ pub trait Store: Send + Sync + 'static {
 /// What was in force before a restored copy was adopted, `None` if there was nothing to adopt, and what is afterwards.
 pub type Adoption = (Option<Loaded>, Loaded);
 
-/// Room on a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that may still be written.
-    pub free: u64,
-    /// Bytes of the whole disk.
-    pub total: u64,
-    /// Bytes that the data takes.
-    pub used: u64,
-}
-
-/// Something stored that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Where.
-    pub table: String,
-    /// Which row; a dash for the file as a whole.
-    pub key: String,
-    /// What is wrong.
-    pub reason: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { table, key, reason } = self;
-        write!(f, "{table} {key}: {reason}")
-    }
-}
-
 /// Everything in force.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -292,262 +270,4 @@ impl StoredPolicy {
     pub fn etag(&self) -> &str {
         &self.wire.etag
     }
-}
-
-/// A change of one policy.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Define it so.
-    Put {
-        /// The definition; its revision is ignored.
-        policy: Box<Policy>,
-        /// What must be so before.
-        expect: Expect,
-        /// Whether the definition was taken from an older revision.
-        rollback: bool,
-    },
-    /// Take out of force every policy of a namespace that the other changes do not define. Must come last.
-    Prune {
-        /// The namespace.
-        namespace: Namespace,
-        /// Only those with all of these labels.
-        labels: BTreeMap<String, String>,
-    },
-    /// Take it out of force. Its revisions stay.
-    Delete {
-        /// Its namespace.
-        namespace: Namespace,
-        /// Its name.
-        name: PolicyName,
-        /// Only if it has this etag.
-        etag: Option<String>,
-        /// It is well if there is none.
-        allow_missing: bool,
-    },
-}
-
-/// What must be so before a policy is defined.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// There is none.
-    Absent,
-    /// There is one; with this etag, if given.
-    Present(Option<String>),
-    /// Either; if an etag is given, there is one and it has it.
-    Any(Option<String>),
-}
-
-/// Who changes something, why, and when.
-#[derive(Clone, Debug)]
-pub struct Note {
-    /// Who, and from where.
-    pub caller: Caller,
-    /// Why, as given.
-    pub message: String,
-    /// When.
-    pub at: SystemTime,
-}
-
-/// What came of changes. With `validate_only`, what would have.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// One per change, in the same order; of a prune one per policy that it took out of force.
-    pub results: Vec<ChangeResult>,
-    /// The newest revision afterwards.
-    pub revision: Revision,
-    /// Everything in force afterwards.
-    pub state: Loaded,
-}
-
-/// What came of one change.
-#[derive(Clone, Debug)]
-pub struct ChangeResult {
-    /// What was done.
-    pub action: Action,
-    /// The policy before.
-    pub before: Option<Arc<StoredPolicy>>,
-    /// The policy afterwards.
-    pub after: Option<Arc<StoredPolicy>>,
-}
-
-/// What was done with a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// There was none.
-    Created,
-    /// It was changed.
-    Configured,
-    /// It was so already; no revision was written.
-    Unchanged,
-    /// It is no longer in force.
-    Deleted,
-}
-
-/// What kind of change a revision is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RevisionAction {
-    /// A definition where there was none.
-    Create,
-    /// Another definition.
-    Update,
-    /// The end.
-    Delete,
-    /// An older definition, written anew; or what was in force all along, at the end of a rollout that was aborted.
-    Rollback,
-    /// A definition for some replicas only.
-    Candidate,
-    /// A candidate, now for everybody.
-    Promote,
-}
-
-impl RevisionAction {
-    /// Its name, as stores keep it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Rollback => "rollback",
-            Self::Candidate => "candidate",
-            Self::Promote => "promote",
-        }
-    }
-}
-
-/// One change in the history of a policy.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredRevision {
-    /// Its number.
-    pub revision: Revision,
-    /// What was done.
-    pub action: RevisionAction,
-    /// The policy as of it; for a deletion, as it was before.
-    pub policy: Policy,
-    /// Who.
-    pub author: String,
-    /// Why.
-    pub message: String,
-    /// When.
-    pub at: SystemTime,
-}
-
-impl StoredRevision {
-    /// The etag that the policy had as of this revision.
-    #[must_use]
-    pub fn etag(&self) -> String {
-        plan::etag(&plan::encode(&self.policy))
-    }
-}
-
-/// An override that is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewOverride {
-    /// Which breakers.
-    pub pattern: KeyPattern,
-    /// What it does.
-    pub state: Forced,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub caller: Caller,
-    /// When it was set.
-    pub created: SystemTime,
-    /// When it ends by itself.
-    pub expires: SystemTime,
-}
-
-impl NewOverride {
-    /// As it will be stored, and what the audit log says of it.
-    fn numbered(self, id: u64) -> (StoredOverride, NewAudit) {
-        let Self { pattern, state, reason, caller, created, expires } = self;
-        let note = Note { caller: caller.clone(), message: reason.clone(), at: created };
-        let stored = StoredOverride { id, pattern, state, reason, author: caller.name, created, expires };
-        let audit = NewAudit::of_override(AuditAction::OverrideSet, &stored, note);
-        (stored, audit)
-    }
-}
-
-/// How an override ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// An operator ends it.
-    Released,
-    /// Another one takes its place.
-    Replaced,
-    /// Its time is over.
-    Expired,
-}
-
-impl Ending {
-    const fn action(self) -> AuditAction {
-        match self {
-            Self::Released => AuditAction::OverrideRelease,
-            Self::Replaced => AuditAction::OverrideReplace,
-            Self::Expired => AuditAction::OverrideExpire,
-        }
-    }
-}
-
-/// An override.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredOverride {
-    /// Its number.
-    pub id: u64,
-    /// Which breakers.
-    pub pattern: KeyPattern,
-    /// What it does.
-    pub state: Forced,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub author: String,
-    /// When it was set.
-    pub created: SystemTime,
-    /// When it ends by itself.
-    pub expires: SystemTime,
-}
-
-/// A change of one breaker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredTransition {
-    /// Its number; given by the store.
-    pub id: u64,
-    /// Which breaker.
-    pub key: BreakerKey,
-    /// The replica; `None` for a decision of the fleet.
-    pub instance: Option<InstanceId>,
-    /// State before.
-    pub from: String,
-    /// State after.
-    pub to: String,
-    /// Why, in one word.
-    pub cause: String,
-    /// Numbers in words.
-    pub detail: String,
-    /// When the server learned of it.
-    pub at: SystemTime,
-    /// Calls in the window.
-    pub window_calls: u64,
-    /// Failures in the window.
-    pub window_failures: u64,
-    /// Of a verdict: what it rests on. The audit log has it; in this log it is not kept, so that it is absent in what is read.
-    pub grounds: Option<Grounds>,
-}
-
-/// Which transitions to read.
-#[derive(Clone, Debug, Default)]
-pub struct TransitionFilter {
-    /// Only of this target.
-    pub target: Option<String>,
-    /// Only of this caller.
-    pub caller: Option<String>,
-    /// Only of breakers of this namespace.
-    pub namespace: Option<Namespace>,
-    /// Only with a smaller number.
-    pub before: Option<u64>,
-    /// Only with a greater number.
-    pub after: Option<u64>,
-    /// At most this many.
-    pub limit: u32,
 }

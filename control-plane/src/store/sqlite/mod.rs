@@ -16,6 +16,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod write;
 
 use std::{
     fs::File,
@@ -26,15 +27,18 @@ use std::{
 };
 
 use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::FutureExt;
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
+    Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tempfile::NamedTempFile;
-use tokio::{sync::Mutex, task::JoinError, time::Instant};
+use tokio::{sync::Mutex, time::Instant};
 
-use self::open::{identify, lock, make, migrate, pool, remove_unfinished};
+use self::{
+    open::{identify, lock, make, migrate, pool, remove_unfinished},
+    write::failed,
+};
 use super::{
     Adoption, Alarm, AlarmKind, Answer, Applied, Change, Ending, Finding, Loaded, NewOverride, NewRollout, NewToken,
     Note, Once, Quota, RequestKey, RevisionAction, RolloutFilter, Room, Stepped, Store, StoreError, StoredDecision,
@@ -44,7 +48,7 @@ use super::{
     plan::{self, Plan, State},
     request,
 };
-use crate::{metrics, rollouts::machine::Step};
+use crate::rollouts::machine::Step;
 
 /// The file in the data folder.
 const DATABASE: &str = "fusebox.db";
@@ -133,81 +137,6 @@ impl SqliteStore {
             tracing::warn!(%error, "the log of the database could not be brought into it: the next start reads both");
         }
         self.writer.close().await;
-    }
-
-    /// Runs a write in a task of its own: a caller that goes away must not cut it in half.
-    async fn write<T, F, W>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Transaction<'static, Sqlite>) -> W + Send + 'static,
-        W: Future<Output = Result<(Transaction<'static, Sqlite>, T), StoreError>> + Send,
-    {
-        let begun = Instant::now();
-        let pool = self.writer.clone();
-        let task = tokio::spawn(async move {
-            let transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            let (transaction, value) = work(transaction).await?;
-            transaction.commit().await.map_err(failed)?;
-            Ok(value)
-        });
-        self.heed(begun, task.await)
-    }
-
-    /// Changes what is in force, or what is known of it, in a task of its own. The lock goes with the task: the mirror changes with the
-    /// commit, whatever becomes of the caller.
-    async fn change<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(
-                Transaction<'static, Sqlite>,
-                State,
-            ) -> BoxFuture<'static, Result<(Transaction<'static, Sqlite>, State, T), StoreError>>
-            + Send
-            + 'static,
-    {
-        let begun = Instant::now();
-        let mut state = Arc::clone(&self.state).lock_owned().await;
-        let pool = self.writer.clone();
-        let task = tokio::spawn(async move {
-            let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            rows::refresh(&mut transaction, &mut state).await?;
-            let (transaction, after, answer) = work(transaction, state.clone()).await?;
-            transaction.commit().await.map_err(failed)?;
-            *state = after;
-            Ok(answer)
-        });
-        self.heed(begun, task.await)
-    }
-}
-
-impl SqliteStore {
-    /// What came of a write: whether there is room is known from it.
-    fn heed<T>(&self, begun: Instant, outcome: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
-        let outcome = outcome.unwrap_or_else(|_| Err(StoreError::Database(sqlx::Error::WorkerCrashed)));
-        metrics::store_write(begun.elapsed(), outcome.is_ok());
-        if let Err(StoreError::Full) = outcome {
-            self.alarms.raise(AlarmKind::StoreFull, FULL.to_owned());
-        }
-        outcome
-    }
-}
-
-/// What a full disk means.
-const FULL: &str = "the disk of the database is full: changes are refused, what is in force goes on; make room, it is noticed by itself";
-
-/// What the database said, in the words of the contract.
-fn failed(error: sqlx::Error) -> StoreError {
-    if matches!(error, sqlx::Error::PoolTimedOut) {
-        return StoreError::Busy;
-    }
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // The low byte is the primary code, the rest says more: https://www.sqlite.org/rescode.html
-    let primary = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
-    match primary {
-        Some(5 | 6) => StoreError::Busy,
-        Some(13) => StoreError::Full,
-        Some(11 | 26) => StoreError::Corrupt { table: DATABASE, key: "-".to_owned(), reason: error.to_string() },
-        Some(_) | None => StoreError::Database(error),
     }
 }
 

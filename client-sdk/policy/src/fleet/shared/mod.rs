@@ -9,6 +9,8 @@
 mod canvass;
 mod probes;
 pub(super) mod ramp;
+mod reports;
+mod shown;
 mod state;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,13 +23,12 @@ use self::{
     ramp::{Next, Ramp},
 };
 use super::{
-    evidence::{Evidence, Member, MemberId, Members, Report},
+    evidence::{Evidence, MemberId, Members},
     invariants::{Invariant, s4_probe_bound},
-    rule::{self, Met},
-    spec::CoordinationMode,
+    rule::Met,
     tally::Tally,
 };
-use crate::{Draw, InstanceId, Timestamp, Zone};
+use crate::{Draw, InstanceId, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
@@ -141,38 +142,6 @@ impl SharedBreaker {
         &self.members
     }
 
-    /// When it left released. `None` while it is released.
-    #[must_use]
-    pub const fn opened_at(&self) -> Option<Timestamp> {
-        self.opened
-    }
-
-    /// When it was last released after it was open.
-    #[must_use]
-    pub const fn released_at(&self) -> Option<Timestamp> {
-        self.released
-    }
-
-    /// Whether it is open by what its own replicas reported, and not by what other zones did.
-    #[must_use]
-    pub const fn is_open_by_its_own(&self) -> bool {
-        self.own && matches!(self.state, State::Open { .. })
-    }
-
-    /// Whether what a replica has seen lately speaks against the target.
-    pub(super) fn speaks_against(&self, member: &Member, now: Timestamp) -> bool {
-        rule::speaks_against(member, &self.settings.breaker, now)
-    }
-
-    /// Probe permits of the present half-open period that may be in use.
-    #[must_use]
-    pub fn permits_out(&self) -> usize {
-        match &self.state {
-            State::HalfOpen { probes } => probes.in_flight(),
-            State::Released | State::Open { .. } | State::Ramp(_) => 0,
-        }
-    }
-
     /// Takes a changed policy: present verdicts are void, and reports of the older revision no longer count. Replicas drop the
     /// verdict by its revision themselves, so that none has to be sent.
     pub(super) fn configure(&mut self, settings: Settings, now: Timestamp) -> Option<Change> {
@@ -220,88 +189,6 @@ impl SharedBreaker {
         self.told = Tally::ZERO;
         self.lost.clear();
         change
-    }
-
-    /// Takes what a replica has seen. Says whether it has tripped anew.
-    pub(super) fn observe(&mut self, id: &MemberId, zone: Option<&Zone>, report: Report, now: Timestamp) -> bool {
-        if let State::Ramp(ramp) = &mut self.state {
-            ramp.refused(report.rejected);
-        }
-        if report.disabled {
-            // It may have had a vote, and looks no more: as if it had gone.
-            self.leave(id, now);
-        } else {
-            // It is back.
-            self.lost.remove(&id.instance);
-            self.canvass.heard(id);
-        }
-        let before = self.members.get(id);
-        let tripped_anew = report.tripped() && before.is_none_or(|member| !member.report.tripped());
-        // A replica that does not obey refuses nothing, and has calls all the same.
-        let demand = report.rejected > 0 || (report.vetoed && report.calls > 0);
-        let demand_at = if demand { Some(now) } else { before.and_then(|member| member.demand_at) };
-        let permits = before.map_or(0, |member| member.permits);
-        let member = Member { zone: zone.cloned(), report, at: now, demand_at, permits };
-        self.told = self.told.plus(Tally::of(&member, &self.settings.breaker));
-        if let Some(older) = self.members.insert(id.clone(), member) {
-            self.told = self.told.minus(Tally::of(&older, &self.settings.breaker));
-        }
-        tripped_anew
-    }
-
-    /// Somebody has tripped: those of the others that are to be asked for their windows at once.
-    pub(super) fn canvass(&mut self, tripped: &MemberId, now: Timestamp, draw: Draw) -> Vec<MemberId> {
-        if self.settings.coordination.mode() == CoordinationMode::Local {
-            return Vec::new();
-        }
-        self.canvass.begin(&self.members, tripped, now, draw)
-    }
-
-    /// Those that are to be asked too, as what has been answered decides nothing.
-    pub(super) fn canvass_more(&mut self, now: Timestamp) -> Vec<MemberId> {
-        self.canvass.more(now)
-    }
-
-    /// A replica has gone, or holds the breaker no longer. That alone never opens anything: the rest is judged again only when
-    /// one of them reports.
-    ///
-    /// Nor does it make the quorum of those who are left smaller at once.
-    pub(super) fn leave(&mut self, id: &MemberId, now: Timestamp) {
-        let spec = &self.settings.breaker;
-        let over = |at: Timestamp| now.since(at) > rule::lost_for(spec);
-        self.lost.retain(|_, at| !over(*at));
-        self.canvass.left(id);
-        let gone = self.members.remove(id);
-        if let Some(member) = &gone {
-            self.told = self.told.minus(Tally::of(member, spec));
-        }
-        if let Some(member) = gone
-            && !over(member.at)
-            && rule::is_eligible(&member, spec, member.at)
-        {
-            self.lost.insert(id.instance.clone(), member.at);
-        }
-    }
-
-    /// Whether it is worth judging at all.
-    pub(super) fn may_open(&self, now: Timestamp) -> bool {
-        let Settings { breaker, coordination, .. } = &self.settings;
-        let sum = || self.members.values().fold(Tally::ZERO, |sum, member| sum.plus(Tally::of(member, breaker)));
-        debug_assert_eq!(self.told, sum(), "of {}", self.members.len());
-        self.told.may_meet(breaker, coordination)
-            && rule::tally(&self.members, breaker, now).may_meet(breaker, coordination)
-    }
-
-    /// The numbers now, and the rule that they meet.
-    pub(super) fn judge(&self, now: Timestamp) -> (Evidence, Option<Met>) {
-        self.judge_among(now, |_| true)
-    }
-
-    /// The same, of those replicas only that may vote.
-    pub(super) fn judge_among(&self, now: Timestamp, may_vote: impl Fn(&MemberId) -> bool) -> (Evidence, Option<Met>) {
-        let Settings { breaker, coordination, .. } = &self.settings;
-        let lost = self.lost.values().filter(|at| now.since(**at) <= rule::lost_for(breaker)).count() as u64;
-        rule::judge_among(&self.members, lost, breaker, coordination, now, may_vote)
     }
 
     /// Opens on a rule that its own replicas meet.
@@ -435,34 +322,6 @@ impl SharedBreaker {
         let holder = probes.issue(&mut self.members, half_open, older, id, ttl, now);
         debug_assert!(s4_probe_bound(probes.in_flight(), half_open.concurrent_probes), "{}", Invariant::S4);
         holder
-    }
-
-    /// What operators see.
-    pub(super) fn view(&self, now: Timestamp) -> View {
-        let (evidence, _) = self.judge(now);
-        let (probes_issued, probes_succeeded) = match &self.state {
-            State::HalfOpen { probes } => (probes.issued(), probes.successes()),
-            State::Released | State::Open { .. } | State::Ramp(_) => (0, 0),
-        };
-        View {
-            state: self.state(),
-            since: now.since(self.since),
-            half_open_in: self.half_open_at().map(|at| now.until(at)),
-            reason: self.reason.clone(),
-            evidence,
-            probes_issued,
-            probes_succeeded,
-            members: self
-                .members
-                .iter()
-                .map(|(id, member)| MemberView {
-                    member: id.clone(),
-                    zone: member.zone.clone(),
-                    report: member.report,
-                    eligible: rule::is_eligible(member, &self.settings.breaker, now),
-                })
-                .collect(),
-        }
     }
 
     fn open(&mut self, cause: &'static str, reason: String, now: Timestamp, draw: Draw) -> Change {
