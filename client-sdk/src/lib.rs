@@ -22,7 +22,7 @@
 //! `reqwest-middleware`, tower, tonic, axum, metrics, and policies in a service's own tests.
 //!
 //! What happens around a call (timeouts, retries, circuit breakers, fallbacks, in which order) is the operator's policy. It changes
-//! while the process runs, and takes effect on the next call. [`Client::start`](ClientBuilder::start) returns at once and never fails
+//! while the process runs, and takes effect on the next call. [`ClientBuilder::start`] returns at once and never fails
 //! because the network does; the policies in force are the stream's, else the last good ones on disk, else those given in code, else
 //! none. [`Client::status`] tells which. No call ever waits for the control plane.
 //!
