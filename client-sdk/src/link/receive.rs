@@ -13,7 +13,7 @@ use fusebox_policy::{
         held::{Fence, HeldPermit, Taken, Verdict},
         key::KeyPattern,
         shared::{FleetState, ProbeResult},
-        term::RunId,
+        term::{FARTHEST, GREATEST, RunId},
     },
 };
 use fusebox_proto::{duration, sync::v1 as sync, v1};
@@ -36,10 +36,6 @@ const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(60);
 pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(30);
 /// Overrides end: the protocol has none that is longer.
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// No term reaches this.
-const GREATEST_TERM: u64 = 1 << 53;
-/// So many runs of a server are between no two streams of a process.
-const FARTHEST_TERM: u64 = 1 << 20;
 /// An id is short.
 const LONGEST_STORE_ID: usize = 128;
 
@@ -381,7 +377,7 @@ impl Link {
     pub(super) fn saw_term(&self, term: u64, run: Option<RunId>) -> Result<(), Invalid> {
         let mut seen = self.seen_term.lock().unwrap_or_else(PoisonError::into_inner);
         let highest = seen.term;
-        if term >= GREATEST_TERM || (highest > 0 && term > highest.saturating_add(FARTHEST_TERM)) {
+        if term > GREATEST || (highest > 0 && term > highest.saturating_add(FARTHEST)) {
             return Err(Invalid::new("term", format!("{term} is implausible after {highest}")));
         }
         if seen.see(term, run) {

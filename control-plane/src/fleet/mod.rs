@@ -143,7 +143,7 @@ pub enum Told {
 }
 
 pub(crate) enum Command {
-    Join { identity: Box<Identity>, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<Joined, StoreError>> },
+    Join { identity: Box<Identity>, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<Joined, JoinError>> },
     Leave(SessionId),
     Told(SessionId, Told),
     Force { request: ForceRequest, reply: oneshot::Sender<Result<v1::Override, ForceError>> },
@@ -162,6 +162,24 @@ pub struct Joined {
     pub term: u64,
     /// The id of this run.
     pub run: RunId,
+}
+
+/// Why a replica can't be one of the fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The term could not be raised.
+    #[error("the term could not be raised")]
+    Store(#[from] StoreError),
+    /// It says that it has seen a term that no server of this fleet will have had.
+    #[error(
+        "hello.highest_term {seen} is too far beyond this server's, which rises to {reach} at most: start the replica without its cache"
+    )]
+    TermTooFar {
+        /// What it has seen.
+        seen: u64,
+        /// To where this run rises.
+        reach: u64,
+    },
 }
 
 /// A cheap handle on the owner.
@@ -201,8 +219,8 @@ impl Fleet {
     /// A replica has connected.
     ///
     /// # Errors
-    /// The server ends, or the store could not raise the term.
-    pub async fn join(&self, identity: Identity, outbox: Arc<Outbox>) -> Result<Result<Joined, StoreError>, Ended> {
+    /// The server ends; or why it can't be one of the fleet.
+    pub async fn join(&self, identity: Identity, outbox: Arc<Outbox>) -> Result<Result<Joined, JoinError>, Ended> {
         self.ask(|reply| Command::Join { identity: Box::new(identity), outbox, reply }).await
     }
 

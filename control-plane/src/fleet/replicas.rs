@@ -8,8 +8,9 @@ use fusebox_policy::{
 };
 use fusebox_proto::{sync::v1 as sync, v1};
 
-use super::{Identity, Joined, Outbox, SessionId, Told, owner::Owner, trials::TrialWindows, unshared::Unshared};
-use crate::store::StoreError;
+use super::{
+    Identity, JoinError, Joined, Outbox, SessionId, Told, owner::Owner, trials::TrialWindows, unshared::Unshared,
+};
 
 /// One connected replica.
 pub(super) struct Session {
@@ -32,8 +33,13 @@ pub(super) struct Session {
 }
 
 impl Owner {
-    pub(super) async fn join(&mut self, identity: Identity, outbox: Arc<Outbox>) -> Result<Joined, StoreError> {
+    pub(super) async fn join(&mut self, identity: Identity, outbox: Arc<Outbox>) -> Result<Joined, JoinError> {
         if let Some(at_least) = self.coordinator.must_rise_to(&identity.caller_id(), identity.seen) {
+            // What is stored is never taken back, and goes for every service: one that would rise further would leave others behind.
+            let reach = self.coordinator.reach();
+            if at_least > reach {
+                return Err(JoinError::TermTooFar { seen: identity.seen.term, reach });
+            }
             // A restored backup or a wiped database must not fence itself out, nor speak in another run's term: the term rises above what
             // the replica has seen, and the replica is told nothing before.
             let term = self.store.next_term(at_least).await?;

@@ -11,7 +11,7 @@ use fusebox_policy::{
 use fusebox_proto::sync::v1 as sync;
 use tonic::Status;
 
-use crate::{fleet::Identity, grpc::status, store::MAX_TERM};
+use crate::{fleet::Identity, grpc::status};
 
 /// The protocol that this server speaks.
 const PROTOCOL: u32 = 1;
@@ -58,8 +58,6 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         "hello.labels",
         format!("must be at most {MOST_LABELS}, of at most {LONGEST_LABEL} bytes each"),
     );
-    // Terms grow by one at a time: one from far away would fence every honest server out.
-    faults.check(*highest_term < MAX_TERM, "hello.highest_term", format!("must be less than {MAX_TERM}"));
     let identity = namespace.zip(caller).zip(instance).map(|((namespace, caller), instance)| Identity {
         namespace,
         caller,

@@ -145,7 +145,7 @@ pub async fn run(context: Context, principal: Principal, mut inbound: Streaming<
     let feed = Feed::new(context.policies.hub(), &identity, &hello.store_id, held);
     let joined = match context.fleet.join(identity, Arc::clone(&outbox)).await {
         Ok(Ok(joined)) => joined,
-        Ok(Err(error)) => return refuse(&out, status::store(&error)).await,
+        Ok(Err(error)) => return refuse(&out, status::join(&error)).await,
         Err(ended) => return refuse(&out, status::unavailable(&ended.to_string())).await,
     };
     metrics::session_begun();

@@ -45,8 +45,8 @@ pub use transition::{StoredTransition, TransitionFilter};
 use self::audit::{AuditFilter, AuditPage, NewAudit};
 use crate::rollouts::machine::Step;
 
-/// The greatest term: far beyond what a step per start can reach, and well inside what every database counts to.
-pub const MAX_TERM: u64 = 1 << 53;
+/// The greatest term.
+pub const MAX_TERM: u64 = fusebox_policy::fleet::term::GREATEST;
 
 /// A store that services share.
 pub type StoreHandle = Arc<dyn Store>;

@@ -2,12 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
+use fusebox_policy::fleet::term::{CLAIMED_BY_ANY, CLAIMED_OF_A_RUN, FARTHEST, GREATEST};
 use fusebox_proto::{
     duration::{from_wire, to_wire},
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
     v1::{self, breaker_service_client::BreakerServiceClient},
 };
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use tonic_types::StatusExt as _;
 
 use super::server::{Server, hello};
 
@@ -20,6 +23,12 @@ async fn welcomed(server: &Server, hello: sync::Hello) -> (u64, u64) {
 
 fn saw(instance: &str, (highest_term, highest_term_run): (u64, u64)) -> sync::Hello {
     sync::Hello { highest_term, highest_term_run, ..hello(instance) }
+}
+
+/// Why a replica is refused.
+async fn refused(server: &Server, hello: sync::Hello) -> String {
+    let refusal = server.replica(hello).await.unwrap().next().await.unwrap_err();
+    refusal.get_error_details().error_info().unwrap().reason.clone()
 }
 
 async fn backup(folder: &Path, backup: &Path) {
@@ -80,6 +89,44 @@ async fn who_does_not_know_whose_its_term_is_raises_it_only_where_nobody_of_its_
     }
     let other = sync::Hello { service: "service-z".to_owned(), ..saw("z-1", (2, 0)) };
     assert_eq!(welcomed(&server, other).await.0, 3, "nobody of this service was told");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_term_from_far_away_is_not_believed_and_ends_nothing_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let first = welcomed(&server, hello("a-1")).await;
+    for far in [FARTHEST, 1 << 40, GREATEST - 1, GREATEST, u64::MAX] {
+        for run in [0, 7] {
+            assert_eq!(refused(&server, saw("liar", (far, run))).await, "TERM_TOO_HIGH", "{far}");
+        }
+    }
+    assert_eq!(welcomed(&server, saw("a-1", first)).await, first, "the others go on as if nothing had been said");
+    server.stop().await;
+
+    let server = Server::start(folder.path()).await;
+    assert_eq!(welcomed(&server, saw("a-1", first)).await.0, first.0 + 1, "nothing was stored of it");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_run_is_raised_no_further_than_replicas_that_were_away_can_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let (highest, _) = welcomed(&server, saw("a-1", (CLAIMED_BY_ANY - 1, 7))).await;
+    assert_eq!(highest, CLAIMED_BY_ANY, "what a store that was wiped may find");
+    assert_eq!(refused(&server, saw("a-2", (CLAIMED_BY_ANY + CLAIMED_OF_A_RUN, 7))).await, "TERM_TOO_HIGH");
+    server.stop().await;
+
+    let server = Server::start(folder.path()).await;
+    let (begun, run) = welcomed(&server, hello("a-1")).await;
+    let end = begun + CLAIMED_OF_A_RUN;
+    assert_eq!(welcomed(&server, saw("a-2", (end - 1, 7))).await, (end, run));
+    for seen in [(end, 7), (end + 1, 7)] {
+        assert_eq!(refused(&server, saw("a-3", seen)).await, "TERM_TOO_HIGH", "neither by much nor by one each time");
+    }
+    assert_eq!(welcomed(&server, saw("a-1", (begun, run))).await, (end, run));
     server.stop().await;
 }
 

@@ -5,7 +5,7 @@ use fusebox_policy::fleet::{
     coordinator::Holding,
     held::Fence,
     shared::FleetState,
-    term::{RunId, SeenTerm},
+    term::{CLAIMED_BY_ANY, CLAIMED_OF_A_RUN, FARTHEST, GREATEST, RunId, SeenTerm, reach},
 };
 
 use crate::{
@@ -54,6 +54,31 @@ fn a_term_of_which_nobody_knows_whose_it_is_is_ours_only_if_we_have_told_of_it()
     fleet.coordinator.raise_term(9, at(0));
     assert_eq!(fleet.coordinator.must_rise_to(&caller, seen(9, None)), None, "who is connected hears of a raised term");
     assert_eq!(fleet.coordinator.must_rise_to(&stranger, seen(9, None)), Some(10));
+}
+
+#[test]
+fn claims_raise_a_run_no_further_than_a_replica_that_was_away_can_follow() {
+    let table = [
+        (1, CLAIMED_BY_ANY, "a new store, or one that was wiped"),
+        (CLAIMED_BY_ANY - CLAIMED_OF_A_RUN, CLAIMED_BY_ANY, "just as far"),
+        (CLAIMED_BY_ANY, CLAIMED_BY_ANY + CLAIMED_OF_A_RUN, "by so much"),
+        (GREATEST - 1, GREATEST, "terms end"),
+    ];
+    for (began, reaches, what) in table {
+        assert_eq!(reach(began), reaches, "{what}");
+    }
+    let mut fleet = Fleet::in_term(CLAIMED_BY_ANY, settings(CoordinationMode::Balanced));
+    let end = fleet.coordinator.reach();
+    fleet.coordinator.raise_term(end, at(0));
+    assert_eq!(fleet.coordinator.reach(), end, "in all, and not with each claim");
+
+    // Each run is raised as far as can be, from the first of the store on. A replica that has seen that one has never been there since.
+    let mut term = 1;
+    for run in 1..=500 {
+        term = reach(term);
+        assert!(term <= 1 + FARTHEST, "left behind by run {run}");
+        term += 1;
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub use self::reason::Reason;
 use crate::{
     access::{Principal, Refusal, limits::TooMuch, rules::Lack, tokens::CreateError},
     filter::FilterError,
-    fleet::ForceError,
+    fleet::{ForceError, JoinError},
     policies::RollbackError,
     recovery::AdoptError,
     rollouts::{StepError, gates::Verdict, machine::Refused},
@@ -377,6 +377,18 @@ pub fn store(error: &StoreError) -> Status {
         StoreError::InUse(_) | StoreError::Database(_) | StoreError::Folder { .. } => {
             tracing::error!(error = %error, source = ?std::error::Error::source(error), "the store failed");
             with(Reason::StoreFailed, "the store failed: nothing was changed, what is in force goes on", &[])
+        }
+    }
+}
+
+/// Why a replica can't be one of the fleet.
+#[must_use]
+pub fn join(error: &JoinError) -> Status {
+    match error {
+        JoinError::Store(error) => store(error),
+        JoinError::TermTooFar { seen, reach } => {
+            let metadata = [("seen", &*seen.to_string()), ("reach", &*reach.to_string())];
+            with(Reason::TermTooHigh, error.to_string(), &metadata)
         }
     }
 }

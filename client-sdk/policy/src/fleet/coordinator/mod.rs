@@ -57,6 +57,8 @@ pub struct Coordinator {
     limits: Limits,
     mode: Mode,
     term: u64,
+    /// The term that the run began in.
+    began: u64,
     run: RunId,
     /// The services of which a replica was told of the term by this run.
     told: BTreeSet<CallerId>,
@@ -87,6 +89,7 @@ impl Coordinator {
             limits,
             mode,
             term,
+            began: term,
             run,
             told: BTreeSet::new(),
             rev: 0,

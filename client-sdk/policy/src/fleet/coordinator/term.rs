@@ -8,6 +8,7 @@
 //! | ours, and not whose, and this run has told its service of the term | stays: it will have been us |
 //! | ours, and not whose, and this run has told nobody of its service | is raised above: it can't have been us |
 //! | a higher one | is raised above |
+//! | one that would raise it beyond the run's [`reach`] | stays, and the replica is refused |
 //!
 //! By service and not by replica, since the replicas of a service may share what they keep on disk. To raise the term for everybody who
 //! does not know whose it was would put the fleet into learning each time when such a replica reconnects.
@@ -18,7 +19,7 @@ use crate::{
     fleet::{
         BreakerKey,
         key::CallerId,
-        term::{RunId, SeenTerm},
+        term::{RunId, SeenTerm, reach},
     },
 };
 
@@ -41,6 +42,12 @@ impl Coordinator {
     pub fn must_rise_to(&self, caller: &CallerId, seen: SeenTerm) -> Option<u64> {
         let is_ours = seen.run.map_or_else(|| self.told.contains(caller), |run| run == self.run);
         (seen.term > self.term || (seen.term == self.term && !is_ours)).then(|| seen.term.saturating_add(1))
+    }
+
+    /// The highest term to which claims may raise this run. Whoever asks for more is not to be believed, and told nothing.
+    #[must_use]
+    pub const fn reach(&self) -> u64 {
+        reach(self.began)
     }
 
     /// Goes on in a later term, which has been committed: a replica has seen one that is later than ours, or ours of another run, so that
