@@ -116,7 +116,18 @@ impl Filter {
         if text.trim().is_empty() {
             return Ok(Self(None));
         }
-        parse::parse(text, T::FIELDS).map(|node| Self(Some(node)))
+        parse::parse(text, T::FIELDS, &[]).map(|node| Self(Some(node)))
+    }
+
+    /// The same for a watch, which looks at a thing when it changes: fields that grow with time alone can't be named.
+    ///
+    /// # Errors
+    /// What can't be read, and where.
+    pub(crate) fn parse_watch<T: Fields>(text: &str, growing: &[&str]) -> Result<Self, FilterError> {
+        if text.trim().is_empty() {
+            return Ok(Self(None));
+        }
+        parse::parse(text, T::FIELDS, growing).map(|node| Self(Some(node)))
     }
 
     /// Whether it is for a thing.

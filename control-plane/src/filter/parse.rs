@@ -25,14 +25,16 @@ struct Parser<'a> {
     end: usize,
     depth: usize,
     fields: &'a [Field],
+    /// Those that can't be watched.
+    growing: &'a [&'a str],
 }
 
-pub(super) fn parse(text: &str, fields: &[Field]) -> Result<Node, FilterError> {
+pub(super) fn parse(text: &str, fields: &[Field], growing: &[&str]) -> Result<Node, FilterError> {
     if text.len() > LONGEST {
         return Err(FilterError { position: LONGEST, reason: format!("a filter is at most {LONGEST} bytes") });
     }
     let tokens = tokens(text)?;
-    let mut parser = Parser { tokens, next: 0, end: text.chars().count() + 1, depth: 0, fields };
+    let mut parser = Parser { tokens, next: 0, end: text.chars().count() + 1, depth: 0, fields, growing };
     let node = parser.all()?;
     match parser.peek() {
         None => Ok(node),
@@ -192,6 +194,11 @@ impl Parser<'_> {
 
     fn field(&self, name: &str) -> Result<(Field, Option<String>), FilterError> {
         let found = |name: &str| self.fields.iter().find(|field| field.name == name).copied();
+        if self.growing.contains(&name) {
+            let reason =
+                format!("{name} grows by itself: a watch, which looks when something changes, can't wait for it");
+            return Err(self.wrong(reason));
+        }
         if let Some(field) = found(name) {
             return Ok((field, None));
         }

@@ -1,3 +1,5 @@
+//! What filters admit, and what is wrong with those that can't be read.
+
 use std::collections::BTreeMap;
 
 use fusebox_proto::v1;
@@ -180,4 +182,14 @@ fn the_documentation_names_the_fields() {
     check::<v1::Rollout>("rollouts");
     check::<v1::Token>("tokens");
     check::<v1::AuditEvent>("audit events");
+}
+
+#[test]
+fn what_grows_by_itself_can_be_listed_by_and_not_watched() {
+    let watch = |text: &str| Filter::parse_watch::<v1::Instance>(text, &["connected_for"]).map(|_| ());
+    assert!(Filter::parse::<v1::Instance>("connected_for > 5m").is_ok());
+    assert!(watch("zone = eu-1").is_ok() && watch("").is_ok());
+    let error = watch("zone = eu-1 AND connected_for > 5m").unwrap_err();
+    assert_eq!(error.position, 17);
+    assert!(error.reason.starts_with("connected_for grows by itself"), "{error}");
 }

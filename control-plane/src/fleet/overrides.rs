@@ -165,6 +165,8 @@ impl Overrides {
         let today = SystemTime::now();
         let list = store.overrides().await?.into_iter().map(|stored| {
             let left = stored.expires.duration_since(today).unwrap_or_default();
+            // A clock that has been set back meanwhile makes none longer than it was meant to be.
+            let left = left.min(stored.expires.duration_since(stored.created).unwrap_or_default());
             InForce { stored, until: now.plus(left) }
         });
         Ok(Self { list: list.collect(), version: 1 })
@@ -236,22 +238,19 @@ impl Owner {
         self.overrides.check_etag(&pattern, etag.as_deref())?;
         let created = SystemTime::now();
         let until = self.now().plus(duration);
-        let new = NewOverride { pattern, state, reason, caller: caller.clone(), created, expires: created + duration };
+        // The same breakers again: the new word replaces the old one.
+        let older = self.overrides.list.iter().filter(|own| own.stored.pattern == pattern);
+        let older: Vec<u64> = older.map(|own| own.stored.id).collect();
+        let (expires, replaces) = (created + duration, older.clone());
+        let new = NewOverride { pattern, state, reason, caller, created, expires, replaces };
         if validate_only {
-            let NewOverride { pattern, state, reason, caller, created, expires } = new;
+            let NewOverride { pattern, state, reason, caller, created, expires, replaces: _ } = new;
             let stored = StoredOverride { id: 0, pattern, state, reason, author: caller.name, created, expires };
             let view = self.override_view(&InForce { stored, until });
             return Ok(v1::Override { etag: String::new(), name: String::new(), ..view });
         }
-        // The same breakers again: the new word replaces the old one.
-        let replaced = |own: &InForce| own.stored.pattern == new.pattern;
-        let older: Vec<u64> = self.overrides.list.iter().filter(|own| replaced(own)).map(|own| own.stored.id).collect();
         let once = key.map(|key| Once::new(key, |stored| settled(stored).encode_to_vec()));
         let stored = self.store.put_override_once(new, once).await?;
-        if !older.is_empty() {
-            let note = Note { caller, message: format!("replaced by {}", stored.id), at: created };
-            self.store.end_overrides(older.clone(), Ending::Replaced, note).await?;
-        }
         tracing::warn!(
             event.name = "override.set",
             called = %stored.pattern.target,

@@ -197,7 +197,7 @@ impl BreakerService for BreakerApi {
         request.selector = within.narrow_key(request.selector)?;
         let key = requests::key("ForceBreaker", &request.request_id, &request)?.filter(|_| !request.validate_only);
         let force = ForceRequest::try_new(request, caller.asking(key.as_ref()), key)
-            .map_err(|invalid| status::invalid(&invalid))?;
+            .map_err(|invalid| status::invalid_request(&invalid))?;
         let forced = match self.fleet.force(force).await {
             Ok(forced) => stored(forced)?,
             Err(ended) => return Err(status::unavailable(&ended.to_string())),
@@ -225,7 +225,7 @@ impl BreakerService for BreakerApi {
         let mut faults = Faults::new();
         let pattern = faults.take("selector", KeyPattern::try_from(selector.unwrap_or_default()));
         check_reason(&reason, &mut faults);
-        let pattern = faults.into_result(pattern).map_err(|invalid| status::invalid(&invalid))?;
+        let pattern = faults.into_result(pattern).map_err(|invalid| status::invalid_request(&invalid))?;
         let target = pattern.target.clone();
         let release = ReleaseRequest {
             pattern,

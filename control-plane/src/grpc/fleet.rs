@@ -137,7 +137,7 @@ impl FleetService for FleetApi {
     ) -> Result<Response<Self::WatchFleetStream>, Status> {
         let within = Within::of(&request)?;
         let v1::WatchFleetRequest { service, filter } = request.into_inner();
-        let filter = pages::filter::<v1::Instance>(&filter)?;
+        let filter = pages::watch_filter::<v1::Instance>(&filter, &["connected_for", "last_seen"])?;
         let views = self.fleet.follow().await.map_err(|ended| status::unavailable(&ended.to_string()))?;
         let pick = move |view: &View| {
             view.instances

@@ -75,6 +75,11 @@ pub(super) fn filter<T: Fields>(text: &str) -> Result<Filter, Status> {
     Filter::parse::<T>(text).map_err(|error| status::filter(&error))
 }
 
+/// Reads the filter of a watch of things of one kind, some fields of which grow with time alone.
+pub(super) fn watch_filter<T: Fields>(text: &str, growing: &[&str]) -> Result<Filter, Status> {
+    Filter::parse_watch::<T>(text, growing).map_err(|error| status::filter(&error))
+}
+
 /// A part of what is live, ordered by name.
 pub(super) struct Named {
     size: usize,

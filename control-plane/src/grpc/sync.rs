@@ -54,7 +54,7 @@ impl SyncService for SyncApi {
         let namespace = faults.take("namespace", Namespace::try_new(&namespace));
         let caller = faults.take("service", CallerName::try_new(&service));
         let (namespace, caller) =
-            faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid(&invalid))?;
+            faults.into_result(namespace.zip(caller)).map_err(|invalid| status::invalid_request(&invalid))?;
         if matches!(principal.role, Role::Agent { .. }) && !principal.speaks_for(&namespace, &caller) {
             return Err(status::not_own_service(&principal, namespace.as_str(), caller.as_str()));
         }

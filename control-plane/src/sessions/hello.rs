@@ -70,5 +70,5 @@ pub fn parse(hello: &sync::Hello) -> Result<Identity, Status> {
         ignores_fleet: *ignores_fleet,
         knows_disabled: capabilities.contains(&sync::Capability::DisabledOverrides.into()),
     });
-    faults.into_result(identity).map_err(|invalid| status::invalid(&invalid))
+    faults.into_result(identity).map_err(|invalid| status::invalid_request(&invalid))
 }

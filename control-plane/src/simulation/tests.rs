@@ -1,3 +1,5 @@
+//! What is told of a policy before it is in force: calls through the core itself, on a clock that nobody waits for.
+
 use std::time::Duration;
 
 use fusebox_policy::{Outcome, Policy};

@@ -53,6 +53,13 @@ impl Inner {
         }
     }
 
+    fn end_overrides(&mut self, ids: &[u64], ending: Ending, note: &Note) {
+        let (ended, kept): (Vec<StoredOverride>, _) =
+            std::mem::take(&mut self.overrides).into_iter().partition(|own| ids.contains(&own.id));
+        self.overrides = kept;
+        self.record(ended.iter().map(|own| NewAudit::of_override(ending.action(), own, note.clone())));
+    }
+
     fn refuse_repeated<T>(&self, once: Option<&Once<T>>) -> Result<(), StoreError> {
         once.map_or(Ok(()), |once| request::refuse_repeated(self.requests.get(&once.key.id).cloned(), &once.key))
     }
@@ -239,9 +246,11 @@ impl Store for MemoryStore {
         self.with(|inner| {
             inner.refuse_repeated(once.as_ref())?;
             inner.last_override += 1;
+            let (replaces, replacement) = (new.replaces.clone(), new.replacement(inner.last_override));
             let (stored, audit) = new.numbered(inner.last_override);
-            inner.overrides.push(stored.clone());
             inner.record([audit]);
+            inner.end_overrides(&replaces, Ending::Replaced, &replacement);
+            inner.overrides.push(stored.clone());
             inner.keep(once, &stored);
             Ok(stored)
         })
@@ -250,10 +259,7 @@ impl Store for MemoryStore {
     fn end_overrides_once(&self, ids: Vec<u64>, ending: Ending, note: Note, once: Option<Once<()>>) -> Answer<'_, ()> {
         self.with(|inner| {
             inner.refuse_repeated(once.as_ref())?;
-            let (ended, kept) = std::mem::take(&mut inner.overrides).into_iter().partition(|own| ids.contains(&own.id));
-            inner.overrides = kept;
-            let ended: Vec<StoredOverride> = ended;
-            inner.record(ended.iter().map(|own| NewAudit::of_override(ending.action(), own, note.clone())));
+            inner.end_overrides(&ids, ending, &note);
             inner.keep(once, &());
             Ok(())
         })

@@ -134,7 +134,7 @@ pub trait Store: Send + Sync + 'static {
     /// Terms end at [`MAX_TERM`]: whoever passes one on from outside checks it first.
     fn next_term(&self, at_least: u64) -> Answer<'_, u64>;
 
-    /// Adds an override.
+    /// Adds an override, and ends those in whose place it comes.
     fn put_override(&self, new: NewOverride) -> Answer<'_, StoredOverride> {
         self.put_override_once(new, None)
     }

@@ -25,12 +25,19 @@ pub struct NewOverride {
     pub created: SystemTime,
     /// When it ends by itself.
     pub expires: SystemTime,
+    /// Those in whose place it comes, by number: they end in the same step. Unknown and ended ones are left alone.
+    pub replaces: Vec<u64>,
 }
 
 impl NewOverride {
+    /// What is said of those in whose place it comes.
+    pub(super) fn replacement(&self, id: u64) -> Note {
+        Note { caller: self.caller.clone(), message: format!("replaced by {id}"), at: self.created }
+    }
+
     /// As it will be stored, and what the audit log says of it.
     pub(super) fn numbered(self, id: u64) -> (StoredOverride, NewAudit) {
-        let Self { pattern, state, reason, caller, created, expires } = self;
+        let Self { pattern, state, reason, caller, created, expires, replaces: _ } = self;
         let note = Note { caller: caller.clone(), message: reason.clone(), at: created };
         let stored = StoredOverride { id, pattern, state, reason, author: caller.name, created, expires };
         let audit = NewAudit::of_override(AuditAction::OverrideSet, &stored, note);

@@ -1,6 +1,9 @@
 //! Overrides of breakers: set and ended once, however often they are asked for.
 
-use fusebox_proto::v1;
+use fusebox_proto::{
+    sync::v1::{self as sync, sync_service_client::SyncServiceClient},
+    v1,
+};
 use tonic::Code;
 
 use crate::server::{Server, refusal};
@@ -84,4 +87,47 @@ async fn an_override_is_replaced_and_ended_only_by_who_has_seen_it() {
     let seen = v1::ReleaseBreakerRequest { etag: second.etag.clone(), ..release("", false) };
     assert_eq!(breakers.release_breaker(seen).await.unwrap().into_inner().released.len(), 1);
     assert!(in_force(&server).await.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_asks_what_becomes_of_a_call_is_told_what_each_override_does() {
+    let server = Server::start().await;
+    server.apply("b", "service-b").await;
+    let table = [
+        (v1::FleetState::ForcedOpen, "forced open"),
+        (v1::FleetState::ForcedClosed, "forced closed"),
+        (v1::FleetState::Disabled, "disabled"),
+    ];
+    for (state, told) in table {
+        let set = v1::ForceBreakerRequest { state: state.into(), ..force("", 60) };
+        let id = server.breakers().force_breaker(set).await.unwrap().into_inner().id;
+        let request = v1::ResolvePolicyRequest {
+            parent: "namespaces/default".to_owned(),
+            service: "service-a".to_owned(),
+            target: "service-b".to_owned(),
+            ..v1::ResolvePolicyRequest::default()
+        };
+        let answer = server.policies().resolve_policy(request).await.unwrap().into_inner();
+        let breaker = answer.strategies.iter().find(|own| own.kind == "circuitBreaker").unwrap();
+        assert_eq!(breaker.notes, [format!("{told} by override {id}: drill")]);
+    }
+}
+
+#[tokio::test]
+async fn bad_fields_of_what_holds_no_policy_are_those_of_a_bad_request() {
+    let server = Server::start().await;
+    let invalid = (Code::InvalidArgument, "REQUEST_INVALID".to_owned());
+    let said = |(code, reason, _)| (code, reason);
+    let endless = v1::ForceBreakerRequest { duration: None, ..force("", 60) };
+    assert_eq!(said(refusal(server.breakers().force_breaker(endless).await)), invalid);
+    let unexplained = v1::ReleaseBreakerRequest { reason: String::new(), ..release("", false) };
+    assert_eq!(said(refusal(server.breakers().release_breaker(unexplained).await)), invalid);
+
+    let mut replicas = SyncServiceClient::new(server.channel.clone());
+    let nameless = sync::FetchSnapshotRequest { namespace: "default".to_owned(), service: String::new() };
+    assert_eq!(said(refusal(replicas.fetch_snapshot(nameless).await)), invalid);
+    let hello = sync::Hello { protocol: 1, namespace: "default".to_owned(), ..sync::Hello::default() };
+    let hello = sync::SyncRequest { message: Some(sync::sync_request::Message::Hello(hello)) };
+    let mut stream = replicas.sync(tokio_stream::iter([hello])).await.unwrap().into_inner();
+    assert_eq!(said(refusal(stream.message().await)), invalid);
 }

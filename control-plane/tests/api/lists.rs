@@ -128,3 +128,16 @@ async fn one_override_is_read_by_its_name_as_long_as_it_is_in_force() {
     server.breakers().release_breaker(release).await.unwrap();
     assert_eq!(refusal(server.breakers().get_override(get).await).1, "OVERRIDE_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn what_grows_by_itself_can_not_be_waited_for() {
+    let server = Server::start().await;
+    let _a = server.replica("service-a", "a-1", "eu-1").await;
+    let listed = v1::ListInstancesRequest { filter: "connected_for >= 0s".to_owned(), ..Default::default() };
+    assert_eq!(server.fleet().list_instances(listed).await.unwrap().into_inner().instances.len(), 1);
+    for field in ["connected_for", "last_seen"] {
+        let request = v1::WatchFleetRequest { filter: format!("{field} > 5m"), ..Default::default() };
+        let (code, reason, _) = refusal(server.fleet().watch_fleet(request).await.map(|_| ()));
+        assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FILTER_INVALID"), "{field}");
+    }
+}

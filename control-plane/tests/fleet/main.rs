@@ -4,5 +4,6 @@
 
 mod arrival;
 mod disk;
+mod overrides;
 mod suspicion;
 mod world;

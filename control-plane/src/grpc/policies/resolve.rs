@@ -171,10 +171,7 @@ fn resolved(asked: &Asked, stored: &StoredPolicy, strategy: &Strategy, view: &Vi
                 view.breakers.values().filter(|own| own.key.as_ref().is_some_and(concerns)).map(breaker).collect();
             let forced =
                 view.overrides.iter().filter(|own| own.selector.as_ref().is_some_and(|key| pattern(key, &parts)));
-            notes.extend(forced.map(|own| {
-                let state = if own.state() == v1::FleetState::ForcedOpen { "open" } else { "closed" };
-                format!("forced {state} by override {}: {}", own.id, own.reason)
-            }));
+            notes.extend(forced.map(|own| format!("{} by override {}: {}", done(own.state()), own.id, own.reason)));
             if view.instances.values().any(|one| concerns_replica(asked, one) && one.ignores_fleet) {
                 notes.push("some replicas obey neither the fleet nor overrides: their kill switch is on".to_owned());
             }
@@ -192,6 +189,21 @@ fn resolved(asked: &Asked, stored: &StoredPolicy, strategy: &Strategy, view: &Vi
     }
     let (name, kind) = (strategy.name().to_string(), strategy.spec().kind().to_owned());
     v1::ResolvedStrategy { name, kind, breakers, notes }
+}
+
+/// What an override does.
+fn done(state: v1::FleetState) -> &'static str {
+    match state {
+        v1::FleetState::ForcedOpen => "forced open",
+        v1::FleetState::ForcedClosed => "forced closed",
+        v1::FleetState::Disabled => "disabled",
+        // Of no override.
+        v1::FleetState::Unspecified
+        | v1::FleetState::Released
+        | v1::FleetState::Open
+        | v1::FleetState::HalfOpen
+        | v1::FleetState::Ramp => state.as_str_name(),
+    }
 }
 
 fn parts_of(key: &v1::BreakerKey) -> [(&'static str, &str); 5] {

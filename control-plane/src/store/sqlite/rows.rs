@@ -243,7 +243,7 @@ pub(super) async fn insert_override(
     transaction: &mut Transaction<'static, Sqlite>,
     new: NewOverride,
 ) -> Result<StoredOverride, StoreError> {
-    let NewOverride { pattern, state, reason, caller, created, expires } = &new;
+    let NewOverride { pattern, state, reason, caller, created, expires, replaces } = &new;
     let effect = match state {
         Forced::Open => "open",
         Forced::Closed => "closed",
@@ -267,8 +267,13 @@ pub(super) async fn insert_override(
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed)?;
-    let (stored, audit) = new.numbered(widen(get(&row, "id")?));
+    let id = widen(get(&row, "id")?);
+    let (replaces, replacement) = (replaces.clone(), new.replacement(id));
+    let (stored, audit) = new.numbered(id);
     audit::append(transaction, [audit]).await?;
+    for older in replaces {
+        end_override(transaction, older, Ending::Replaced, &replacement).await?;
+    }
     Ok(stored)
 }
 

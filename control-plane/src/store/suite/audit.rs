@@ -72,16 +72,9 @@ pub(super) async fn records_of_a_namespace_are_those_of_its_things_and_no_others
         let role = Role::Viewer(Scope::Namespace(namespace(own)));
         let made = store.put_token(tokens::token(&named("k"), role), note()).await.unwrap();
         store.revoke_token(made.id, note()).await.unwrap();
-        let pattern = KeyPattern {
-            namespace: Some(namespace(own)),
-            caller: None,
-            policy: None,
-            strategy: None,
-            target: TargetName::try_new(&named("t")).unwrap(),
-            zone: None,
-        };
-        let (state, reason, caller) = (Forced::Open, named("why"), Caller::unauthenticated("tester"));
-        let new = NewOverride { pattern, state, reason, caller, created: moment(0), expires: moment(60) };
+        let of_all = forced(&named("t"));
+        let pattern = KeyPattern { namespace: Some(namespace(own)), ..of_all.pattern.clone() };
+        let new = NewOverride { pattern, reason: named("why"), ..of_all };
         let set = store.put_override(new).await.unwrap();
         store.end_overrides(vec![set.id], Ending::Released, note()).await.unwrap();
     }

@@ -3,22 +3,7 @@
 use super::*;
 
 pub(super) async fn overrides_stay_until_they_are_ended(store: &dyn Store) {
-    let pattern = KeyPattern {
-        namespace: None,
-        caller: None,
-        policy: None,
-        strategy: None,
-        target: TargetName::try_new("tb").unwrap(),
-        zone: None,
-    };
-    let new = NewOverride {
-        pattern,
-        state: Forced::Open,
-        reason: "drill".to_owned(),
-        caller: Caller::unauthenticated("tester"),
-        created: moment(0),
-        expires: moment(60),
-    };
+    let new = forced("tb");
     let first = store.put_override(new.clone()).await.unwrap();
     let second = store.put_override(NewOverride { state: Forced::Closed, ..new.clone() }).await.unwrap();
     let third = store.put_override(NewOverride { state: Forced::Disabled, ..new }).await.unwrap();
@@ -26,6 +11,29 @@ pub(super) async fn overrides_stay_until_they_are_ended(store: &dyn Store) {
     assert_eq!(store.overrides().await.unwrap(), [first.clone(), second.clone(), third.clone()]);
     store.end_overrides(vec![first.id, 999], Ending::Released, note()).await.unwrap();
     assert_eq!(store.overrides().await.unwrap(), [second, third]);
+}
+
+pub(super) async fn an_override_takes_the_place_of_others_in_one_step(store: &dyn Store) {
+    let of_replaced = || async {
+        let overrides = store.overrides().await.unwrap();
+        overrides.into_iter().filter(|own| own.pattern.target.as_str() == "replaced").collect::<Vec<_>>()
+    };
+    let once =
+        || Once::new(requests::request("o3", 1, 0), |stored: &StoredOverride| stored.id.to_string().into_bytes());
+    let first = store.put_override(forced("replaced")).await.unwrap();
+    let other = store.put_override(forced("replaced")).await.unwrap();
+    let next = NewOverride { state: Forced::Closed, replaces: vec![first.id, 999], ..forced("replaced") };
+    let second = store.put_override_once(next.clone(), Some(once())).await.unwrap();
+    assert_eq!(of_replaced().await, [other.clone(), second.clone()]);
+    let newest = AuditFilter { limit: 2, ..AuditFilter::default() };
+    let told = store.audit(newest).await.unwrap().records;
+    let told: Vec<_> = told.iter().map(|record| (record.action.as_str(), record.reason.as_str())).collect();
+    let reason = format!("replaced by {}", second.id);
+    assert_eq!(told, [("override.replace", reason.as_str()), ("override.set", "drill")]);
+
+    let again = store.put_override_once(NewOverride { replaces: vec![other.id], ..next }, Some(once())).await;
+    assert!(matches!(again, Err(StoreError::Repeated(id)) if id == second.id.to_string().into_bytes()));
+    assert_eq!(of_replaced().await, [other, second], "what writes nothing ends nothing");
 }
 
 pub(super) async fn transitions_are_read_newest_first_and_filtered(store: &dyn Store) {

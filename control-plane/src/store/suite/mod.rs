@@ -57,6 +57,27 @@ fn note() -> Note {
     Note { caller: Caller::unauthenticated("tester"), message: "why".to_owned(), at: moment(1) }
 }
 
+/// An override of a minute on all breakers of a target.
+fn forced(target: &str) -> NewOverride {
+    let pattern = KeyPattern {
+        namespace: None,
+        caller: None,
+        policy: None,
+        strategy: None,
+        target: TargetName::try_new(target).unwrap(),
+        zone: None,
+    };
+    NewOverride {
+        pattern,
+        state: Forced::Open,
+        reason: "drill".to_owned(),
+        caller: Caller::unauthenticated("tester"),
+        created: moment(0),
+        expires: moment(60),
+        replaces: Vec::new(),
+    }
+}
+
 /// Whole microseconds, as stores keep them.
 fn moment(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -80,6 +101,7 @@ async fn all(store: Arc<dyn Store>) {
     policies::a_prune_takes_out_what_is_not_defined_with_its_labels(store).await;
     requests::a_request_that_comes_again_writes_nothing_and_is_answered_as_before(store).await;
     requests::a_repeated_override_is_set_and_ended_once(store).await;
+    breakers::an_override_takes_the_place_of_others_in_one_step(store).await;
     audit::every_change_is_recorded_as_it_was_made(store).await;
     tokens::a_token_is_kept_as_it_was_made_until_it_is_revoked(store).await;
     tokens::a_name_is_one_token_in_force_at_a_time(store).await;

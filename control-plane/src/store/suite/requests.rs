@@ -40,22 +40,7 @@ pub(super) async fn a_request_that_comes_again_writes_nothing_and_is_answered_as
 }
 
 pub(super) async fn a_repeated_override_is_set_and_ended_once(store: &dyn Store) {
-    let pattern = KeyPattern {
-        namespace: None,
-        caller: None,
-        policy: None,
-        strategy: None,
-        target: TargetName::try_new("once").unwrap(),
-        zone: None,
-    };
-    let new = NewOverride {
-        pattern,
-        state: Forced::Open,
-        reason: "drill".to_owned(),
-        caller: Caller::unauthenticated("tester"),
-        created: moment(0),
-        expires: moment(60),
-    };
+    let new = forced("once");
     let before = store.overrides().await.unwrap().len();
     let set = |id: &str| Once::new(request(id, 1, 0), |stored: &StoredOverride| stored.id.to_string().into_bytes());
     let stored = store.put_override_once(new.clone(), Some(set("o1"))).await.unwrap();

@@ -3,7 +3,10 @@
 mod damage;
 mod migrations;
 
-use fusebox_policy::{Policy, PolicyName};
+use fusebox_policy::{
+    Policy, PolicyName, TargetName,
+    fleet::{gate::Forced, key::KeyPattern},
+};
 use fusebox_proto::manifest;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
@@ -139,6 +142,36 @@ async fn a_term_that_can_not_be_counted_on_from_is_refused() {
     let store = open(&folder).await;
     assert!(matches!(store.next_term(u64::MAX).await, Err(StoreError::TermTooHigh(u64::MAX))));
     assert_eq!(store.next_term(0).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_override_is_not_set_if_the_one_that_it_replaces_can_not_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let of_all = |replaces: Vec<u64>| NewOverride {
+        pattern: KeyPattern {
+            namespace: None,
+            caller: None,
+            policy: None,
+            strategy: None,
+            target: TargetName::try_new("b").unwrap(),
+            zone: None,
+        },
+        state: Forced::Open,
+        reason: "drill".to_owned(),
+        caller: Caller::unauthenticated("tester"),
+        created: SystemTime::UNIX_EPOCH,
+        expires: SystemTime::UNIX_EPOCH,
+        replaces,
+    };
+    let first = store.put_override(of_all(Vec::new())).await.unwrap();
+    outside(
+        &folder,
+        "CREATE TRIGGER refuse BEFORE UPDATE ON overrides BEGIN SELECT RAISE(ABORT, 'this one stays'); END",
+    )
+    .await;
+    assert!(store.put_override(of_all(vec![first.id])).await.is_err());
+    assert_eq!(store.overrides().await.unwrap(), [first], "it can be asked for again");
 }
 
 async fn walk(store: &SqliteStore) -> Result<(), Broken> {
