@@ -75,7 +75,7 @@ pub enum ServeError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// The port.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -86,7 +86,7 @@ pub enum ServeError {
     #[error("cannot count what the server does")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
     /// The temporary folder.
-    #[error("cannot make a temporary folder: {0}")]
+    #[error("cannot make a temporary folder")]
     Temporary(#[source] io::Error),
     /// The descriptor of the services.
     #[error("cannot describe the services")]

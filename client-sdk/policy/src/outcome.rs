@@ -59,7 +59,8 @@ impl fmt::Display for Outcome {
 /// Kinds of error an attempt can end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorKind {
-    /// No connection could be made; the request never left.
+    /// No connection could be made; the request never left. Where a name does not resolve it is this too: HTTP clients tell that in words
+    /// only.
     Connect,
     /// The connection broke before a response head arrived.
     Reset,

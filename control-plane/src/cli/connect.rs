@@ -1,4 +1,4 @@
-//! The way to the control plane: one channel, three clients. Interprets nothing that comes back.
+//! The way to the control plane: one channel, and a client of each service. Interprets nothing that comes back.
 
 use std::{error::Error as _, net::IpAddr, path::Path, process::Stdio, time::Duration};
 

@@ -1,6 +1,6 @@
 //! What went wrong, for the person at the terminal: what, why, what to do, and the exit code of its class.
 //!
-//! The only file of the command line that knows `tonic::Code`. It prints nothing itself except in [`Failure::report`].
+//! The only file of the command line that turns a `tonic::Code` into a class. It prints nothing itself except in [`Failure::report`].
 
 use std::{
     error::Error as _,

@@ -1,4 +1,4 @@
-//! `restore`: a backup becomes the data of a control plane that does not run. The one verb that asks no server.
+//! `restore`: a backup becomes the data of a control plane that does not run. It asks no server.
 
 use std::path::PathBuf;
 

@@ -73,7 +73,7 @@ pub(super) async fn wait(session: &Session, args: WaitArgs) -> Result<(), Failur
             tell_rollout(&server, &policy).await
         }
         (Kind::Policies, _) => Err(usage("can be waited for with --for applied only")),
-        (_, Condition::Applied) => Err(usage("can be waited for with --for open, closed or released")),
+        (_, Condition::Applied) => Err(usage("can be waited for with --for open, closed, disabled or released")),
         (_, condition) => {
             let server = session.server().await?;
             let namespace = session.given_namespace();

@@ -6,12 +6,19 @@ use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
 use super::ConfigError;
 use crate::{
-    access::{self, grants::Grant, limits},
-    tls::{Files, accept::Room},
+    access::{
+        self,
+        grants::Grant,
+        limits::{self, DEFAULT_STREAMS, DEFAULT_WRITES},
+    },
+    tls::{
+        Files,
+        accept::{DEFAULT_CONNECTIONS, DEFAULT_FROM_ONE_ADDRESS, Room},
+    },
 };
 
 /// Options of `fusebox serve` about TLS and access.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS and access")]
 pub struct AccessArgs {
     /// By what callers become known, separated by commas. Without it, and without a bootstrap token, nobody is asked: that is for loopback
@@ -50,17 +57,42 @@ pub struct AccessArgs {
     #[arg(long, env = "FUSEBOX_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
     pub bootstrap_token_file: Option<PathBuf>,
     /// Changes in a second by one identity; five times as many may come at once
-    #[arg(long, env = "FUSEBOX_WRITES_PER_SECOND", value_name = "NUMBER")]
-    pub writes_per_second: Option<NonZeroU32>,
+    #[arg(long, env = "FUSEBOX_WRITES_PER_SECOND", default_value_t = DEFAULT_WRITES, value_name = "NUMBER")]
+    pub writes_per_second: NonZeroU32,
     /// Streams that one identity may have open; all replicas of a service may be one
-    #[arg(long, env = "FUSEBOX_STREAMS_PER_IDENTITY", value_name = "NUMBER")]
-    pub streams_per_identity: Option<NonZeroU32>,
+    #[arg(long, env = "FUSEBOX_STREAMS_PER_IDENTITY", default_value_t = DEFAULT_STREAMS, value_name = "NUMBER")]
+    pub streams_per_identity: NonZeroU32,
     /// Connections in all
-    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS", value_name = "NUMBER")]
-    pub max_connections: Option<NonZeroU32>,
+    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_name = "NUMBER")]
+    pub max_connections: NonZeroU32,
     /// Connections from one address that is not of this machine
-    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER")]
-    pub max_connections_per_address: Option<NonZeroU32>,
+    #[arg(long, env = "FUSEBOX_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = DEFAULT_FROM_ONE_ADDRESS, value_name = "NUMBER")]
+    pub max_connections_per_address: NonZeroU32,
+}
+
+impl Default for AccessArgs {
+    /// What is so when nothing is said.
+    fn default() -> Self {
+        Self {
+            auth: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            client_ca: None,
+            require_client_cert: false,
+            grants: Vec::new(),
+            #[cfg(feature = "jwt")]
+            jwt_keys: None,
+            #[cfg(feature = "jwt")]
+            jwt_issuer: None,
+            #[cfg(feature = "jwt")]
+            jwt_audience: None,
+            bootstrap_token_file: None,
+            writes_per_second: DEFAULT_WRITES,
+            streams_per_identity: DEFAULT_STREAMS,
+            max_connections: DEFAULT_CONNECTIONS,
+            max_connections_per_address: DEFAULT_FROM_ONE_ADDRESS,
+        }
+    }
 }
 
 /// By what callers become known.
@@ -138,16 +170,10 @@ impl AccessConfig {
             client_ca: args.client_ca.clone(),
             client_required,
         });
-        let standard = limits::Settings::default();
-        let limits = limits::Settings {
-            writes_per_second: args.writes_per_second.unwrap_or(standard.writes_per_second),
-            streams: args.streams_per_identity.unwrap_or(standard.streams),
-        };
-        let standard = Room::default();
-        let number = |number: Option<NonZeroU32>, standard| number.map_or(standard, |number| number.get() as usize);
+        let limits = limits::Settings { writes_per_second: args.writes_per_second, streams: args.streams_per_identity };
         let room = Room {
-            connections: number(args.max_connections, standard.connections),
-            from_one_address: number(args.max_connections_per_address, standard.from_one_address),
+            connections: args.max_connections.get() as usize,
+            from_one_address: args.max_connections_per_address.get() as usize,
         };
         let kinds = [(tokens, "tokens"), (certificates, "client certificates"), (jwts, "JWTs")];
         let kinds: Vec<_> = kinds.into_iter().filter_map(|(is_on, kind)| is_on.then_some(kind)).collect();

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     io,
     net::IpAddr,
+    num::NonZeroU32,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -37,6 +38,11 @@ const TOLD_SO: usize = 256;
 /// Connections that are ready and not yet served.
 const READY: usize = 64;
 
+/// Connections in all: a large fleet.
+pub const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(20_000).expect("it is not zero");
+/// Connections from one address: much of such a fleet may be behind one.
+pub const DEFAULT_FROM_ONE_ADDRESS: NonZeroU32 = NonZeroU32::new(5_000).expect("it is not zero");
+
 /// How many connections are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
@@ -47,9 +53,11 @@ pub struct Room {
 }
 
 impl Default for Room {
-    /// A large fleet, much of which may be behind one address.
     fn default() -> Self {
-        Self { connections: 20_000, from_one_address: 5_000 }
+        Self {
+            connections: DEFAULT_CONNECTIONS.get() as usize,
+            from_one_address: DEFAULT_FROM_ONE_ADDRESS.get() as usize,
+        }
     }
 }
 
