@@ -15,6 +15,7 @@
 //!
 //! ```text
 //! cargo test -p fusebox-policy --release --test model -- --ignored --nocapture
+//! MODEL=freeze cargo test -p fusebox-policy --release --test model -- --ignored --nocapture    # what has that in its name
 //! ```
 //!
 //! What it does not show: liveness beyond that releases and openings can be reached (`eventually` is sound on paths without cycles only;
@@ -73,7 +74,8 @@ fn every_guard_is_missed_when_it_is_taken_away() {
 #[expect(clippy::print_stdout, reason = "the tables are what it is for")]
 fn tables() {
     println!("| configuration | states | unique | depth | seconds | result |\n|---|---|---|---|---|---|");
-    for rules in Rules::all() {
+    let asked = std::env::var("MODEL").unwrap_or_default();
+    for rules in Rules::all().into_iter().filter(|rules| rules.name.contains(&asked)) {
         let found = explore(&rules, MANY);
         let result = match &found.broken {
             Some((invariant, steps)) => format!("{} broken: {steps:?}", invariant.id()),
@@ -84,7 +86,7 @@ fn tables() {
         println!("| {} | {states} | {unique} | {depth} | {:.1} | {result} |", rules.name, found.took.as_secs_f64());
     }
     println!("\n| without | in | breaks | states | steps | shortest trace |\n|---|---|---|---|---|---|");
-    for mutant in Mutation::all() {
+    for mutant in Mutation::all().into_iter().filter(|mutant| mutant.rules.name.contains(&asked)) {
         let found = shortest(&mutant.rules, MUTANT);
         let (invariant, steps) = found.broken.expect("every mutant is caught");
         let (guard, name, count) = (mutant.guard, mutant.rules.name, steps.len());

@@ -18,6 +18,8 @@ pub(crate) enum Mutation {
     OverrideFromArrival,
     /// Leases and permits count from when they arrive.
     AnchoredAtReceipt,
+    /// A control plane that does not trust itself goes on renewing what it said.
+    FrozenRenews,
     /// A restarted control plane decides at once.
     NoLearning,
     /// A permit goes to two replicas.
@@ -59,6 +61,7 @@ impl Mutation {
             mutant("the anchor at sending", opening(), Self::AnchoredAtReceipt, Invariant::S2),
             mutant("the term in renewals", Rules::restart(), Self::AnyTermRenews, Invariant::S2),
             mutant("learning after a restart", Rules::restart(), Self::NoLearning, Invariant::S4),
+            mutant("that a frozen server renews nothing", Rules::freeze(), Self::FrozenRenews, Invariant::S2),
             mutant("the bound on probes", Rules::streams(), Self::PermitTwice, Invariant::S4),
             mutant("that copies of permits count once", Rules::chaos(), Self::CopyGoesBack, Invariant::S4),
             mutant("the policy's revision in verdicts", changing(), Self::NoPolicyRevision, Invariant::S9),

@@ -60,6 +60,8 @@ pub(crate) struct Rules {
     pub(crate) know_runs: bool,
     /// Streams that break by themselves, at most.
     pub(crate) cuts: u32,
+    /// How often the control plane ceases to trust itself, at most.
+    pub(crate) freezes: u32,
     /// Heartbeats of one stream at most.
     pub(crate) beats: usize,
     /// Messages under way at most, to and from one replica.
@@ -100,6 +102,7 @@ impl Rules {
             wiped: false,
             know_runs: true,
             cuts: 0,
+            freezes: 0,
             beats: 2,
             under_way: 3,
             calls: Calls::Probes,
@@ -190,6 +193,37 @@ impl Rules {
         Self { name: "three replicas", replicas: 3, ticks: 2, under_way: 2, ..Self::streams() }
     }
 
+    /// The control plane crashes, and on its streams messages overtake each other, come twice, or never. What is on a stream ends
+    /// with it.
+    pub(crate) fn chaos_and_restart() -> Self {
+        Self { name: "chaos and a restart", restarts: 1, ticks: 4, ..Self::chaos() }
+    }
+
+    /// One replica more, and the control plane crashes.
+    pub(crate) fn three_and_restart() -> Self {
+        Self { name: "three replicas and a restart", restarts: 1, ticks: 4, ..Self::three() }
+    }
+
+    /// One replica more, on streams that break.
+    pub(crate) fn three_and_cuts() -> Self {
+        Self { name: "three replicas, cut", cuts: 2, ..Self::three() }
+    }
+
+    /// One replica more, and everything at once.
+    pub(crate) fn three_and_all() -> Self {
+        Self { name: "three replicas, chaos and a restart", replicas: 3, ..Self::chaos_and_restart() }
+    }
+
+    /// The control plane ceases to trust itself: it says nothing until all leases have ended, learns, and decides again.
+    pub(crate) fn freeze() -> Self {
+        Self { name: "a freeze", freezes: 1, ticks: 6, under_way: 2, ..Self::streams() }
+    }
+
+    /// The same where messages overtake each other, come twice, or never.
+    pub(crate) fn chaos_and_freeze() -> Self {
+        Self { name: "chaos and a freeze", freezes: 1, ticks: 6, ..Self::chaos() }
+    }
+
     /// All that must hold.
     pub(crate) fn all() -> Vec<Self> {
         vec![
@@ -206,6 +240,12 @@ impl Rules {
             Self::two_probes(),
             Self::calls(),
             Self::three(),
+            Self::chaos_and_restart(),
+            Self::three_and_restart(),
+            Self::three_and_cuts(),
+            Self::three_and_all(),
+            Self::freeze(),
+            Self::chaos_and_freeze(),
         ]
     }
 

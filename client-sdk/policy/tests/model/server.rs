@@ -11,7 +11,7 @@ use fusebox_policy::{
     CallerName, Draw, InstanceId, Namespace, PolicyName, Revision, StrategyName, TargetName, Timestamp,
     fleet::{
         BreakerKey,
-        coordinator::{Coordinator, Decision, Effect, Limits, Mode, Recipients, Sighting},
+        coordinator::{Coordinator, Decision, Effect, Limits, Mode, Recipients, Sighting, Suspicion},
         evidence::MemberId,
         gate::{Forced, ProbeId},
         held::Fence,
@@ -194,7 +194,11 @@ impl Server {
                     let effects = self.coordinator.report(&KEY, &again, sighting, now, Draw::ZERO);
                     self.carry_out(effects, Ground::Report, rules, now, &mut says);
                 }
-                let (term, rev) = (self.coordinator.term(), self.coordinator.renewable());
+                let term = self.coordinator.term();
+                let rev = match rules.mutation {
+                    Some(Mutation::FrozenRenews) => self.coordinator.rev(),
+                    Some(_) | None => self.coordinator.renewable(),
+                };
                 says.tell(replica, Down::Ack { seq, term, rev, lease: rules.lease });
                 for fence in self.renewed(rules) {
                     says.happened.push(Happened::Affirmed { member: replica, key: (), fence, lease: rules.lease });
@@ -238,6 +242,14 @@ impl Server {
             self.overrides.forced = None;
             self.tell_overrides(&mut says);
         }
+        says
+    }
+
+    /// It has been asleep, or something else has happened that it can't vouch for.
+    pub(crate) fn freeze(&mut self, rules: &Rules, now: Timestamp) -> Says {
+        let mut says = Says::default();
+        let effects = self.coordinator.suspect(Suspicion::Stall, now);
+        self.carry_out(effects, Ground::Time, rules, now, &mut says);
         says
     }
 

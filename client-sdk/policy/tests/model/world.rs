@@ -44,6 +44,7 @@ pub(crate) struct World {
     up: Vec<Vec<Up>>,
     down: Vec<Vec<Letter>>,
     cuts: u32,
+    freezes: u32,
     forced: bool,
     ledger: Ledger<(), usize>,
     /// What does not hold any more.
@@ -74,6 +75,8 @@ pub(crate) enum Step {
     Cut(usize),
     /// The control plane crashes and starts again; all replicas reach it.
     Restart,
+    /// The control plane has reason not to trust itself.
+    Freeze,
     /// An operator forces the breaker.
     Force,
     /// The policy changes.
@@ -93,6 +96,7 @@ impl World {
             up: vec![Vec::new(); rules.replicas],
             down: vec![Vec::new(); rules.replicas],
             cuts: 0,
+            freezes: 0,
             forced: false,
             ledger: Ledger::default(),
             broken: None,
@@ -217,6 +221,11 @@ impl World {
                     self.connect(replica, rules);
                 }
             }
+            Step::Freeze => {
+                self.freezes += 1;
+                let says = self.server.freeze(rules, now);
+                self.carry(says, rules);
+            }
             Step::Force => {
                 if let Some((effect, lasts)) = rules.force {
                     self.forced = true;
@@ -295,6 +304,9 @@ impl World {
         }
         if self.runs <= rules.restarts {
             steps.push(Step::Restart);
+        }
+        if self.freezes < rules.freezes {
+            steps.push(Step::Freeze);
         }
         if rules.force.is_some() && !self.forced {
             steps.push(Step::Force);
