@@ -1,7 +1,7 @@
 //! What happened in a run, in order, as somebody who sees everything would write it down.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -75,7 +75,7 @@ pub(crate) enum Taken {
     /// A step of a rollout is not made.
     Refused { why: Arc<str> },
     /// What an operator saw: replicas that have acknowledged the override, and those that have not.
-    Overrides { acknowledged: u32, unacknowledged: Vec<String>, connected: usize },
+    Overrides { acknowledged: u32, unacknowledged: BTreeSet<String>, connected: BTreeSet<String> },
 }
 
 /// What a replica shows of its one breaker.
@@ -92,8 +92,10 @@ pub(crate) struct Shown {
     pub(crate) refuses: bool,
     /// How many breakers of other targets a verdict of the fleet holds.
     pub(crate) others_held: usize,
-    /// How many policies the replica could not use.
-    pub(crate) rejected: usize,
+    /// The policies in force: resource name -> number of the definition.
+    pub(crate) policies: BTreeMap<String, u64>,
+    /// Numbers of the definitions that the replica could not use.
+    pub(crate) rejected: BTreeSet<u64>,
     /// Where its policies come from.
     pub(crate) source: PolicySource,
 }
@@ -112,7 +114,12 @@ impl Shown {
             fleet: breaker.map_or(FleetState::Released, |breaker| breaker.fleet),
             refuses: breaker.is_some_and(|breaker| breaker.admission <= 0.0),
             others_held: others.iter().filter(|breaker| is_held(breaker.fleet)).count(),
-            rejected: status.rejected.len(),
+            policies: status
+                .policies
+                .iter()
+                .map(|own| (format!("namespaces/{}/policies/{}", status.namespace, own.name), own.revision.0))
+                .collect(),
+            rejected: status.rejected.iter().map(|own| own.revision.0).collect(),
             source: status.source,
         }
     }
@@ -246,12 +253,23 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connected, revision, policy_revision, local, fleet, refuses, others_held, rejected, source: _ } =
-            self;
+        let Self {
+            connected,
+            revision,
+            policy_revision,
+            local,
+            fleet,
+            refuses,
+            others_held,
+            policies: _,
+            rejected,
+            source: _,
+        } = self;
+        let rejected = rejected.len();
         let connected = if *connected { "connected" } else { "alone" };
         let refuses = if *refuses { ", refuses" } else { "" };
         write!(f, "{connected} at {revision} ({policy_revision}), local {}, fleet {fleet}{refuses}", local.name())?;
-        if *others_held + *rejected > 0 {
+        if *others_held + rejected > 0 {
             write!(f, "; {others_held} others held, {rejected} policies rejected")?;
         }
         Ok(())

@@ -132,8 +132,8 @@ async fn give(order: &Order, asked: Duration, stager: &mut Stager, request_id: &
             let newest = listed.overrides.into_iter().next_back().unwrap_or_default();
             Ok(Taken::Overrides {
                 acknowledged: newest.acknowledged,
-                unacknowledged: newest.unacknowledged,
-                connected: fleet.instances.len(),
+                unacknowledged: newest.unacknowledged.into_iter().collect(),
+                connected: fleet.instances.into_iter().map(|own| own.instance).collect(),
             })
         }
     }

@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fusebox::FleetStateShown as FleetState;
 use fusebox_control_plane::{config::Limits, serve::serve, shutdown::Shutdown, store::StoreHandle};
-use fusebox_policy::breaker::LocalState;
+use fusebox_policy::{Revision, breaker::LocalState, fleet::invariants};
 
 use crate::{
     disk::Slot,
@@ -190,11 +189,15 @@ fn in_order(shown: &BTreeMap<String, Shown>, revision: u64, replicas: &[Replica]
     replicas.iter().all(|replica| shown.get(replica.name).is_some_and(|shown| is_in_order(shown, replica, revision)))
 }
 
+/// Whether a replica is connected, and runs the newest policies.
+pub(crate) fn has_converged(shown: &Shown, revision: u64) -> bool {
+    shown.connected && invariants::l4_converged(Revision(revision), [Revision(shown.revision)])
+}
+
 pub(crate) fn is_in_order(shown: &Shown, replica: &Replica, revision: u64) -> bool {
-    shown.connected
+    has_converged(shown, revision)
         && shown.others_held == 0
-        && shown.revision == revision
-        && shown.fleet == FleetState::Released
+        && invariants::l1_released([shown.fleet])
         && (replica.every.is_none() || shown.local == LocalState::Closed)
 }
 

@@ -19,6 +19,7 @@ use super::{Check, EVIDENCE, SLACK, Said, Word, key_of, span, state};
 use crate::{
     history::{Shown, is_held},
     target::SERVICE_B,
+    world::LEASE,
 };
 
 /// Of a caller's targets, how many automatic verdicts may hold: the policies' default.
@@ -28,10 +29,18 @@ const CAPPED_FROM: usize = 4;
 
 impl Check {
     pub(super) fn arrived(&mut self, at: Duration, replica: &str, message: Option<&Up>) {
+        if let Some(Up::Heartbeat(heartbeat)) = message {
+            self.of(replica).beat = (heartbeat.seq, at);
+        }
         let windows: Vec<&sync::BreakerWindow> = match message {
             Some(Up::Heartbeat(heartbeat)) => heartbeat.windows.iter().collect(),
             Some(Up::Transition(transition)) => transition.window.iter().collect(),
             Some(Up::CanvassAnswer(answer)) => answer.window.iter().collect(),
+            Some(Up::VerdictAck(ack)) if ack.key.is_none() => {
+                let seen = self.of(replica);
+                seen.acknowledged = seen.overrides.get(&(ack.term, ack.rev)).copied().unwrap_or_default();
+                Vec::new()
+            }
             Some(Up::ProbeOutcome(outcome)) => {
                 let probe = ProbeId { term: outcome.term, id: outcome.id };
                 let key = key_of(outcome.key.as_ref());
@@ -61,9 +70,23 @@ impl Check {
 
     pub(super) fn issued(&mut self, at: Duration, replica: &str, message: Option<&Down>) {
         match message {
-            Some(Down::Verdict(verdict)) => self.verdict(at, replica, verdict),
+            Some(Down::Verdict(verdict)) => {
+                self.spoke.entry(verdict.term).or_insert(at);
+                self.verdict(at, replica, verdict);
+            }
+            Some(Down::Overrides(set)) => {
+                let any = !set.overrides.is_empty();
+                self.of(replica).overrides.insert((set.term, set.version), any);
+            }
             Some(Down::HeartbeatAck(ack)) => {
                 let lease = span(ack.lease);
+                // Only who does not trust itself answers so what has come after it had said something.
+                let (seq, came) = self.of(replica).beat;
+                if ack.rev > 0 {
+                    self.frozen = self.frozen.map(|(last, _)| (last, false));
+                } else if ack.seq == seq && self.spoke.get(&ack.term).is_some_and(|spoke| *spoke < came) {
+                    self.frozen = Some((at, true));
+                }
                 for (fence, word) in &mut self.of(replica).words {
                     if fence.term == ack.term && fence.rev <= ack.rev {
                         (word.affirmed, word.lease) = (at, lease);
@@ -91,16 +114,22 @@ impl Check {
     }
 
     fn phase(&self, at: Duration) -> Phase {
-        if at < self.learns_until { Phase::Learning } else { Phase::Active }
+        // It was frozen then, and learns for a lease at least once it is not.
+        match self.frozen {
+            Some((last, true)) if at < last + LEASE => Phase::Frozen,
+            Some((last, false)) if at < last + LEASE => Phase::Learning,
+            Some(_) | None if at < self.learns_until => Phase::Learning,
+            Some(_) | None => Phase::Active,
+        }
     }
 
     fn verdict(&mut self, at: Duration, replica: &str, verdict: &sync::Verdict) {
         let (fence, to) = (Fence { term: verdict.term, rev: verdict.rev }, state(verdict));
         let policy_revision = verdict.policy_revision;
         if verdict.key.as_ref().is_some_and(|key| key.target == SERVICE_B) {
-            let word = Word { state: to, policy_revision, lease: span(verdict.lease), heard: false, affirmed: at };
+            let word = Word { state: to, policy_revision, lease: span(verdict.lease), heard: None, affirmed: at };
             let words = &mut self.of(replica).words;
-            let heard = words.get(&fence).is_some_and(|word| word.heard);
+            let heard = words.get(&fence).and_then(|word| word.heard);
             words.insert(fence, Word { heard, ..word });
         }
         let key = key_of(verdict.key.as_ref());

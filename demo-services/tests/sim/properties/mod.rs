@@ -96,7 +96,8 @@ struct Word {
     state: FleetState,
     policy_revision: u64,
     lease: Duration,
-    heard: bool,
+    /// When the replica heard it first.
+    heard: Option<Duration>,
     /// When a server last stood behind it, before this replica.
     affirmed: Duration,
 }
@@ -114,6 +115,14 @@ struct Seen {
     permits: Vec<(String, ProbeId)>,
     /// All that it ever heard of: a permit that is told again counts once.
     heard: BTreeSet<ProbeId>,
+    /// When it last heard anything from a control plane.
+    last_word: Duration,
+    /// The number of its newest heartbeat that has arrived, and when that was.
+    beat: (u64, Duration),
+    /// Versions of the overrides that it was told, and whether there were any.
+    overrides: BTreeMap<(u64, u64), bool>,
+    /// Whether it has acknowledged overrides, and not that there are none.
+    acknowledged: bool,
     /// Its store was wiped: revisions count from one again.
     begins_again: bool,
     /// Key -> when it last reported something that speaks against the target, and what it had been told by then.
@@ -150,6 +159,11 @@ struct Check {
     lost: Option<Duration>,
     /// Until when a server that follows another one listens and decides nothing.
     learns_until: Duration,
+    /// When this run of the server first said something about a breaker, by term.
+    spoke: BTreeMap<u64, Duration>,
+    /// When it was last seen to renew nothing, though it had said something, and whether that was its last answer: it does not trust
+    /// itself.
+    frozen: Option<(Duration, bool)>,
     records: recorded::Records,
     staging: staged::Staging,
     found: Vec<Violation>,
@@ -174,6 +188,8 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded
         held: BTreeSet::new(),
         lost: None,
         learns_until: Duration::ZERO,
+        spoke: BTreeMap::new(),
+        frozen: None,
         records: recorded::Records::default(),
         staging: staged::Staging::new(replicas),
         found: Vec::new(),
@@ -205,7 +221,7 @@ pub(crate) fn unsettled(history: &History, replicas: &[Replica], at: Duration) -
     let (shown, revision) = history.look(|shown, revision| (shown.clone(), revision));
     let found = replicas.iter().filter_map(|replica| {
         let own = shown.get(replica.name)?;
-        let converged = own.connected && own.revision == revision;
+        let converged = world::has_converged(own, revision);
         (!world::is_in_order(own, replica, revision)).then(|| Violation {
             rule: if converged { Invariant::L1 } else { Invariant::L4 }.into(),
             at,
@@ -258,7 +274,7 @@ impl Check {
         match what {
             What::Started { replica } => {
                 let seen = self.of(replica);
-                *seen = Seen { zone: seen.zone.take(), run: seen.run + 1, ..Seen::default() };
+                *seen = Seen { zone: seen.zone.take(), run: seen.run + 1, last_word: at, ..Seen::default() };
                 self.restarted(replica);
             }
             What::Shown { replica, shown } => {
@@ -285,6 +301,12 @@ impl Check {
                 self.run += 1;
                 self.said.clear();
                 self.held.clear();
+                self.spoke.clear();
+                self.frozen = None;
+                for seen in self.replicas.values_mut() {
+                    seen.overrides.clear();
+                    seen.acknowledged = false;
+                }
                 // The first one has nobody to learn from.
                 if self.run > 1 {
                     self.learns_until = at + LEASE;
@@ -315,11 +337,16 @@ impl Check {
                 }
             }
             What::Ordered(Taken::Overrides { acknowledged, unacknowledged, connected }) => {
-                let listed = *acknowledged as usize + unacknowledged.len();
-                self.must(listed == *connected, Invariant::L7, at, || {
+                // One that has acknowledged it since it was listed is listed.
+                let said =
+                    self.replicas.iter().filter(|(name, seen)| seen.acknowledged && !unacknowledged.contains(*name));
+                let said: BTreeSet<String> = said.map(|(name, _)| name.clone()).collect();
+                let counted = *acknowledged as usize + unacknowledged.len() == connected.len();
+                let holds = counted && check::l7_acknowledged_or_listed(connected, &said, unacknowledged);
+                self.must(holds, Invariant::L7, at, || {
                     format!(
-                        "of {connected} live replicas {acknowledged} have acknowledged an override, and \
-                             {unacknowledged:?} have not"
+                        "of {connected:?} {acknowledged} are to have acknowledged an override, {said:?} have, and \
+                         {unacknowledged:?} have not"
                     )
                 });
             }
@@ -356,6 +383,7 @@ impl Check {
     }
 
     fn heard(&mut self, at: Duration, replica: &str, message: Option<&Down>) {
+        self.of(replica).last_word = at;
         match message {
             Some(Down::Verdict(verdict)) => {
                 let fence = Fence { term: verdict.term, rev: verdict.rev };
@@ -364,8 +392,9 @@ impl Check {
                     seen.anew.insert(fence);
                 }
                 if let Some(word) = seen.words.get_mut(&fence)
-                    && !std::mem::replace(&mut word.heard, true)
+                    && word.heard.is_none()
                 {
+                    word.heard = Some(at);
                     // Permits of an older verdict are void; one that is only said again changes nothing.
                     seen.permits.clear();
                 }

@@ -14,7 +14,7 @@ use fusebox_policy::{
 };
 
 use super::{Check, SLACK, Violation, stamp};
-use crate::{history::Shown, target::SERVICE_B};
+use crate::{history::Shown, target::SERVICE_B, world::LEASE};
 
 const fn forced(state: FleetState) -> Option<Forced> {
     match state {
@@ -78,15 +78,28 @@ impl Check {
         for (name, seen) in &self.replicas {
             let Some(shown) = seen.shown.as_ref().filter(|shown| shown.is_held()) else { continue };
             let running = Revision(shown.policy_revision);
-            let words = seen.words.values().filter(|word| {
-                let about = Revision(word.policy_revision);
-                word.heard && word.state == shown.fleet && check::s9_policy_atomicity(about, running)
+            let alone = check::l3_decides_alone_in_time(stamp(seen.last_word), LEASE + SLACK, stamp(at), shown.fleet);
+            if !alone {
+                let what = format!("{name} last heard a word at {:?}: {shown}", seen.last_word);
+                found.push(Violation { rule: Invariant::L3.into(), at, what });
+            }
+            let about = seen.words.iter().filter(|(_, word)| {
+                word.heard.is_some() && check::s9_policy_atomicity(Revision(word.policy_revision), running)
             });
-            let Some(word) = words.max_by_key(|word| word.affirmed + word.lease) else {
+            // What has come just now may not show yet.
+            let settled = about.clone().filter(|(_, word)| word.heard.is_some_and(|heard| heard + SLACK < at));
+            let newest = settled.map(|(fence, _)| *fence).max().unwrap_or_default();
+            let words = about.filter(|(_, word)| word.state == shown.fleet);
+            let Some((fence, word)) = words.max_by_key(|(fence, word)| (**fence >= newest, word.affirmed + word.lease))
+            else {
                 let what = format!("{name} obeys a verdict that nobody gave about what it runs: {shown}");
                 found.push(Violation { rule: Invariant::S9.into(), at, what });
                 continue;
             };
+            if !check::s1_fencing(newest, true, *fence) {
+                let what = format!("{name} has heard {newest:?}, and obeys {fence:?}: {shown}");
+                found.push(Violation { rule: Invariant::S1.into(), at, what });
+            }
             if !check::s2_lease_bound(Some(stamp(word.affirmed)), word.lease + SLACK, stamp(at)) {
                 let what = format!("{name} obeys what a server last stood behind at {:?}: {shown}", word.affirmed);
                 found.push(Violation { rule: Invariant::S2.into(), at, what });

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fusebox_control_plane::{rollouts::machine::State, store::StoredRollout};
+use fusebox_policy::fleet::invariants::{self as check, Invariant};
 use fusebox_proto::{
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
     v1,
@@ -325,10 +326,20 @@ impl Check {
     pub(super) fn runs(&mut self, at: Duration, replica: &str, policy: &str, shown: &Shown) {
         let staging = &self.staging;
         let (Some(own), Some(stored)) = (staging.cast.get(replica), staging.as_of(shown.revision)) else { return };
-        if staging.replaced || shown.rejected > 0 || shown.policy_revision == 0 || shown.revision == 0 {
+        if staging.replaced || shown.revision == 0 {
             return;
         }
+        let numbers = |policies: &BTreeMap<String, u64>| -> BTreeSet<(String, u64)> {
+            let usable = policies.iter().filter(|(_, number)| !shown.rejected.contains(number));
+            usable.map(|(name, number)| (name.clone(), *number)).collect()
+        };
+        let (usable, applied) = (numbers(&stored.all_given(own)), numbers(&shown.policies));
+        let isolated = check::l5_poison_is_isolated(&usable, &applied);
         let given = stored.given(policy, own);
+        self.must(isolated, Invariant::L5, at, || format!("{replica} runs {applied:?}, and could run {usable:?}"));
+        if !shown.rejected.is_empty() || shown.policy_revision == 0 {
+            return;
+        }
         self.rule(given == Some(shown.policy_revision), Rule::Complete, at, || {
             format!("{replica} is to run {given:?} as of {}: {shown}", shown.revision)
         });

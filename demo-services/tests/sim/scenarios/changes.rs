@@ -88,7 +88,7 @@ fn one_policy_that_nobody_can_use_keeps_no_other_from_being_applied() {
     };
     seeds::run(1, make, |run| {
         for name in NAMES {
-            let applied = run.shown(name).into_iter().filter(|(_, shown)| shown.rejected == 1);
+            let applied = run.shown(name).into_iter().filter(|(_, shown)| shown.rejected.len() == 1);
             let newest = applied.map(|(_, shown)| shown.policy_revision).max();
             assert_eq!(newest, Some(3), "{name} refuses one policy and applies the other one, and its change");
             assert!(run.ever(name, FleetState::Open), "{name} is coordinated all the same");
