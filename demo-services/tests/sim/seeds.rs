@@ -21,8 +21,13 @@ impl Drop for Replay {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{seed}.txt", test.replace("::", "-")));
         let kept = if story.is_empty() { Ok(()) } else { std::fs::write(&file, story) };
         eprintln!(
-            "\nseed {seed} fails. All that happened: {} ({kept:?}). Once more:\n  \
-             SIM_SEED={seed} cargo test -p fusebox-demo --test sim {test} -- --exact --nocapture",
+            "\nseed {seed} fails{}. All that happened: {} ({kept:?}). Once more:\n  \
+             SIM_SEED={seed} RUSTFLAGS=\"--cfg tokio_unstable\" CARGO_TARGET_DIR=target/sim cargo test -p fusebox-demo --test sim {test} -- --exact --nocapture",
+            if cfg!(tokio_unstable) {
+                ""
+            } else {
+                ", in a build that does not seed tokio's choices: it may take other seeds there"
+            },
             file.display()
         );
     }

@@ -15,11 +15,14 @@
 //!
 //! ```text
 //! cargo test -p fusebox-policy --release --test model -- --ignored --nocapture
-//! MODEL=freeze cargo test -p fusebox-policy --release --test model -- --ignored --nocapture    # what has that in its name
+//! MODEL=freezes cargo test -p fusebox-policy --release --test model -- --ignored --nocapture    # what has that in its name
 //! ```
 //!
-//! What it does not show: liveness beyond that releases and openings can be reached (`eventually` is sound on paths without cycles only;
-//! the simulation states bounds instead); clocks that run at different rates; calls that take time, so that a probe's permit is used and
+//! What it does not show: ramps, zones, the pooled rule, guards over several breakers, vetoes (one breaker is all there is, and its windows
+//! hold one call); that losing members opens nothing because they stay in the denominator (S11 is checked of departures as such: grace is
+//! zero, and two witnesses are all the quorum there is); liveness beyond that releases and openings can be reached (`eventually` is sound on paths without cycles only;
+//! the simulation states bounds instead); messages that outlive
+//! their stream; clocks that run at different rates; calls that take time, so that a probe's permit is used and
 //! its call still runs. Replicas are not reduced by symmetry: of equal candidates the coordinator gives the permit to the one with the
 //! smallest name, so that exchanging two replicas does not always give the same future.
 

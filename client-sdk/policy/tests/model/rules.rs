@@ -90,7 +90,7 @@ impl Rules {
     /// Two replicas on streams.
     pub(crate) fn streams() -> Self {
         Self {
-            name: "streams",
+            name: "streams as they are",
             replicas: 2,
             network: Network::Streams,
             tick: SECOND,
@@ -121,43 +121,49 @@ impl Rules {
 
     /// The control plane crashes.
     pub(crate) fn restart() -> Self {
-        Self { name: "restart", restarts: 1, ticks: 4, under_way: 2, ..Self::streams() }
+        Self { name: "restart of the server", restarts: 1, ticks: 4, under_way: 2, ..Self::streams() }
     }
 
     /// The control plane crashes, and loses its store.
     pub(crate) fn wiped() -> Self {
-        Self { name: "wiped store", wiped: true, ..Self::restart() }
+        Self { name: "restart on a store that is wiped or restored", wiped: true, ..Self::restart() }
     }
 
     /// The same with replicas that know nothing of runs.
     pub(crate) fn wiped_before_runs() -> Self {
-        Self { name: "wiped store, runs unknown", know_runs: false, ..Self::wiped() }
+        Self { name: "the same, with replicas that know no run ids", know_runs: false, ..Self::wiped() }
     }
 
     /// Streams break and are opened anew.
     pub(crate) fn cuts() -> Self {
-        Self { name: "cuts", cuts: 2, under_way: 2, ..Self::streams() }
+        Self { name: "streams that are cut", cuts: 2, under_way: 2, ..Self::streams() }
     }
 
     /// Messages overtake each other, come twice, or never.
     pub(crate) fn chaos() -> Self {
-        Self { name: "chaos", network: Network::Chaos, ticks: 2, under_way: 2, ..Self::streams() }
+        Self {
+            name: "chaos: reordered, repeated, lost",
+            network: Network::Chaos,
+            ticks: 2,
+            under_way: 2,
+            ..Self::streams()
+        }
     }
 
     /// The policy changes.
     pub(crate) fn change() -> Self {
-        Self { name: "policy change", change: true, under_way: 2, ..Self::streams() }
+        Self { name: "a policy changes", change: true, under_way: 2, ..Self::streams() }
     }
 
     /// The policy changes, and one replica can't use the new revision.
     pub(crate) fn refused() -> Self {
-        Self { name: "policy refused", refuses: true, ..Self::change() }
+        Self { name: "a policy is refused by a replica", refuses: true, ..Self::change() }
     }
 
     /// An operator stops all calls for a while.
     pub(crate) fn forced() -> Self {
         Self {
-            name: "override",
+            name: "an override, told late",
             force: Some((Forced::Open, SECOND)),
             ticks: 2,
             under_way: 2,
@@ -168,13 +174,17 @@ impl Rules {
 
     /// An operator disables the breaker for a while.
     pub(crate) fn disabled() -> Self {
-        Self { name: "breaker disabled", force: Some((Forced::Disabled, SECOND)), ..Self::forced() }
+        Self {
+            name: "an override that disables the breaker",
+            force: Some((Forced::Disabled, SECOND)),
+            ..Self::forced()
+        }
     }
 
     /// Two probes at the same time, which may fail, with permits that live longer than the breaker is open.
     pub(crate) fn two_probes() -> Self {
         Self {
-            name: "two probes",
+            name: "two probes at a time",
             probes: 2,
             breaker: breaker(2, None),
             outcomes: &[true, false],
@@ -206,7 +216,7 @@ impl Rules {
 
     /// One replica more, on streams that break.
     pub(crate) fn three_and_cuts() -> Self {
-        Self { name: "three replicas, cut", cuts: 2, ..Self::three() }
+        Self { name: "three replicas, streams that are cut", cuts: 2, ..Self::three() }
     }
 
     /// One replica more, and everything at once.
@@ -216,12 +226,12 @@ impl Rules {
 
     /// The control plane ceases to trust itself: it says nothing until all leases have ended, learns, and decides again.
     pub(crate) fn freeze() -> Self {
-        Self { name: "a freeze", freezes: 1, ticks: 6, under_way: 2, ..Self::streams() }
+        Self { name: "the server freezes", freezes: 1, ticks: 6, under_way: 2, ..Self::streams() }
     }
 
     /// The same where messages overtake each other, come twice, or never.
     pub(crate) fn chaos_and_freeze() -> Self {
-        Self { name: "chaos and a freeze", freezes: 1, ticks: 6, ..Self::chaos() }
+        Self { name: "chaos, and the server freezes", freezes: 1, ticks: 6, ..Self::chaos() }
     }
 
     /// All that must hold.

@@ -55,11 +55,13 @@ impl Check {
         for window in windows {
             let key = key_of(window.key.as_ref());
             self.reported.insert(key.clone(), at);
+            let instance = InstanceId::try_new(replica).expect("a replica's name");
+            self.judge(at, Judged::Heard { key: key.clone(), instance, disabled: window.disabled }, String::new);
             if FleetState::try_from(window.held_state()).is_ok_and(is_held) {
                 self.held.insert(key.clone());
             }
             let witness = &mut self.of(replica).witness;
-            if window.own_trip || (window.calls > 0 && window.failures * 2 >= window.calls) {
+            if !window.disabled && (window.own_trip || window.calls > 0 && window.failures * 2 >= window.calls) {
                 let told = Fence { term: window.held_term, rev: window.held_rev };
                 witness.insert(key, (at, told));
             } else {

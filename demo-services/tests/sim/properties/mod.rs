@@ -3,6 +3,7 @@
 
 mod audited;
 mod decided;
+mod fails;
 mod obeyed;
 mod recorded;
 mod staged;

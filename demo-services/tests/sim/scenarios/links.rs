@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fusebox::FleetStateShown as FleetState;
 use fusebox_proto::sync::v1::{SyncResponse, sync_response::Message as Down};
 
-use super::{NAMES, POLICY, down, fleet, millis, openings, secs, some_trouble, ten};
+use super::{NAMES, POLICY, down, fleet, millis, open_in_time, secs, some_trouble, ten};
 use crate::{
     faults::{self, Fault},
     relay::Meddler,
@@ -132,11 +132,7 @@ fn a_replica_that_hears_nothing_slows_nobody_down() {
         scenario
     };
     seeds::run(1, make, |run| {
-        let opened = openings(run)[0];
-        for name in &NAMES[..3] {
-            let shown = run.shown_at(name, opened + Duration::from_millis(100));
-            assert_eq!(shown.fleet, FleetState::Open, "{name} is not open soon after {opened:?}");
-        }
+        open_in_time(run, &NAMES[..3]);
     });
 }
 

@@ -12,10 +12,17 @@ mod plane;
 mod rollouts;
 mod witnesses;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fusebox::FleetStateShown as FleetState;
-use fusebox_proto::{sync::v1::sync_response::Message as Down, v1};
+use fusebox_policy::{Timestamp, fleet::invariants as check};
+use fusebox_proto::{
+    sync::v1::{sync_request::Message as Up, sync_response::Message as Down},
+    v1,
+};
 
 use crate::{
     faults::Fault,
@@ -90,6 +97,36 @@ const NEVER: [Duration; 0] = [];
 fn openings(run: &Run) -> Vec<Duration> {
     let opened = verdicts(run).into_iter().filter(|(_, state)| *state == v1::FleetState::Open);
     opened.map(|(at, _)| at).collect()
+}
+
+/// How soon every replica is open once enough have tripped: a message to the control plane, one back, and a look.
+const OPENS_WITHIN: Duration = Duration::from_millis(100);
+
+/// L2, of a fleet of a few: two that have tripped, or a decision before, open all of these replicas in time.
+fn open_in_time(run: &Run, names: &[&str]) {
+    let mut tripped: BTreeMap<&str, Duration> = BTreeMap::new();
+    for event in &run.events {
+        if let What::Told { replica, message } = &event.what
+            && let Some(Up::Transition(transition)) = &message.message
+            && transition.window.as_ref().is_some_and(|window| window.own_trip)
+        {
+            tripped.entry(replica).or_insert(event.at);
+        }
+    }
+    let mut enough: Vec<Duration> = tripped.into_values().collect();
+    enough.sort();
+    let enough =
+        enough.get(1).into_iter().chain(openings(run).first()).min().copied().expect("somebody sees an outage");
+    let first =
+        |name: &&str| run.shown(name).iter().find(|(_, shown)| shown.fleet == FleetState::Open).map(|(at, _)| *at);
+    let open: Option<Vec<Duration>> = names.iter().map(first).collect();
+    let last = open.as_ref().and_then(|open| open.iter().max()).copied();
+    let in_time = check::l2_opens_in_time(stamp(enough), last.map(stamp), OPENS_WITHIN);
+    assert!(in_time, "enough have tripped at {enough:?}, and {names:?} are open at {open:?}");
+}
+
+const fn stamp(at: Duration) -> Timestamp {
+    Timestamp::after_origin(at)
 }
 
 impl Run {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fusebox::FleetStateShown as FleetState;
 use fusebox_proto::v1;
 
-use super::{NAMES, POLICY, down, fleet, millis, openings, secs, some_trouble, verdicts};
+use super::{NAMES, POLICY, down, fleet, millis, open_in_time, openings, secs, some_trouble, verdicts};
 use crate::{
     faults::Fault,
     replica::Replica,
@@ -24,12 +24,7 @@ fn a_true_outage_opens_every_replica_and_all_close_after_it() {
         scenario
     };
     seeds::run(2, make, |run| {
-        let opened = openings(run)[0];
-        for name in NAMES {
-            // L2: a message and a look away.
-            let shown = run.shown_at(name, opened + Duration::from_millis(100));
-            assert_eq!(shown.fleet, FleetState::Open, "{name} is not open soon after {opened:?}");
-        }
+        open_in_time(run, NAMES);
     });
 }
 

@@ -278,7 +278,7 @@ pub fn l2_opens_in_time(tripped: Timestamp, all_open: Option<Timestamp>, limit: 
     all_open.is_some_and(|at| at <= tripped.plus(limit))
 }
 
-/// [`Invariant::L3`]: `last_word` is when a replica last heard from a control plane. The model, as a part of S2; simulations.
+/// [`Invariant::L3`]: `last_word` is when a replica last heard from a control plane. For simulations; a part of S2, which the model checks.
 #[must_use]
 pub fn l3_decides_alone_in_time(last_word: Timestamp, lease: Duration, now: Timestamp, held: FleetState) -> bool {
     held == FleetState::Released || now < last_word.plus(lease)
@@ -290,23 +290,13 @@ pub fn l4_converged(newest: Revision, applied: impl IntoIterator<Item = Revision
     applied.into_iter().all(|own| own == newest)
 }
 
-/// [`Invariant::L5`]: of the policies of an update that can be used, all are applied. For the tests of the SDK's link.
+/// [`Invariant::L5`]: of the policies that a replica was given and can use, all are applied. For simulations.
 #[must_use]
 pub fn l5_poison_is_isolated<T: Ord>(usable: &BTreeSet<T>, applied: &BTreeSet<T>) -> bool {
     usable.is_subset(applied)
 }
 
-/// [`Invariant::L6`]: the times at which one breaker changed, in order. For simulations.
-#[must_use]
-pub fn l6_damped(changes: &[Timestamp], most_an_hour: usize) -> bool {
-    const HOUR: Duration = Duration::from_secs(3600);
-    changes
-        .iter()
-        .enumerate()
-        .all(|(first, from)| changes.get(first + most_an_hour).is_none_or(|next| next.since(*from) >= HOUR))
-}
-
-/// [`Invariant::L6`] for any span, however short. Each way from released back to released has at most four changes, and each of them passes
+/// [`Invariant::L6`], of the times at which one breaker changed, in order, and for any span, however short. Each way from released back to released has at most four changes, and each of them passes
 /// through an open time of at least `delay`. For simulations.
 #[must_use]
 pub fn l6_damped_by(changes: &[Timestamp], delay: Duration) -> bool {
@@ -316,7 +306,7 @@ pub fn l6_damped_by(changes: &[Timestamp], delay: Duration) -> bool {
     })
 }
 
-/// [`Invariant::L7`]. For the control plane's tests.
+/// [`Invariant::L7`]: `listed` are those that are shown as not having acknowledged it. For simulations.
 #[must_use]
 pub fn l7_acknowledged_or_listed<T: Ord>(live: &BTreeSet<T>, acknowledged: &BTreeSet<T>, listed: &BTreeSet<T>) -> bool {
     live.iter().all(|replica| acknowledged.contains(replica) != listed.contains(replica))
