@@ -39,21 +39,26 @@ impl Breaker {
 
     /// A verdict that kept calls back has ended without a successor: go on as if just opened, for a random part of the
     /// delay. Straight to closed would let the whole fleet loose in the same instant.
+    ///
+    /// That it tripped was before the verdict, and says nothing about the target now: the fleet must not open on it again.
     pub fn decay(&mut self, now: Timestamp, draw: Draw) -> Option<Transition> {
         if self.is_disabled() {
             return None;
         }
         let until = now.plus(crate::time::scale(self.spec.delay(), draw.get()));
-        match &mut self.state {
+        let transition = match &mut self.state {
             State::Open { until: own, .. } => {
                 *own = (*own).max(until);
                 None
             }
             State::Closed { .. } | State::HalfOpen { .. } => {
-                self.own_trip = false;
                 Some(self.enter(State::Open { since: now, until }, Cause::Decay, now))
             }
-        }
+        };
+        self.own_trip = false;
+        self.window.clear();
+        self.consecutive_failures = 0;
+        transition
     }
 
     /// Takes new settings. An equal definition touches nothing; otherwise the state is kept, and the statistics too unless

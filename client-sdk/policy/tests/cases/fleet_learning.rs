@@ -1,11 +1,11 @@
 //! After a start, a raised term, or a reason for suspicion: nothing new is decided until nothing old can be in force.
 
 use fusebox_policy::{
-    Draw,
+    Draw, Revision,
     breaker::BreakerInput,
     fleet::{
         CoordinationMode,
-        coordinator::{Effect, Guard, Holding, Limits, Mode, Recipients, Suspicion},
+        coordinator::{Effect, Guard, Holding, Limits, Mode, Recipients, Sighting, Suspicion},
         evidence::Report,
         held::Fence,
         shared::{FleetState, ProbeResult, Settings},
@@ -64,8 +64,8 @@ fn what_two_replicas_hold_of_the_former_run_goes_on_under_the_new_term() {
     let effects = fleet.claims(1, holds(FleetState::Open, 7), 100);
     assert_eq!((verdict(&effects), causes(&effects)), (Some(FleetState::Open), vec!["adopted"]));
     let newest = fleet.coordinator.newest(&fleet.key).unwrap();
-    assert_eq!((newest.fence, newest.half_open_at), (Fence { term: 2, rev: 1 }, Some(at(2100))));
-    // Its open time is over, but a permit of the former run may still be in use.
+    assert_eq!((newest.fence, newest.half_open_at), (Fence { term: 2, rev: 1 }, Some(at(2000))));
+    // Its open time is over, but a permit of the former run may still be in use. A run after this one will not go on with it.
     assert!(fleet.tick(2100).is_empty());
     assert!(permits(&fleet.claims(0, holds(FleetState::Open, 7), 2100)).is_empty());
     let effects = fleet.tick(15_000);
@@ -74,16 +74,58 @@ fn what_two_replicas_hold_of_the_former_run_goes_on_under_the_new_term() {
 }
 
 #[test]
-fn half_open_and_ramp_go_on_and_a_newer_release_ends_them() {
+fn what_waits_for_permits_or_is_overdue_is_left_to_its_leases() {
+    let overdue = |half_open_in| Holding { half_open_in, ..holds(FleetState::Open, 7) };
+    let left = [
+        ("half-open", [holds(FleetState::HalfOpen, 7); 2]),
+        ("ramp", [holds(FleetState::Ramp, 7); 2]),
+        ("overdue", [overdue(Some(ms(0))); 2]),
+        ("nobody says when", [overdue(None); 2]),
+        ("one of them says that it is overdue", [overdue(Some(ms(2000))), overdue(Some(ms(0)))]),
+    ];
+    for (what, claims) in left {
+        let mut fleet = restarted();
+        for (number, held) in claims.into_iter().enumerate() {
+            assert!(fleet.claims(number, held, 0).is_empty(), "{what}");
+        }
+        assert_eq!(fleet.state(), FleetState::Released, "{what}");
+    }
+    let mut fleet = restarted();
+    fleet.claims(0, overdue(Some(ms(600_000))), 0);
+    fleet.claims(1, holds(FleetState::Open, 7), 0);
+    assert_eq!(fleet.view(0).half_open_in, Some(ms(2000)), "the lesser of what both say");
+}
+
+#[test]
+fn an_opening_that_goes_on_gives_way_to_what_was_said_after_it() {
     for state in [FleetState::HalfOpen, FleetState::Ramp] {
         let mut fleet = restarted();
-        fleet.claims(0, holds(state, 7), 0);
-        assert_eq!(verdict(&fleet.claims(1, holds(state, 7), 0)), Some(state));
-        fleet.claims(2, holds(FleetState::Released, 8), 10);
-        let effects = fleet.claims(3, holds(FleetState::Released, 8), 20);
+        fleet.claims(0, holds(FleetState::Open, 6), 0);
+        assert_eq!(verdict(&fleet.claims(1, holds(FleetState::Open, 6), 0)), Some(FleetState::Open));
+        fleet.claims(2, holds(state, 7), 10);
+        assert_eq!(verdict(&fleet.claims(3, holds(state, 7), 10)), Some(state));
+        fleet.claims(4, holds(FleetState::Released, 8), 10);
+        let effects = fleet.claims(5, holds(FleetState::Released, 8), 20);
         assert_eq!(verdict(&effects), Some(FleetState::Released), "{state}");
-        assert_eq!(verdict(&fleet.claims(4, holds(state, 7), 30)), None, "{state} is old news");
+        assert_eq!(verdict(&fleet.claims(6, holds(state, 7), 30)), None, "{state} is old news");
     }
+}
+
+#[test]
+fn what_replicas_saw_before_a_verdict_of_a_former_run_is_no_evidence_for_this_one() {
+    let mut fleet = restarted();
+    let obeys = |fleet: &mut Fleet, number| {
+        fleet.seq += 1;
+        let (held, policy_revision) = (holds(FleetState::HalfOpen, 7), Revision(1));
+        let sighting = Sighting { seq: fleet.seq, report: tripped(5), policy_revision, held };
+        fleet.join(&member(number), None, 14_000);
+        fleet.coordinator.report(&fleet.key.clone(), &member(number), sighting, at(14_000), Draw::ZERO)
+    };
+    for number in 0..3 {
+        obeys(&mut fleet, number);
+    }
+    fleet.tick(15_000);
+    assert!(fleet.report(3, saw(1, 1), 15_100).is_empty(), "they tripped before they were told to refuse");
 }
 
 #[test]
@@ -119,6 +161,24 @@ fn a_raised_term_takes_what_is_in_force_with_it_and_learns() {
     assert_eq!((verdict(&effects), modes(&effects)), (Some(FleetState::Open), vec!["learning"]));
     let newest = fleet.coordinator.newest(&fleet.key).unwrap();
     assert_eq!((newest.fence.term, newest.half_open_at), (9, Some(at(5000))));
+}
+
+#[test]
+fn what_waits_for_permits_is_told_in_no_later_term_and_released_when_its_leases_have_ended() {
+    let mut fleet = Fleet::new(CoordinationMode::Balanced);
+    fleet.report(0, tripped(5), 0);
+    fleet.report(1, tripped(5), 0);
+    assert_eq!(verdict(&fleet.tick(5000)), Some(FleetState::HalfOpen));
+    assert_eq!(causes(&fleet.coordinator.raise_term(9, at(6000))), Vec::<&str>::new());
+    assert!(fleet.report(2, saw(1, 0), 7000).is_empty(), "to tell a newcomer would be to renew it");
+    // However often the term is raised meanwhile.
+    for term in 10..13 {
+        fleet.coordinator.raise_term(term, at(7000 * (term - 9)));
+    }
+    assert_eq!(fleet.coordinator.next_deadline(), Some(at(21_000)));
+    let effects = fleet.tick(21_000);
+    assert_eq!((causes(&effects), verdict(&effects)), (vec!["leases_lapsed"], Some(FleetState::Released)));
+    assert_eq!(fleet.coordinator.mode(), Mode::Learning { until: at(36_000) });
 }
 
 #[test]

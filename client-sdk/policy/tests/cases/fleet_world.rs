@@ -33,10 +33,10 @@ enum Message {
     Renewal(Fence, Timestamp),
 }
 
-struct Replica {
+pub(crate) struct Replica {
     id: MemberId,
     key: BreakerKey,
-    gate: Gate,
+    pub(crate) gate: Gate,
     connected: bool,
     /// Cut off, until a test says otherwise.
     away: bool,
@@ -49,12 +49,12 @@ struct Replica {
     paused: bool,
 }
 
-struct World {
-    coordinator: Coordinator,
+pub(crate) struct World {
+    pub(crate) coordinator: Coordinator,
     settings: Settings,
-    replicas: Vec<Replica>,
-    now: Timestamp,
-    well: bool,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) now: Timestamp,
+    pub(crate) well: bool,
     draws: u64,
 }
 
@@ -139,7 +139,7 @@ fn spec(ramp: bool, concurrent_probes: u32) -> Arc<BreakerSpec> {
 }
 
 impl World {
-    fn new(ramp: bool, concurrent_probes: u32) -> Self {
+    pub(crate) fn new(ramp: bool, concurrent_probes: u32) -> Self {
         let coordination =
             Coordination::try_new(CoordinationMode::Balanced, CoordinationScope::Zone, false, None, None).unwrap();
         let settings = Settings { breaker: spec(ramp, concurrent_probes), coordination, policy_revision: Revision(1) };
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Does a step of the coordinator, and checks it.
-    fn step(&mut self, step: &Step, act: impl FnOnce(&mut Coordinator, Timestamp, Draw) -> Vec<Effect>) {
+    pub(crate) fn step(&mut self, step: &Step, act: impl FnOnce(&mut Coordinator, Timestamp, Draw) -> Vec<Effect>) {
         let draw = self.draw();
         let before = self.coordinator.clone();
         let effects = act(&mut self.coordinator, self.now, draw);
@@ -309,7 +309,7 @@ impl World {
     }
 
     /// Every replica notices the time, and keeps its own invariants.
-    fn settle(&mut self, before: &[Gate]) {
+    pub(crate) fn settle(&mut self, before: &[Gate]) {
         let now = self.now;
         for (number, before) in before.iter().enumerate() {
             let draw = self.draw();
@@ -324,11 +324,11 @@ impl World {
         }
     }
 
-    fn gates(&self) -> Vec<Gate> {
+    pub(crate) fn gates(&self) -> Vec<Gate> {
         self.replicas.iter().map(|replica| replica.gate.clone()).collect()
     }
 
-    fn round(&mut self, millis: u16, calls: u8, hear: u8) {
+    pub(crate) fn round(&mut self, millis: u16, calls: u8, hear: u8) {
         let is_in = |mask: u8, number: usize| mask & (1 << number) != 0;
         self.pass(ms(u64::from(millis)));
         for number in 0..self.replicas.len() {
@@ -350,7 +350,7 @@ impl World {
         }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         for replica in &mut self.replicas {
             replica.connected = false;
             replica.inbox.clear();

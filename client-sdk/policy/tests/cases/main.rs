@@ -23,6 +23,7 @@ mod fleet_guards;
 mod fleet_invariants;
 mod fleet_learning;
 mod fleet_ramp;
+mod fleet_restarts;
 mod fleet_room;
 mod fleet_rule;
 mod fleet_shared;

@@ -42,7 +42,9 @@ fn the_sdk_loses_the_control_plane_and_restarts_from_its_disk() {
 #[test]
 fn the_control_plane_crashes_and_its_successor_learns_before_it_decides() {
     let make = |rng: &mut fastrand::Rng| {
-        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(2), secs(20)));
+        // Open for long enough that the time is not over when the successor comes.
+        let policy = POLICY.replace("delay: 2s", "delay: 10s").replace("delayMax: 6s", "delayMax: 15s");
+        let mut scenario = Scenario::new(fleet(), &policy).script(down(some_trouble(rng), secs(2), secs(20)));
         let crash = millis(rng, 5_000, 8_000);
         scenario.faults = vec![(crash, Fault::Crash(PLANE)), (crash + millis(rng, 100, 1_500), Fault::Bounce(PLANE))];
         scenario.calm = secs(20);

@@ -1,8 +1,23 @@
 //! What replicas hold of a former run, and how it goes on.
 //!
-//! A run that follows another learns first. A verdict that two replicas say they hold, of an earlier term and in force, goes on under
+//! A run that follows another learns first. A verdict that two replicas say they hold, of an earlier term and in force, may go on under
 //! the new term: nobody is let loose by a restart, and nothing is opened by it that was not open. One replica's word alone is not
 //! enough: a breaker that only one replica holds decays to that replica's own.
+//!
+//! | two replicas hold | the new run |
+//! |---|---|
+//! | open, and the open time is not over | goes on with what is left of it: the lesser of what both say |
+//! | open, and the open time is over | leaves it to its leases |
+//! | half-open or ramp | leaves it to its leases; where it goes on with an older opening, it takes this instead of that |
+//! | released | ends an older opening that it goes on with |
+//!
+//! Left to its leases: nothing is said about it, so that it ends where it is held, and each replica probes by its own breaker. A run that
+//! learns gives no permits. If it went on with what waits for permits, or for a ramp's next step, then runs that follow each other faster
+//! than they learn would hold a target that is well for ever; the end of an open time comes nearer, however many runs tell of it.
+//!
+//! So it is where a run raises its own term ([`Coordinator::raise_term`]): what waits for permits stays shown as it is for a lease, and is
+//! then released. In both cases a replica is on its own two leases after the open time that it was told is over, at most, and whatever time
+//! a run that decides was probing.
 
 use std::time::Duration;
 
@@ -31,10 +46,21 @@ pub struct Holding {
 /// What replicas have said in a learning mode about one breaker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Claims {
-    /// The newest verdict that any replica holds, its state, and the first that said so.
-    newest: Option<(Fence, FleetState, MemberId)>,
-    /// The verdict that goes on.
+    /// The newest verdict that any replica holds.
+    newest: Option<Claim>,
+    /// The verdict that two of them hold.
     adopted: Option<Fence>,
+}
+
+/// A verdict that a replica holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Claim {
+    fence: Fence,
+    state: FleetState,
+    /// While open: when probes were to begin.
+    due: Option<Timestamp>,
+    /// The first that said so.
+    first: MemberId,
 }
 
 impl Claims {
@@ -42,21 +68,23 @@ impl Claims {
         Self { newest: None, adopted: None }
     }
 
-    /// Whether this is the second replica that says so. Two states of one fence are of two runs with the same term: nobody confirms
-    /// the other.
-    fn confirmed_by(&mut self, fence: Fence, state: FleetState, member: &MemberId) -> bool {
+    /// What the first has said, if this is the second replica that says so. Two states of one fence are of two runs with the same term:
+    /// nobody confirms the other.
+    fn confirmed_by(&mut self, claim: Claim) -> Option<&Claim> {
         match &self.newest {
-            Some((newest, told, first)) if *newest == fence => {
-                let second = *told == state && *first != *member && self.adopted != Some(fence);
-                if second {
-                    self.adopted = Some(fence);
+            Some(newest) if newest.fence == claim.fence => {
+                let second =
+                    newest.state == claim.state && newest.first != claim.first && self.adopted != Some(claim.fence);
+                if !second {
+                    return None;
                 }
-                second
+                self.adopted = Some(claim.fence);
+                self.newest.as_ref()
             }
-            Some((newest, ..)) if *newest > fence => false,
+            Some(newest) if newest.fence > claim.fence => None,
             Some(_) | None => {
-                self.newest = Some((fence, state, member.clone()));
-                false
+                self.newest = Some(claim);
+                None
             }
         }
     }
@@ -80,17 +108,27 @@ impl Coordinator {
         };
         let ours = entry.breaker.state() != FleetState::Released && entry.claims.adopted.is_none();
         let void = policy_revision != entry.breaker.settings().policy_revision || held.fence.term >= self.term;
-        if ours || void || !entry.claims.confirmed_by(held.fence, state, member) {
+        if ours || void {
             return Vec::new();
         }
+        let due = held.half_open_in.map(|left| now.plus(left));
+        let claim = Claim { fence: held.fence, state, due, first: member.clone() };
+        let Some(first) = entry.claims.confirmed_by(claim) else {
+            return Vec::new();
+        };
+        let left = first.due.min(due).map(|at| now.until(at)).filter(|left| !left.is_zero());
+        let goes_on = entry.breaker.state() != FleetState::Released;
         let inherited = match state {
-            FleetState::Released if entry.breaker.state() == FleetState::Released => return Vec::new(),
-            FleetState::Released => Inherited::Released,
-            FleetState::Open => Inherited::Open(held.half_open_in.unwrap_or(entry.breaker.settings().breaker.delay())),
-            FleetState::HalfOpen => Inherited::HalfOpen,
-            FleetState::Ramp => Inherited::Ramp,
+            FleetState::Released if goes_on => Some(Inherited::Released),
+            FleetState::Open => left.map(Inherited::Open),
+            FleetState::HalfOpen if goes_on => Some(Inherited::HalfOpen),
+            FleetState::Ramp if goes_on => Some(Inherited::Ramp),
+            FleetState::Released | FleetState::HalfOpen | FleetState::Ramp => None,
             // Overrides are no verdicts: they are durable by themselves.
-            FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => return Vec::new(),
+            FleetState::ForcedOpen | FleetState::ForcedClosed | FleetState::Disabled => None,
+        };
+        let Some(inherited) = inherited else {
+            return Vec::new();
         };
         let reason = format!("goes on from term {}", held.fence.term);
         let change = entry.breaker.inherit(inherited, reason, now);

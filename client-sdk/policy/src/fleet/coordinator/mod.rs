@@ -49,6 +49,8 @@ struct Entry {
     records: Records,
     /// Since when no replica holds it. `None` while one does.
     deserted: Option<Timestamp>,
+    /// Its verdict is of a term that was left behind, and is told no more: when the last lease of it has ended.
+    lapses: Option<Timestamp>,
 }
 
 /// What the control plane knows and decides about all breakers.
@@ -204,6 +206,7 @@ impl Coordinator {
                 claims: Claims::new(),
                 records: Records::default(),
                 deserted: Some(now),
+                lapses: None,
             };
             self.entries.insert(key.clone(), entry);
             self.room.taken(key);
@@ -211,6 +214,7 @@ impl Coordinator {
         };
         if entry.breaker.settings().policy_revision != settings.policy_revision {
             entry.newest = None;
+            entry.lapses = None;
         }
         match entry.breaker.configure(settings, now) {
             Some(change) => vec![self.log(key, change, None, now)],
@@ -267,7 +271,8 @@ impl Coordinator {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         match self.mode {
-            Mode::Learning { until } | Mode::Frozen { until, .. } => Some(until),
+            Mode::Learning { until } => self.entries.values().filter_map(|entry| entry.lapses).chain([until]).min(),
+            Mode::Frozen { until, .. } => Some(until),
             Mode::Deciding => self.entries.values().filter_map(|entry| entry.breaker.next_deadline()).min(),
         }
     }
@@ -275,9 +280,15 @@ impl Coordinator {
     /// Makes happen what is due.
     pub fn tick(&mut self, now: Timestamp, draw: Draw) -> Vec<Effect> {
         let mut effects = match self.mode {
-            Mode::Learning { until } if now >= until => self.learned(),
+            Mode::Learning { until } => {
+                let mut effects = self.lapse(|entry| entry.lapses.is_some_and(|at| now >= at), now);
+                if now >= until {
+                    effects.extend(self.learned());
+                }
+                effects
+            }
             Mode::Frozen { until, .. } if now >= until => self.thaw(now),
-            Mode::Learning { .. } | Mode::Frozen { .. } | Mode::Deciding => Vec::new(),
+            Mode::Frozen { .. } | Mode::Deciding => Vec::new(),
         };
         let due: Vec<BreakerKey> = self
             .entries
@@ -317,15 +328,22 @@ impl Coordinator {
     /// All leases have ended, and what replicas said before and during the freeze may be as old as it. That all is released is told
     /// again, so that nobody goes on with what it holds because leases are renewed once more.
     fn thaw(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = self.lapse(|_| true, now);
+        effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));
+        effects
+    }
+
+    /// The leases of these breakers' verdicts have ended.
+    fn lapse(&mut self, which: impl Fn(&Entry) -> bool, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
-        for key in keys {
+        let keys = self.entries.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone());
+        for key in keys.collect::<Vec<_>>() {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.lapses = None;
             if let Some(change) = entry.breaker.lapse(now) {
                 effects.extend(self.decided(&key, change, now));
             }
         }
-        effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));
         effects
     }
 

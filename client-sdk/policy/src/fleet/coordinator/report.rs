@@ -31,7 +31,10 @@ impl Coordinator {
         else {
             return Vec::new();
         };
-        let answers_newest = entry.newest.as_ref().is_none_or(|newest| newest.fence == held.fence);
+        // Before anything was said, a replica may obey what a former run said: its calls are kept back, and what it has seen was before.
+        let obeys = !report.vetoed && held.state.is_some_and(|state| state != FleetState::Released);
+        let obeys_former = matches!(self.mode, Mode::Learning { .. }) && obeys;
+        let answers_newest = entry.newest.as_ref().map_or(!obeys_former, |newest| newest.fence == held.fence);
         let current = answers_newest && policy_revision == entry.breaker.settings().policy_revision;
         let report = Report { current, ..report };
         let seen = replica.keys.get(key).copied();
@@ -66,10 +69,12 @@ impl Coordinator {
             ask.extend(entry.breaker.canvass_more(now));
             effects.extend(asked(key, ask));
         }
-        // Whoever is new, or has missed it, is told what holds. To tell it while frozen would be to renew its lease.
+        // Whoever is new, or has missed it, is told what holds. To tell it while frozen, or when its term was left behind, would be to renew
+        // its lease.
         let told = |effect: &Effect| matches!(effect, Effect::Verdict { key: about, .. } if about == key);
         if (seen.is_none() || !answers_newest)
             && !frozen
+            && entry.lapses.is_none()
             && let Some(decision) = entry.newest.clone()
             && !effects.iter().any(told)
         {

@@ -19,6 +19,7 @@ use crate::{
     fleet::{
         BreakerKey,
         key::CallerId,
+        shared::FleetState,
         term::{RunId, SeenTerm, reach},
     },
 };
@@ -64,10 +65,12 @@ impl Coordinator {
         let keys: Vec<BreakerKey> = self.entries.keys().cloned().collect();
         for key in keys {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            // Leases are renewed within a term only: what is in force goes on under the new one.
+            // Leases are renewed within a term only: an opening goes on under the new one, while its open time is not over.
             if let Some(inherited) = entry.breaker.inheritance(now) {
                 let change = entry.breaker.inherit(inherited, format!("goes on in term {term}"), now);
                 effects.extend(self.decided(&key, change, now));
+            } else if entry.breaker.state() != FleetState::Released && entry.lapses.is_none() {
+                entry.lapses = Some(now.plus(self.limits.lease));
             }
         }
         effects.extend(self.enter(Mode::Learning { until: now.plus(self.limits.learning()) }));

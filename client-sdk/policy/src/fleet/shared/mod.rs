@@ -169,13 +169,11 @@ impl SharedBreaker {
         self.enter(state, "adopted", reason, now)
     }
 
-    /// What it would take to go on in a new term.
+    /// What it would take to go on in a new term, which is learned in first. What waits for permits does not go on.
     pub(super) fn inheritance(&self, now: Timestamp) -> Option<Inherited> {
         match self.state {
-            State::Released => None,
-            State::Open { until } => Some(Inherited::Open(now.until(until))),
-            State::HalfOpen { .. } => Some(Inherited::HalfOpen),
-            State::Ramp(_) => Some(Inherited::Ramp),
+            State::Open { until } if now < until => Some(Inherited::Open(now.until(until))),
+            State::Released | State::Open { .. } | State::HalfOpen { .. } | State::Ramp(_) => None,
         }
     }
 
