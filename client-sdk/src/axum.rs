@@ -11,7 +11,7 @@ use ::tower::{Layer, Service};
 use axum_core::body::Body;
 use fusebox_policy::{
     fallback::Answers,
-    outcome::{Facts, NoFacts, Outcome, RejectionReason},
+    outcome::{Facts, NoFacts, Outcome, Refuser},
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
@@ -94,19 +94,11 @@ const SOON: Duration = Duration::from_secs(1);
 /// The answer to a request that was not served.
 fn refusal(error: &CallError<Infallible>) -> Response<Body> {
     let status = match error {
-        CallError::Rejected(rejection) => match rejection.reason {
-            RejectionReason::RateExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
-            RejectionReason::Open { .. }
-            | RejectionReason::HalfOpenLimit
-            | RejectionReason::Ramp
-            | RejectionReason::FleetOpen { .. }
-            | RejectionReason::FleetHalfOpen
-            | RejectionReason::FleetRamp
-            | RejectionReason::ForcedOpen { .. }
-            | RejectionReason::Full
-            | RejectionReason::WaitedTooLong
-            | RejectionReason::ConcurrencyLimit
-            | RejectionReason::Throttled => StatusCode::SERVICE_UNAVAILABLE,
+        CallError::Rejected(rejection) => match rejection.reason.refuser() {
+            Refuser::RateLimiter => StatusCode::TOO_MANY_REQUESTS,
+            Refuser::CircuitBreaker | Refuser::Bulkhead | Refuser::ConcurrencyLimit | Refuser::Throttle => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         },
         CallError::Inner(never) => match *never {},
         CallError::Timeout { .. }

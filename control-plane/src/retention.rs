@@ -9,7 +9,7 @@ use std::{
 use crate::{
     caller::Caller,
     shutdown::Shutdown,
-    store::{Note, StoreHandle},
+    store::{Answer, Note, StoreHandle},
 };
 
 /// How often what is too old is looked for.
@@ -79,30 +79,26 @@ impl fmt::Display for Retention {
 
 /// Forgets transitions that are too old until the server ends.
 pub(crate) async fn keep_transitions(retention: Retention, store: StoreHandle, shutdown: Shutdown) {
-    let Retention::For(time) = retention else { return };
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.begun() => return,
-            _ = ticks.tick() => {}
-        }
-        let Some(before) = SystemTime::now().checked_sub(time) else { continue };
-        loop {
-            match store.forget_transitions(before, BATCH).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(error = %error, "cannot remove old transitions");
-                    break;
-                }
-            }
-        }
-    }
+    keep_within(retention, shutdown, "transitions", |before| store.forget_transitions(before, BATCH)).await;
 }
 
 /// Drops records of the audit log that are too old until the server ends.
 pub(crate) async fn keep(retention: Retention, store: StoreHandle, shutdown: Shutdown) {
+    let message = format!("older than {retention}");
+    let drop = |before| {
+        let note = Note { caller: Caller::server("server"), message: message.clone(), at: SystemTime::now() };
+        store.truncate_audit(before, BATCH, note)
+    };
+    keep_within(retention, shutdown, "audit", drop).await;
+}
+
+/// Drops what is too old of a log until the server ends, the oldest first, [`BATCH`] at a time.
+async fn keep_within<'a>(
+    retention: Retention,
+    shutdown: Shutdown,
+    log: &'static str,
+    drop: impl Fn(SystemTime) -> Answer<'a, u64>,
+) {
     let Retention::For(time) = retention else { return };
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -112,19 +108,17 @@ pub(crate) async fn keep(retention: Retention, store: StoreHandle, shutdown: Shu
             _ = ticks.tick() => {}
         }
         let Some(before) = SystemTime::now().checked_sub(time) else { continue };
-        let message = format!("older than {retention}");
         loop {
-            let note = Note { caller: Caller::server("server"), message: message.clone(), at: SystemTime::now() };
-            match store.truncate_audit(before, BATCH, note).await {
+            match drop(before).await {
                 Ok(0) => break,
                 Ok(dropped) => {
-                    tracing::info!(event.name = "audit.truncated", dropped, retention = %retention, "old audit records are dropped");
+                    tracing::info!(event.name = "log.truncated", log, dropped, retention = %retention, "what is too old is dropped");
                     if dropped < u64::from(BATCH) {
                         break;
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot drop old audit records");
+                    tracing::error!(%error, log, "cannot drop what is too old");
                     break;
                 }
             }

@@ -202,6 +202,24 @@ pub enum RejectionReason {
 }
 
 impl RejectionReason {
+    /// Which kind of strategy refused.
+    #[must_use]
+    pub const fn refuser(self) -> Refuser {
+        match self {
+            Self::Open { .. }
+            | Self::HalfOpenLimit
+            | Self::Ramp
+            | Self::FleetOpen { .. }
+            | Self::FleetHalfOpen
+            | Self::FleetRamp
+            | Self::ForcedOpen { .. } => Refuser::CircuitBreaker,
+            Self::Full | Self::WaitedTooLong => Refuser::Bulkhead,
+            Self::RateExceeded { .. } => Refuser::RateLimiter,
+            Self::ConcurrencyLimit => Refuser::ConcurrencyLimit,
+            Self::Throttled => Refuser::Throttle,
+        }
+    }
+
     /// When another try may pass, where that is known.
     #[must_use]
     pub const fn retry_after(self) -> Option<Duration> {
@@ -237,6 +255,21 @@ impl fmt::Display for RejectionReason {
             Self::Throttled => "throttled",
         })
     }
+}
+
+/// The kinds of strategy that refuse calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refuser {
+    /// The breaker: its own state, the fleet's, or an operator's word.
+    CircuitBreaker,
+    /// Too many calls run, or wait.
+    Bulkhead,
+    /// Too many calls begin.
+    RateLimiter,
+    /// More than the target is seen to take.
+    ConcurrencyLimit,
+    /// The target refuses much itself.
+    Throttle,
 }
 
 /// A refusal, as the caller gets it: who, why, for how long, and after which failure.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fusebox_policy::{
     Outcome, Policy,
     condition::{Class, Classifier, Conditions, breaker_default},
-    outcome::{NoFacts, RejectionReason},
+    outcome::{NoFacts, Refuser},
     pipeline::{AttemptEnded, AttemptKind, CallEnded, Event},
     retry::Stop,
 };
@@ -80,18 +80,12 @@ impl CallMeter {
             None => "cancelled",
             Some(_) if replaced => "fallback",
             Some(Outcome::Timeout(_)) => "timeout",
-            Some(Outcome::Rejected(_, reason)) => match reason {
-                RejectionReason::Full | RejectionReason::WaitedTooLong => "bulkhead_full",
-                RejectionReason::RateExceeded { .. } => "rate_limited",
-                RejectionReason::ConcurrencyLimit => "concurrency_limited",
-                RejectionReason::Throttled => "throttled",
-                RejectionReason::Open { .. }
-                | RejectionReason::HalfOpenLimit
-                | RejectionReason::Ramp
-                | RejectionReason::FleetOpen { .. }
-                | RejectionReason::FleetHalfOpen
-                | RejectionReason::FleetRamp
-                | RejectionReason::ForcedOpen { .. } => "breaker_open",
+            Some(Outcome::Rejected(_, reason)) => match reason.refuser() {
+                Refuser::Bulkhead => "bulkhead_full",
+                Refuser::RateLimiter => "rate_limited",
+                Refuser::ConcurrencyLimit => "concurrency_limited",
+                Refuser::Throttle => "throttled",
+                Refuser::CircuitBreaker => "breaker_open",
             },
             Some(Outcome::Error(_)) => "failure",
             Some(outcome @ Outcome::Response(_)) => {

@@ -20,15 +20,6 @@ use crate::{
 };
 
 const LOCAL: [&str; 6] = ["closed", "open", "half_open", "forced_open", "forced_closed", "disabled"];
-const FLEET: [FleetState; 7] = [
-    FleetState::Released,
-    FleetState::Open,
-    FleetState::HalfOpen,
-    FleetState::Ramp,
-    FleetState::ForcedOpen,
-    FleetState::ForcedClosed,
-    FleetState::Disabled,
-];
 
 /// What was told last: what is gone must not stand there for ever.
 #[derive(Debug, Default)]
@@ -127,7 +118,7 @@ fn breaker(cell: &Cell, labels: &[Label], now: Timestamp) {
     for name in LOCAL {
         state("local", name, name == local);
     }
-    for own in FLEET {
+    for own in FleetState::ALL {
         state("fleet", own.name(), own == fleet);
     }
     set("fusebox_breaker_vetoed", labels, f64::from(u8::from(vetoed)));

@@ -2,7 +2,7 @@
 //! so that whoever is further out does not take it for a failure of the target.
 
 use ::tonic::{Code, Status};
-use fusebox_policy::outcome::{Rejection, RejectionReason};
+use fusebox_policy::outcome::{Refuser, Rejection, RejectionReason};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The domain of the `google.rpc.ErrorInfo`, as in the control plane's own errors.
@@ -10,18 +10,12 @@ const DOMAIN: &str = "fusebox";
 
 /// The code, and the reason in the `ErrorInfo`.
 const fn told(reason: RejectionReason) -> (Code, &'static str) {
-    match reason {
-        RejectionReason::Open { .. }
-        | RejectionReason::HalfOpenLimit
-        | RejectionReason::Ramp
-        | RejectionReason::FleetOpen { .. }
-        | RejectionReason::FleetHalfOpen
-        | RejectionReason::FleetRamp
-        | RejectionReason::ForcedOpen { .. } => (Code::Unavailable, "BREAKER_OPEN"),
-        RejectionReason::Full | RejectionReason::WaitedTooLong => (Code::Unavailable, "BULKHEAD_FULL"),
-        RejectionReason::RateExceeded { .. } => (Code::ResourceExhausted, "RATE_EXCEEDED"),
-        RejectionReason::ConcurrencyLimit => (Code::Unavailable, "CONCURRENCY_LIMIT"),
-        RejectionReason::Throttled => (Code::Unavailable, "THROTTLED"),
+    match reason.refuser() {
+        Refuser::CircuitBreaker => (Code::Unavailable, "BREAKER_OPEN"),
+        Refuser::Bulkhead => (Code::Unavailable, "BULKHEAD_FULL"),
+        Refuser::RateLimiter => (Code::ResourceExhausted, "RATE_EXCEEDED"),
+        Refuser::ConcurrencyLimit => (Code::Unavailable, "CONCURRENCY_LIMIT"),
+        Refuser::Throttle => (Code::Unavailable, "THROTTLED"),
     }
 }
 

@@ -180,7 +180,7 @@ async fn force(session: &Session, args: ForceArgs, state: FleetState) -> Result<
         .map_err(Failure::to(format!("force the breakers for {target}")))?
         .into_inner();
     let text = sentence(&word, args.dry_run);
-    print_override(&word, args.output, &text)?;
+    render::print_one(&word, args.output, &text)?;
     if !args.dry_run && args.output.format == Format::Table {
         let condition = match state {
             FleetState::ForcedOpen => "open",
@@ -198,13 +198,6 @@ async fn force(session: &Session, args: ForceArgs, state: FleetState) -> Result<
         ));
     }
     Ok(())
-}
-
-fn print_override(word: &Override, output: OutputArgs, text: &str) -> Result<(), Failure> {
-    match (output.quiet, output.format) {
-        (false, Format::Table | Format::Wide) => output::print(text),
-        _ => output::print(&render::one(word, output)?),
-    }
 }
 
 /// `breaker/service-b forced open for 15m (override 3): 2 of 3 replicas have confirmed, a-3 has not yet`.

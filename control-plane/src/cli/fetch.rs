@@ -43,6 +43,17 @@ pub(crate) async fn policies(server: &Server, namespace: &str, filter: &str) -> 
     all(page, "list policies").await
 }
 
+/// Tokens; with `show_ended` also those that count no more.
+pub(crate) async fn tokens(server: &Server, show_ended: bool) -> Result<Vec<v1::Token>, Failure> {
+    let page = async |page_token| {
+        let request =
+            v1::ListTokensRequest { show_ended, page_size: PAGE, page_token, ..v1::ListTokensRequest::default() };
+        let answer = server.admin().list_tokens(request).await?.into_inner();
+        Ok((answer.tokens, answer.next_page_token))
+    };
+    all(page, "list tokens").await
+}
+
 /// The resource name for what was typed: a policy's id, or the whole name.
 pub(crate) fn policy_name(namespace: &str, typed: &str) -> String {
     if typed.starts_with("namespaces/") { typed.to_owned() } else { format!("namespaces/{namespace}/policies/{typed}") }

@@ -1,6 +1,6 @@
 //! The operator's command line: verbs, their options, and where each is run.
 //!
-//! Most verbs speak gRPC to a control plane; some need none, like `validate`, `simulate` and `completions`. Two open a database, of a control
+//! Most verbs speak gRPC to a control plane; some need none, like `validate`, `simulate` and `completion`. Two open a database, of a control
 //! plane that does not run: `restore`, and `token create --data-dir` for the first token. None has a rule of its own about what a policy may
 //! say. Data goes to stdout, words to a person go to stderr, and the exit code tells the class of a failure:
 //! 0 done, 1 failed (or `diff` found differences), 2 wrong usage, 3 not found, 4 conflict, 5 invalid, 6 denied,

@@ -7,9 +7,9 @@ use fusebox_proto::{duration, v1};
 use serde_json::json;
 
 use super::{
-    Session,
-    connect::{self, Server},
+    Session, connect,
     failure::{Class, Failure},
+    fetch,
     output::{self, Format, OutputArgs},
     render, span,
 };
@@ -214,22 +214,8 @@ async fn offline(folder: PathBuf, request: Request) -> Result<(v1::Token, String
     }
 }
 
-async fn all(server: &Server, show_ended: bool) -> Result<Vec<v1::Token>, Failure> {
-    let mut request = v1::ListTokensRequest { show_ended, page_size: 1000, ..v1::ListTokensRequest::default() };
-    let mut found = Vec::new();
-    loop {
-        let answer = server.admin().list_tokens(request.clone()).await.map_err(Failure::to("list tokens"))?;
-        let v1::ListTokensResponse { tokens, next_page_token } = answer.into_inner();
-        found.extend(tokens);
-        if next_page_token.is_empty() {
-            return Ok(found);
-        }
-        request.page_token = next_page_token;
-    }
-}
-
 async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {
-    let tokens = all(&session.server().await?, args.all).await?;
+    let tokens = fetch::tokens(&session.server().await?, args.all).await?;
     if tokens.is_empty() {
         output::say("there are no tokens");
     }
@@ -239,7 +225,7 @@ async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {
 async fn revoke(session: &Session, args: RevokeArgs) -> Result<(), Failure> {
     let RevokeArgs { which, reason } = args;
     let server = session.server().await?;
-    let known = all(&server, false).await?;
+    let known = fetch::tokens(&server, false).await?;
     let is_it = |one: &&v1::Token| {
         let in_records = || format!("{}/{}", one.namespace, one.display_name);
         one.display_name == which

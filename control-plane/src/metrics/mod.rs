@@ -103,33 +103,11 @@ fn begin() {
         message("in", kind, 0);
     }
     message("out", "verdict", 0);
-    for to in STATES {
+    for to in FleetState::ALL {
         counter!("fusebox_control_fleet_verdicts_total", "to" => to.name()).increment(0);
     }
-    for guard in GUARDS {
+    for guard in Guard::ALL {
         counter!("fusebox_control_fleet_held_total", "guard" => guard.name()).increment(0);
     }
     gauge!("fusebox_control_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
-
-/// What can hold an opening back.
-const GUARDS: [Guard; 8] = [
-    Guard::Learning,
-    Guard::Frozen,
-    Guard::Dwell,
-    Guard::BlastRadius,
-    Guard::OpeningRate,
-    Guard::DenominatorShrink,
-    Guard::StartupGrace,
-    Guard::SickReporter,
-];
-/// What the fleet can do about a breaker.
-const STATES: [FleetState; 7] = [
-    FleetState::Released,
-    FleetState::Open,
-    FleetState::HalfOpen,
-    FleetState::Ramp,
-    FleetState::ForcedOpen,
-    FleetState::ForcedClosed,
-    FleetState::Disabled,
-];

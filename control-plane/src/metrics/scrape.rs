@@ -5,10 +5,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use fusebox_policy::fleet::{CoordinationMode, shared::FleetState};
 use fusebox_proto::v1;
 use metrics::gauge;
 
-use super::STATES;
 use crate::{
     condition::{BackupsKnown, Condition, Known},
     fleet::Fleet,
@@ -16,8 +16,6 @@ use crate::{
     store::{AlarmKind, StoreHandle, audit::AuditFilter},
 };
 
-/// How the fleet may decide, as policies say.
-const MODES: [&str; 5] = ["balanced", "quorum", "pooled", "any", "local"];
 /// How far rollouts in progress may be.
 const ROLLOUTS: [&str; 2] = ["running", "paused"];
 /// How replicas may be.
@@ -118,8 +116,8 @@ fn breakers<'a>(all: impl Iterator<Item = &'a v1::Breaker>) {
     for breaker in all {
         *counts.entry((breaker.mode.as_str(), breaker.fleet_state())).or_insert(0_u32) += 1;
     }
-    for mode in MODES {
-        for state in STATES {
+    for mode in CoordinationMode::ALL.map(CoordinationMode::name) {
+        for state in FleetState::ALL {
             let count = counts.get(&(mode, state.into())).copied().unwrap_or_default();
             gauge!("fusebox_control_fleet_breakers", "mode" => mode, "state" => state.name()).set(f64::from(count));
         }

@@ -214,3 +214,12 @@ async fn man_pages_are_written_for_every_verb() {
         fusebox(&["completion", shell]).await.exits(0).prints("simulate").prints("resolve").prints("outage");
     }
 }
+
+#[tokio::test]
+async fn why_a_server_does_not_start_is_told_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let answer = fusebox(&["serve", "--dev", "--listen", &address]).await.exits(1);
+    let told = answer.says(&format!("error: cannot listen on {address}\n"));
+    assert_eq!(told.err.matches("in use").count(), 1, "{told:?}");
+}

@@ -5,6 +5,7 @@
 mod crowded;
 mod disabled;
 mod explained;
+mod paced;
 mod restored;
 mod server;
 mod storms;

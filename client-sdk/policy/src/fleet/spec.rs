@@ -29,6 +29,9 @@ pub enum CoordinationMode {
 }
 
 impl CoordinationMode {
+    /// Every mode.
+    pub const ALL: [Self; 5] = [Self::Balanced, Self::Quorum, Self::Pooled, Self::Any, Self::Local];
+
     /// As the manifest spells it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -217,3 +217,37 @@ fn it_remembers_a_bounded_number_of_records() {
     }
     assert_eq!(fleet.coordinator.explain(&fleet.key).count(), 32);
 }
+
+#[test]
+fn the_lists_of_states_guards_and_modes_leave_none_out() {
+    // Each has its place: a new one does not compile until it has one too.
+    let state = |own| match own {
+        FleetState::Released => 0,
+        FleetState::Open => 1,
+        FleetState::HalfOpen => 2,
+        FleetState::Ramp => 3,
+        FleetState::ForcedOpen => 4,
+        FleetState::ForcedClosed => 5,
+        FleetState::Disabled => 6,
+    };
+    let guard = |own| match own {
+        Guard::Learning => 0,
+        Guard::Frozen => 1,
+        Guard::Dwell => 2,
+        Guard::BlastRadius => 3,
+        Guard::OpeningRate => 4,
+        Guard::DenominatorShrink => 5,
+        Guard::StartupGrace => 6,
+        Guard::SickReporter => 7,
+    };
+    let mode = |own| match own {
+        CoordinationMode::Balanced => 0,
+        CoordinationMode::Quorum => 1,
+        CoordinationMode::Pooled => 2,
+        CoordinationMode::Any => 3,
+        CoordinationMode::Local => 4,
+    };
+    assert_eq!(FleetState::ALL.map(state), std::array::from_fn(|place| place));
+    assert_eq!(Guard::ALL.map(guard), std::array::from_fn(|place| place));
+    assert_eq!(CoordinationMode::ALL.map(mode), std::array::from_fn(|place| place));
+}

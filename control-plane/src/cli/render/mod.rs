@@ -117,6 +117,14 @@ pub(crate) fn one<T: Row>(item: &T, output: OutputArgs) -> Result<String, Failur
     }
 }
 
+/// Prints what became of one thing: `text` for people, and for programs the thing itself.
+pub(crate) fn print_one<T: Row>(item: &T, output: OutputArgs, text: &str) -> Result<(), Failure> {
+    match (output.quiet, output.format) {
+        (false, Format::Table | Format::Wide) => super::output::print(text),
+        _ => super::output::print(&one(item, output)?),
+    }
+}
+
 /// A dash for what is not there, as tables show it.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }

@@ -222,18 +222,11 @@ fn changed(rollout: v1::Rollout, verb: &str, output: OutputArgs) -> Result<(), F
             )
         }
     };
-    print(&rollout, output, &text)?;
+    render::print_one(&rollout, output, &text)?;
     if output.format == Format::Table && !output.quiet {
         output::say(&format!("{next}{}", in_namespace(&rollout.policy)));
     }
     Ok(())
-}
-
-fn print(rollout: &v1::Rollout, output: OutputArgs, text: &str) -> Result<(), Failure> {
-    match (output.quiet, output.format) {
-        (false, Format::Table | Format::Wide) => output::print(text),
-        _ => output::print(&render::one(rollout, output)?),
-    }
 }
 
 async fn status(session: &Session, args: StatusArgs) -> Result<(), Failure> {
@@ -242,7 +235,7 @@ async fn status(session: &Session, args: StatusArgs) -> Result<(), Failure> {
     }
     let (server, found) = find(session, &args.what).await?;
     if !args.watch {
-        return print(&found, args.output, &render::rollout_status(&found));
+        return render::print_one(&found, args.output, &render::rollout_status(&found));
     }
     let end = args.timeout.map(|limit| Instant::now() + limit);
     let watching = follow(&server, &found, args.output);

@@ -74,7 +74,7 @@ pub(super) async fn start(session: &Session, args: StartArgs) -> Result<(), Fail
     let spec = args.pace.spec(stages(&args));
     let server = session.server().await?;
     let started = create(&server, &manifests, policies, spec, args.message, args.dry_run).await?;
-    super::print(&started, args.output, &line(&started, args.dry_run))?;
+    render::print_one(&started, args.output, &line(&started, args.dry_run))?;
     if !args.dry_run && args.output.format == Format::Table && !args.output.quiet {
         next_step(&started);
     }

@@ -74,6 +74,18 @@ pub enum Guard {
 }
 
 impl Guard {
+    /// Every guard.
+    pub const ALL: [Self; 8] = [
+        Self::Learning,
+        Self::Frozen,
+        Self::Dwell,
+        Self::BlastRadius,
+        Self::OpeningRate,
+        Self::DenominatorShrink,
+        Self::StartupGrace,
+        Self::SickReporter,
+    ];
+
     /// In lower case with underscores, as it is shown everywhere.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -32,6 +32,10 @@ pub enum FleetState {
 }
 
 impl FleetState {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Released, Self::Open, Self::HalfOpen, Self::Ramp, Self::ForcedOpen, Self::ForcedClosed, Self::Disabled];
+
     /// In lower case with underscores, as it is shown everywhere.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -285,12 +285,23 @@ impl Call {
         facts: &dyn Facts,
         now: Timestamp,
     ) -> Step {
-        self.stages.pop();
-        self.ascend(spec, cells, outcome, facts, now)
+        self.answered(spec, cells, outcome, facts, now)
     }
 
     /// The answer that chaos asked for has been made.
     pub fn injected<C: Cells>(
+        &mut self,
+        spec: &PipelineSpec,
+        cells: &C,
+        outcome: Outcome,
+        facts: &dyn Facts,
+        now: Timestamp,
+    ) -> Step {
+        self.answered(spec, cells, outcome, facts, now)
+    }
+
+    /// The innermost stage has answered by itself.
+    fn answered<C: Cells>(
         &mut self,
         spec: &PipelineSpec,
         cells: &C,
