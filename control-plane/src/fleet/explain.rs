@@ -96,7 +96,7 @@ impl Owner {
     /// What this run knows of a breaker, and what it decided and held back.
     pub(super) fn explain(&self, which: &Which) -> Option<Explained> {
         let key = match which {
-            Which::Held(name) => self.coordinator.keys().find(|key| view::name(key) == *name)?,
+            Which::Held(name) => self.coordinator.shown_keys().find(|key| view::name(key) == *name)?,
             Which::Gone(key) => key,
         };
         let (now, today) = (self.now(), SystemTime::now());

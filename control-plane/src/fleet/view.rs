@@ -49,7 +49,7 @@ impl View {
 
 impl Owner {
     pub(super) fn view(&self) -> View {
-        let breakers = self.coordinator.keys().map(|key| {
+        let breakers = self.coordinator.shown_keys().map(|key| {
             let breaker = self.breaker_view(key);
             (breaker.name.clone(), breaker)
         });

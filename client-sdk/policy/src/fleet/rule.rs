@@ -28,6 +28,19 @@
 //! | trimmed by `pooled` | - | 0 | 1 | 1 | 1 | 5 | 100 |
 //! | weight cap of `pooled` | - | 50 % | 50 % | 25 % | 25 % | 25 % | 25 % |
 //!
+//! **Lost** is who had reported, and says no more: it has gone, or is silent for longer than its report counts. For as long again it stays
+//! in the quorum's denominator, if it had a vote, and in the pool, with those calls of its last report that went well. So nobody opens the
+//! fleet by losing the others, as the two that are left of a hundred would. What failed for the lost is forgotten with them: a quiet
+//! replica that calls now and then brings no success to an outage that it has seen.
+//!
+//! How many of those who are left of 100 such replicas must fail, if all were well before:
+//!
+//! | lost | 0 | 40 | 50 | 98 |
+//! |---|---|---|---|---|
+//! | `quorum` | 30 | 30 | 30 | never |
+//! | `pooled` | 55 | 55 | never | never |
+//! | `balanced` | 30 | 30 | 30 | never |
+//!
 //! With one replica all modes but `any` degenerate to `local`, and the breaker's reason says `INSUFFICIENT_WITNESSES`.
 //!
 //! **Hysteresis**: these rules only open. What is open closes on probes, and a ramp goes up on less than half of the rate that opens.
@@ -108,16 +121,33 @@ pub fn is_eligible(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool 
         && (member.report.evident_calls() >= u64::from(spec.least_evidence()) || member.report.tripped())
 }
 
-/// For how long after its last report a replica that had a vote, and says no more, stays in the denominator: as long again as its report
-/// counted, so that nobody opens the fleet by losing the others.
+/// For how long after its last report a replica that says no more stays in the denominator: as long again as its report counted, so that
+/// nobody opens the fleet by losing the others.
 #[must_use]
 pub fn lost_for(spec: &BreakerSpec) -> Duration {
     report_lifetime(spec).saturating_mul(2)
 }
 
-/// Whether a replica had a vote, and has been silent since for no longer than [`lost_for`].
-fn is_lost(member: &Member, spec: &BreakerSpec, now: Timestamp) -> bool {
-    !counts(member, spec, now) && now.since(member.at) <= lost_for(spec) && is_eligible(member, spec, member.at)
+/// A replica that says no more, as it counts for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lost {
+    /// Whether it had a vote.
+    pub voted: bool,
+    /// Calls in its last report that went well.
+    pub well: u64,
+}
+
+impl Lost {
+    /// What a replica leaves behind, if its last report counted when it came, and [`lost_for`] is not over.
+    #[must_use]
+    pub fn of(member: &Member, spec: &BreakerSpec, now: Timestamp) -> Option<Self> {
+        if now.since(member.at) > lost_for(spec) || !counts(member, spec, member.at) {
+            return None;
+        }
+        let well = member.report.evident_calls().saturating_sub(member.report.evident_failures());
+        let voted = is_eligible(member, spec, member.at);
+        (voted || well > 0).then_some(Self { voted, well })
+    }
 }
 
 /// Whether what a replica has seen lately speaks against the target.
@@ -144,14 +174,14 @@ pub fn judge(
     coordination: &Coordination,
     now: Timestamp,
 ) -> (Evidence, Option<Met>) {
-    judge_among(members, 0, spec, coordination, now, |_| true)
+    judge_among(members, &[], spec, coordination, now, |_| true)
 }
 
-/// The same, of those replicas only that may vote. `lost` replicas had a vote and were lost lately.
+/// The same, of those replicas only that may vote. The `gone` are members no more.
 #[must_use]
 pub fn judge_among(
     members: &Members,
-    lost: u64,
+    gone: &[Lost],
     spec: &BreakerSpec,
     coordination: &Coordination,
     now: Timestamp,
@@ -162,7 +192,12 @@ pub fn judge_among(
     let eligible = fresh.iter().filter(|(_, member)| is_eligible(member, spec, now)).count() as u64;
     let open_voters = fresh.iter().filter(|(_, member)| member.report.tripped()).count() as u64;
     let rate = spec.trip().failure_rate;
-    let pool = Pool::new(&fresh, rate);
+    let windows: Vec<(u64, u64)> = fresh
+        .iter()
+        .map(|(_, member)| (member.report.evident_calls(), member.report.evident_failures()))
+        .filter(|(calls, _)| *calls > 0)
+        .collect();
+    let pool = Pool::new(windows.clone(), rate);
     let mut evidence = Evidence {
         eligible: narrow(eligible),
         open_voters: narrow(open_voters),
@@ -182,15 +217,26 @@ pub fn judge_among(
     for (_, member) in &fresh {
         evidence.causes.add(&member.report.causes);
     }
+    // Who is left when others are lost is a biased sample (S11).
+    let lost = || {
+        let silent = members.values().filter(|member| !counts(member, spec, now));
+        silent.filter_map(|member| Lost::of(member, spec, now)).chain(gone.iter().copied())
+    };
     let quorum = || {
-        // Who is left when others are lost is a biased sample: the lost ones stay in the denominator for a while (S11).
-        let silent = members.values().filter(|member| is_lost(member, spec, now)).count() as u64;
-        let voters = eligible.saturating_add(silent).saturating_add(lost);
+        let voters = eligible.saturating_add(lost().filter(|lost| lost.voted).count() as u64);
         let share = voters.saturating_mul(u64::from(coordination.quorum_percent())).div_ceil(100);
         let needed = share.max(MIN_WITNESSES);
         (open_voters >= needed).then_some(Met::Quorum { needed: narrow(needed) })
     };
-    let pooled = || pool.reaches(rate).then_some(Met::Pooled);
+    let pooled = || {
+        // Those who are there must meet it by themselves; the lost can only speak against it.
+        if !pool.reaches(rate) {
+            return None;
+        }
+        let well = lost().map(|lost| (lost.well, 0)).filter(|(calls, _)| *calls > 0);
+        let all: Vec<(u64, u64)> = windows.into_iter().chain(well).collect();
+        Pool::new(all, rate).reaches(rate).then_some(Met::Pooled)
+    };
     let met = match coordination.mode() {
         CoordinationMode::Balanced => quorum().or_else(pooled),
         CoordinationMode::Quorum => quorum(),
@@ -229,12 +275,8 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(fresh: &[(&MemberId, &Member)], rate: Option<RateRule>) -> Self {
-        let mut windows: Vec<(u64, u64)> = fresh
-            .iter()
-            .map(|(_, member)| (member.report.evident_calls(), member.report.evident_failures()))
-            .filter(|(calls, _)| *calls > 0)
-            .collect();
+    /// Of windows with calls, as (calls, failures).
+    fn new(mut windows: Vec<(u64, u64)>, rate: Option<RateRule>) -> Self {
         let contributors = windows.len() as u64;
         let (mut witnesses, mut witnessed, mut most) = (0, 0, 0);
         for (_, failures) in

@@ -1,14 +1,18 @@
 //! What holds openings back.
 
-use fusebox_policy::fleet::{
-    CoordinationMode,
-    coordinator::Guard,
-    evidence::Report,
-    shared::{FleetState, ProbeResult},
+use fusebox_policy::{
+    breaker::BreakerInput,
+    fleet::{
+        BreakerKey, Coordination, CoordinationMode, CoordinationScope,
+        coordinator::{Effect, Guard},
+        evidence::Report,
+        shared::{FleetState, ProbeResult, Settings},
+    },
 };
 
 use crate::{
-    fleet_driver::{Fleet, held, key, permits, verdict},
+    driver::breaker_spec,
+    fleet_driver::{Fleet, held, key, permits, settings, verdict},
     fleet_rule::{saw, tripped},
 };
 
@@ -27,7 +31,7 @@ fn with_targets(count: usize) -> Fleet {
 }
 
 /// Two replicas trip on a target.
-fn trip(fleet: &mut Fleet, target: &str, millis: u64) -> Vec<fusebox_policy::fleet::coordinator::Effect> {
+fn trip(fleet: &mut Fleet, target: &str, millis: u64) -> Vec<Effect> {
     let key = key(target, None);
     let mut effects = fleet.report_on(&key, 0, tripped(5), millis);
     effects.extend(fleet.report_on(&key, 1, tripped(5), millis));
@@ -80,7 +84,7 @@ fn a_target_that_is_open_already_may_open_another_breaker() {
 }
 
 #[test]
-fn at_most_ten_breakers_of_a_caller_open_within_ten_seconds() {
+fn breakers_of_at_most_ten_targets_of_a_caller_open_within_ten_seconds() {
     let mut fleet = Fleet::new(CoordinationMode::Balanced);
     fleet.coordinator.forget(&fleet.key.clone());
     let targets: Vec<String> = (0..30).map(|number| format!("target-{number}")).collect();
@@ -118,6 +122,130 @@ fn a_fleet_that_has_shrunk_opens_nothing_for_a_lease() {
     }
     assert_eq!(held(&trip_main(&mut fleet, 2000)), Some(Guard::DenominatorShrink));
     assert_eq!(verdict(&trip_main(&mut fleet, 16_000)), Some(FleetState::Open));
+}
+
+fn zoned(mode: CoordinationMode) -> Fleet {
+    let coordination = Coordination::try_new(mode, CoordinationScope::Zone, false, None, None).unwrap();
+    let breaker = breaker_spec(BreakerInput::default());
+    let mut fleet = Fleet::with(Settings { breaker, coordination, ..settings(mode) });
+    fleet.coordinator.forget(&fleet.key.clone());
+    fleet
+}
+
+/// Two that are ill report as often as the rest falls silent or goes; each is ill for the whole time.
+fn ill(fleet: &mut Fleet, key: &BreakerKey, millis: u64) -> Vec<Effect> {
+    let mut effects = fleet.report_on(key, 0, tripped(20), millis);
+    effects.extend(fleet.report_on(key, 1, tripped(20), millis));
+    effects
+}
+
+/// S11: of a zone of a hundred, in a service of four hundred, ninety-eight are lost.
+#[test]
+fn two_that_are_left_of_a_zone_do_not_speak_for_it() {
+    for mode in [CoordinationMode::Balanced, CoordinationMode::Quorum, CoordinationMode::Pooled] {
+        for leave in [true, false] {
+            let mut fleet = zoned(mode);
+            let (here, there) = (key("service-b", Some("zone-a")), key("service-b", Some("zone-b")));
+            for number in 100..400 {
+                fleet.report_on(&there, number, saw(20, 0), 0);
+            }
+            for number in 2..100 {
+                fleet.report_on(&here, number, saw(20, 0), 0);
+            }
+            ill(&mut fleet, &here, 500);
+            if leave {
+                // One after the other, so that it is no mass disconnect.
+                for number in 2..100 {
+                    fleet.leave(number, 1000 + number as u64 * 20);
+                }
+            }
+            for seconds in 3..=15 {
+                ill(&mut fleet, &here, seconds * 1000);
+                assert_eq!(fleet.state_of(&here), FleetState::Released, "{mode:?}, left: {leave}, {seconds} s");
+            }
+            if leave {
+                assert_eq!(held(&ill(&mut fleet, &here, 16_000)), None, "it was said once");
+                let guards: Vec<_> = fleet.coordinator.explain(&here).filter_map(|record| record.guard).collect();
+                let lost_first = guards.is_empty() || guards == [Guard::DenominatorShrink];
+                assert!(lost_first, "{mode:?}: {guards:?}");
+            }
+            assert_eq!(verdict(&ill(&mut fleet, &here, 40_000)), Some(FleetState::Open), "{mode:?}: they are the zone");
+        }
+    }
+}
+
+/// The guard counts the breaker's own zone: it holds also what the lost would not speak against.
+#[test]
+fn a_zone_that_has_shrunk_opens_nothing_for_a_lease() {
+    let mut fleet = zoned(CoordinationMode::Balanced);
+    let (here, there) = (key("service-b", Some("zone-a")), key("service-b", Some("zone-b")));
+    for number in 10..40 {
+        fleet.report_on(&there, number, saw(20, 0), 0);
+    }
+    for number in 0..4 {
+        fleet.report_on(&here, number, saw(0, 0), 0);
+    }
+    for number in 2..4 {
+        fleet.leave(number, 1000);
+    }
+    assert_eq!(held(&ill(&mut fleet, &here, 2000)), Some(Guard::DenominatorShrink));
+    for number in 10..12 {
+        fleet.report_on(&there, number, tripped(20), 2000);
+    }
+    for number in 12..20 {
+        fleet.report_on(&there, number, tripped(20), 2000);
+    }
+    assert_eq!(fleet.state_of(&there), FleetState::Open, "the other zone is whole");
+    assert_eq!(verdict(&ill(&mut fleet, &here, 16_000)), Some(FleetState::Open));
+}
+
+#[test]
+fn who_comes_first_after_all_have_gone_is_not_taken_for_all() {
+    let all_gone = |calls| {
+        let mut fleet = Fleet::new(CoordinationMode::Balanced);
+        // One after the other, so that it is no mass disconnect.
+        for number in 0..8 {
+            for left in number..8 {
+                fleet.report(left, saw(calls, 0), 3000 * number as u64);
+            }
+            fleet.leave(number, 3000 * number as u64);
+        }
+        assert_eq!(fleet.coordinator.shown_keys().count(), 0, "nobody holds it");
+        fleet
+    };
+    let newcomers = |fleet: &mut Fleet, millis| {
+        fleet.report(10, tripped(20), millis);
+        fleet.report(11, tripped(20), millis)
+    };
+    let mut fleet = all_gone(20);
+    assert_eq!(held(&newcomers(&mut fleet, 22_000)), None, "two of those that there were lately");
+    assert_eq!(fleet.state(), FleetState::Released);
+    let mut fleet = all_gone(0);
+    assert_eq!(held(&newcomers(&mut fleet, 22_000)), Some(Guard::DenominatorShrink), "fewer than there were");
+    let mut fleet = all_gone(20);
+    fleet.tick(36_000);
+    assert!(fleet.coordinator.breaker(&fleet.key).is_none(), "it is forgotten after a lease");
+    assert_eq!(verdict(&newcomers(&mut fleet, 37_000)), Some(FleetState::Open));
+}
+
+/// A true outage of one target, in more zones than breakers of different targets may open within ten seconds.
+#[test]
+fn all_zones_of_one_target_open_together() {
+    let mut fleet = zoned(CoordinationMode::Balanced);
+    let zones: Vec<BreakerKey> = (0..50).map(|zone| key("service-b", Some(&format!("cell-{zone}")))).collect();
+    for (zone, key) in zones.iter().enumerate() {
+        for which in 0..2 {
+            fleet.report_on(key, zone * 2 + which, saw(20, 0), 0);
+        }
+    }
+    for (zone, key) in zones.iter().enumerate() {
+        for which in 0..2 {
+            fleet.report_on(key, zone * 2 + which, tripped(20), 1000);
+        }
+    }
+    for key in &zones {
+        assert_eq!(fleet.state_of(key), FleetState::Open, "{key}");
+    }
 }
 
 /// S11: two of ten are too few, and would be enough of the six that are left.
@@ -185,7 +313,7 @@ fn replicas_that_come_back_end_the_shrink() {
     assert_eq!(verdict(&trip_main(&mut fleet, 2000)), Some(FleetState::Open));
 }
 
-fn trip_main(fleet: &mut Fleet, millis: u64) -> Vec<fusebox_policy::fleet::coordinator::Effect> {
+fn trip_main(fleet: &mut Fleet, millis: u64) -> Vec<Effect> {
     let mut effects = fleet.report(0, tripped(5), millis);
     effects.extend(fleet.report(1, tripped(5), millis));
     effects

@@ -6,7 +6,7 @@ use fusebox_policy::{
     fleet::{
         Coordination, CoordinationMode, CoordinationScope,
         evidence::{Member, MemberId, Members, Report},
-        rule::{Met, judge, tally},
+        rule::{Lost, Met, judge, judge_among, tally},
     },
 };
 
@@ -119,6 +119,41 @@ fn how_many_must_fail_in_each_mode_and_size_of_fleet() {
             }
         }
     }
+}
+
+/// The table of the lost in the module's documentation.
+#[test]
+fn how_many_of_those_who_are_left_must_fail() {
+    let spec = BreakerSpec::try_new(BreakerInput::default()).unwrap();
+    for (mode, needed) in [
+        (CoordinationMode::Quorum, [Some(30), Some(30), Some(30), None]),
+        (CoordinationMode::Pooled, [Some(55), Some(55), None, None]),
+        (CoordinationMode::Balanced, [Some(30), Some(30), Some(30), None]),
+    ] {
+        for (lost, needed) in [0, 40, 50, 98].into_iter().zip(needed) {
+            let gone = vec![Lost { voted: true, well: 20 }; lost];
+            let opens = |ill: usize| {
+                let left = fleet((0..100 - lost).map(|number| if number < ill { tripped(20) } else { saw(20, 0) }));
+                judge_among(&left, &gone, &spec, &coordination(mode), at(100), |_| true).1.is_some()
+            };
+            match needed {
+                Some(needed) => assert!(opens(needed) && !opens(needed - 1), "{mode:?}: {needed}, {lost} lost"),
+                None => assert!(!opens(100 - lost), "{mode:?}: {lost} lost"),
+            }
+        }
+    }
+}
+
+/// In an outage of replicas that call now and then, most are silent at any time: that they failed before does not hold it back.
+#[test]
+fn what_failed_for_the_lost_is_forgotten() {
+    let spec = BreakerSpec::try_new(BreakerInput::default()).unwrap();
+    let left = fleet((0..10).map(|_| saw(3, 3)));
+    let opens = |well: u64| {
+        let gone = [Lost { voted: false, well }; 20];
+        judge_among(&left, &gone, &spec, &coordination(CoordinationMode::Pooled), at(100), |_| true).1.is_some()
+    };
+    assert!(opens(0) && !opens(3));
 }
 
 #[test]

@@ -210,5 +210,7 @@ fn a_replica_that_missed_the_release_is_told_when_it_comes_back_however_many_hav
     let lease = shared.coordinator.limits().lease.as_millis() as u64;
     shared.report(1, saw(0, 0), 6000 + lease);
     shared.leave(1, 6000 + lease);
+    assert_eq!(shared.coordinator.next_deadline(), Some(at(6000 + 2 * lease)));
+    shared.tick(6000 + 2 * lease);
     assert_eq!(shared.coordinator.keys().count(), 0, "after a lease nobody can hold what was said before");
 }

@@ -5,8 +5,8 @@
 //! | `learning`, `frozen` | every opening | the mode ends |
 //! | `dwell` | an opening of a breaker that was released less than a second ago | that second is over |
 //! | `blast_radius` | an opening that would make more than `maxOpenPercent` (50) of a caller's targets not released, from four targets up | others close |
-//! | `opening_rate` | the eleventh newly opened breaker of a caller within 10 s | the 10 s are over |
-//! | `denominator_shrink` | every opening of a caller of which more than 40 % of the replicas have gone within one lease | the lease is over |
+//! | `opening_rate` | an opening of the eleventh target of a caller within 10 s, however many breakers and zones the ten have | the 10 s are over |
+//! | `denominator_shrink` | every opening of a caller of which more than 40 % of the replicas, in all or in the breaker's zone, have gone within one lease | the lease is over |
 //! | `startup_grace` | an opening that needs the votes of newcomers | they have been there for 5 s |
 //! | `sick_reporter` | an opening that needs the votes of replicas for which three or more targets fail that are well for the others | they are well |
 //!
@@ -32,9 +32,9 @@ use std::{
 
 use super::{Coordinator, Mode};
 use crate::{
-    TargetName, Timestamp,
+    TargetName, Timestamp, Zone,
     fleet::{
-        BreakerKey,
+        BreakerKey, CoordinationScope,
         evidence::{Member, MemberId},
         rule,
         shared::{FleetState, SharedBreaker},
@@ -43,8 +43,8 @@ use crate::{
 
 /// Targets from which on the blast radius is capped.
 pub(in crate::fleet) const CAPPED_FROM: usize = 4;
-/// Newly opened breakers of one caller within [`BURST_SPAN`]: a service has few targets, and more than this at once is a mistake of
-/// its own or of ours.
+/// Targets of one caller of which breakers newly open within [`BURST_SPAN`]: a service has few, and more than this at once is a mistake
+/// of its own or of ours. One target has a breaker in each zone, and a true outage of it may open all of them.
 pub(in crate::fleet) const BURST: usize = 10;
 pub(in crate::fleet) const BURST_SPAN: Duration = Duration::from_secs(10);
 /// Share of a caller's replicas, in percent, that may go within one lease: a third is a rolling deploy, and of three one.
@@ -63,7 +63,7 @@ pub enum Guard {
     Dwell,
     /// Too many of the caller's targets would be open.
     BlastRadius,
-    /// Too many of the caller's breakers have opened in a few seconds.
+    /// Breakers of too many of the caller's targets have opened in a few seconds.
     OpeningRate,
     /// Too many of the caller's replicas have gone: the rest is a biased sample.
     DenominatorShrink,
@@ -135,7 +135,8 @@ impl Coordinator {
         {
             return Some((Guard::Dwell, "it was released a moment ago".to_owned()));
         }
-        self.blast_radius(key, breaker).or_else(|| self.caller_guards(key, now))
+        let scope = breaker.settings().coordination.scope();
+        self.blast_radius(key, breaker).or_else(|| self.caller_guards(key, scope, now))
     }
 
     fn blast_radius(&self, key: &BreakerKey, breaker: &SharedBreaker) -> Option<(Guard, String)> {
@@ -166,17 +167,22 @@ impl Coordinator {
         (total, open)
     }
 
-    fn caller_guards(&self, key: &BreakerKey, now: Timestamp) -> Option<(Guard, String)> {
+    fn caller_guards(&self, key: &BreakerKey, scope: CoordinationScope, now: Timestamp) -> Option<(Guard, String)> {
         let caller = self.callers.get(&key.caller_id())?;
-        let burst = caller.openings.iter().filter(|at| now.since(**at) < BURST_SPAN).count();
-        if burst >= BURST {
-            let detail = format!("{burst} breakers of {} have opened in {} s", key.caller, BURST_SPAN.as_secs());
+        let burst = caller.lately_opened(now);
+        if burst.len() >= BURST && !burst.contains(&key.target) {
+            let (count, span) = (burst.len(), BURST_SPAN.as_secs());
+            let detail = format!("breakers of {count} targets of {} have opened in {span} s", key.caller);
             return Some((Guard::OpeningRate, detail));
         }
-        let (peak, left) = (caller.high_water.peak(self.limits.lease, now), caller.replicas.len());
-        if (peak - left.min(peak)) * 100 > SHRINK_PERCENT * peak {
-            let detail = format!("{left} of {peak} replicas of {} are left", key.caller);
-            return Some((Guard::DenominatorShrink, detail));
+        // Whoever comes and goes without a zone is a zone of its own.
+        let of_zone = (scope == CoordinationScope::Zone).then_some(&key.zone);
+        for (zone, whose) in [(None, String::new()), (of_zone, format!(" in {}", zone_name(key)))] {
+            let (left, peak) = caller.left_of_peak(zone, self.limits.lease, now);
+            if (peak - left.min(peak)) * 100 > SHRINK_PERCENT * peak {
+                let detail = format!("{left} of {peak} replicas of {}{whose} are left", key.caller);
+                return Some((Guard::DenominatorShrink, detail));
+            }
         }
         None
     }
@@ -233,4 +239,8 @@ impl Coordinator {
         });
         targets(&mut alone.map(|(key, ..)| *key)).len() >= SICK_TARGETS
     }
+}
+
+fn zone_name(key: &BreakerKey) -> &str {
+    key.zone.as_ref().map_or("no zone", Zone::as_str)
 }

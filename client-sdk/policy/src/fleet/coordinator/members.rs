@@ -1,10 +1,13 @@
 //! Who is there: the replicas of each service, and which breakers they hold.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use super::{guards::BURST_SPAN, high_water::HighWater, limits::Limits};
 use crate::{
-    Timestamp, Zone,
+    TargetName, Timestamp, Zone,
     fleet::{BreakerKey, evidence::MemberId, key::CallerId},
 };
 
@@ -23,17 +26,45 @@ pub(super) struct Caller {
     pub(super) replicas: BTreeMap<MemberId, Replica>,
     /// How many replicas there were lately.
     pub(super) high_water: HighWater,
-    /// When breakers were newly opened, as far back as the guard looks.
-    pub(super) openings: VecDeque<Timestamp>,
+    /// How many of each zone.
+    zones: BTreeMap<Option<Zone>, HighWater>,
+    /// When breakers of which targets were newly opened, as far back as the guard looks; each target once.
+    openings: VecDeque<(Timestamp, TargetName)>,
 }
 
 impl Caller {
-    /// One more breaker has been newly opened.
-    pub(super) fn opened(&mut self, now: Timestamp) {
-        while self.openings.front().is_some_and(|at| now.since(*at) >= BURST_SPAN) {
+    /// A breaker of this target has been newly opened. It counts from its first: its zones follow each other.
+    pub(super) fn opened(&mut self, target: &TargetName, now: Timestamp) {
+        while self.openings.front().is_some_and(|(at, _)| now.since(*at) >= BURST_SPAN) {
             self.openings.pop_front();
         }
-        self.openings.push_back(now);
+        if !self.lately_opened(now).contains(target) {
+            self.openings.push_back((now, target.clone()));
+        }
+    }
+
+    /// The targets of which breakers were newly opened lately.
+    pub(super) fn lately_opened(&self, now: Timestamp) -> BTreeSet<&TargetName> {
+        let lately = self.openings.iter().filter(|(at, _)| now.since(*at) < BURST_SPAN);
+        lately.map(|(_, target)| target).collect()
+    }
+
+    /// How many replicas there are, and how many there were lately: of a zone, or of all.
+    pub(super) fn left_of_peak(&self, zone: Option<&Option<Zone>>, span: Duration, now: Timestamp) -> (usize, usize) {
+        match zone {
+            None => (self.replicas.len(), self.high_water.peak(span, now)),
+            Some(zone) => {
+                let left = self.replicas.values().filter(|replica| replica.zone == *zone).count();
+                (left, self.zones.get(zone).map_or(left, |high_water| high_water.peak(span, now)))
+            }
+        }
+    }
+
+    fn count(&mut self, zone: Option<Zone>, span: Duration, now: Timestamp) {
+        self.high_water.set(self.replicas.len(), span, now);
+        let of_zone = self.replicas.values().filter(|replica| replica.zone == zone).count();
+        self.zones.entry(zone).or_default().set(of_zone, span, now);
+        self.zones.retain(|_, high_water| high_water.peak(span, now) > 0);
     }
 
     /// The breakers that a replica holds.
@@ -61,7 +92,7 @@ impl Callers {
 
     /// The services of which a replica is connected.
     pub(super) fn ids(&self) -> impl Iterator<Item = &CallerId> {
-        self.by_id.keys()
+        self.by_id.iter().filter(|(_, caller)| !caller.replicas.is_empty()).map(|(id, _)| id)
     }
 
     pub(super) fn get_mut(&mut self, caller: &CallerId) -> Option<&mut Caller> {
@@ -82,8 +113,9 @@ impl Callers {
         now: Timestamp,
     ) {
         let caller = self.by_id.entry(id.clone()).or_default();
-        caller.replicas.insert(member, Replica { zone, joined: now, keys: BTreeMap::new() });
-        self.count(id, limits, now);
+        let replica = Replica { zone: zone.clone(), joined: now, keys: BTreeMap::new() };
+        caller.replicas.insert(member, replica);
+        self.count(id, zone, limits, now);
     }
 
     /// A replica has gone. Answers with what it held.
@@ -95,19 +127,19 @@ impl Callers {
         now: Timestamp,
     ) -> Vec<BreakerKey> {
         let gone = self.by_id.get_mut(id).and_then(|caller| caller.replicas.remove(member));
-        self.count(id, limits, now);
-        if self.by_id.get(id).is_some_and(|caller| caller.replicas.is_empty()) {
-            self.by_id.remove(id);
-        }
+        let zone = gone.as_ref().and_then(|replica| replica.zone.clone());
+        self.count(id, zone, limits, now);
         gone.map(|replica| replica.keys.into_keys().collect()).unwrap_or_default()
     }
 
-    fn count(&mut self, id: &CallerId, limits: &Limits, now: Timestamp) {
+    /// A service of which nobody is left is remembered for a lease, so that those who come first are not taken for all of it.
+    fn count(&mut self, id: &CallerId, zone: Option<Zone>, limits: &Limits, now: Timestamp) {
         let all = self.all();
         self.high_water.set(all, limits.mass_span, now);
         if let Some(caller) = self.by_id.get_mut(id) {
-            caller.high_water.set(caller.replicas.len(), limits.lease, now);
+            caller.count(zone, limits.lease, now);
         }
+        self.by_id.retain(|_, caller| !caller.replicas.is_empty() || caller.high_water.peak(limits.lease, now) > 0);
     }
 
     fn all(&self) -> usize {

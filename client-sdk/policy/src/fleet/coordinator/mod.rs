@@ -173,17 +173,11 @@ impl Coordinator {
             return Vec::new();
         };
         entry.breaker.leave(member, now);
-        // What nobody holds and nothing was decided about need not be remembered; what was decided, for one lease: a replica that was
-        // cut off may come back with an older verdict in force, and must be told.
-        let settled = entry.newest.is_none() || entry.breaker.since(now) >= self.limits.lease;
+        // What nobody holds is remembered for one lease: a replica that was cut off may come back with an older verdict in force, and must
+        // be told; and who comes first is not taken for all.
         let state = entry.breaker.state();
-        let deserted = self.callers.holders(key).next().is_none();
-        if deserted {
+        if self.callers.holders(key).next().is_none() {
             entry.deserted = Some(now);
-        }
-        if settled && state == FleetState::Released && deserted {
-            self.remove(key);
-            return Vec::new();
         }
         match state {
             FleetState::HalfOpen => self.advance(key, now, draw),
@@ -273,7 +267,11 @@ impl Coordinator {
         match self.mode {
             Mode::Learning { until } => self.entries.values().filter_map(|entry| entry.lapses).chain([until]).min(),
             Mode::Frozen { until, .. } => Some(until),
-            Mode::Deciding => self.entries.values().filter_map(|entry| entry.breaker.next_deadline()).min(),
+            Mode::Deciding => {
+                let ends =
+                    |entry: &Entry| entry.breaker.next_deadline().into_iter().chain(self.forgotten_at(entry)).min();
+                self.entries.values().filter_map(ends).min()
+            }
         }
     }
 
@@ -290,6 +288,7 @@ impl Coordinator {
             Mode::Frozen { until, .. } if now >= until => self.thaw(now),
             Mode::Frozen { .. } | Mode::Deciding => Vec::new(),
         };
+        self.forget_deserted(now);
         let due: Vec<BreakerKey> = self
             .entries
             .iter()
@@ -355,6 +354,12 @@ impl Coordinator {
     /// The breakers that are known.
     pub fn keys(&self) -> impl Iterator<Item = &BreakerKey> {
         self.entries.keys()
+    }
+
+    /// Those of them that replicas hold, or about which something was decided.
+    pub fn shown_keys(&self) -> impl Iterator<Item = &BreakerKey> {
+        let shown = |entry: &Entry| entry.deserted.is_none() || entry.newest.is_some();
+        self.entries.iter().filter(move |(_, entry)| shown(entry)).map(|(key, _)| key)
     }
 
     /// The machine of a breaker.

@@ -132,10 +132,10 @@ impl Coordinator {
         effects
     }
 
-    /// Counts a newly opened breaker.
+    /// Counts a newly opened breaker's target.
     pub(super) fn opening(&mut self, key: &BreakerKey, now: Timestamp) {
         if let Some(caller) = self.callers.get_mut(&key.caller_id()) {
-            caller.opened(now);
+            caller.opened(&key.target, now);
         }
     }
 

@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Coordinator, Limits};
+use super::{Coordinator, Entry, Limits};
 use crate::{
     Namespace, Timestamp,
-    fleet::{BreakerKey, evidence::MemberId, key::CallerId},
+    fleet::{BreakerKey, evidence::MemberId, key::CallerId, shared::FleetState},
 };
 
 /// Why one more breaker is not shared: the bound that is reached.
@@ -121,6 +121,22 @@ impl Coordinator {
         let deserted = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) >= lease);
         let gone: Vec<BreakerKey> =
             self.entries.iter().filter(|(_, entry)| deserted(entry.deserted)).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
+    /// When a breaker is forgotten that nobody holds and that has nothing in force.
+    pub(super) fn forgotten_at(&self, entry: &Entry) -> Option<Timestamp> {
+        let released = entry.breaker.state() == FleetState::Released;
+        entry.deserted.filter(|_| released).map(|at| at.plus(self.limits.lease))
+    }
+
+    /// Forgets the breakers whose time for that has come.
+    pub(super) fn forget_deserted(&mut self, now: Timestamp) {
+        let over = |entry: &Entry| self.forgotten_at(entry).is_some_and(|at| at <= now);
+        let gone: Vec<BreakerKey> =
+            self.entries.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.remove(&key);
         }

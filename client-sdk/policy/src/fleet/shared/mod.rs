@@ -25,7 +25,7 @@ use self::{
 use super::{
     evidence::{Evidence, MemberId, Members},
     invariants::{Invariant, s4_probe_bound},
-    rule::Met,
+    rule::{Lost, Met},
     tally::Tally,
 };
 use crate::{Draw, InstanceId, Timestamp};
@@ -45,8 +45,8 @@ pub struct SharedBreaker {
     members: Members,
     /// What all of them said when they last reported.
     told: Tally,
-    /// Replicas that had a vote and have gone, with their last report, for as long as they stay in the denominator.
-    lost: BTreeMap<InstanceId, Timestamp>,
+    /// Replicas that have gone, when they last reported, and how they count for a while.
+    lost: BTreeMap<InstanceId, (Timestamp, Lost)>,
     state: State,
     since: Timestamp,
     reason: String,
@@ -123,11 +123,6 @@ impl SharedBreaker {
             State::Open { until } => Some(until),
             State::Released | State::HalfOpen { .. } | State::Ramp(_) => None,
         }
-    }
-
-    /// How long it has been in the present state.
-    pub(super) const fn since(&self, now: Timestamp) -> Duration {
-        now.since(self.since)
     }
 
     /// Why it is in the present state, in words.

@@ -5,7 +5,7 @@ use crate::{
     Draw, Timestamp, Zone,
     fleet::{
         evidence::{Evidence, Member, MemberId, Report},
-        rule::{self, Met},
+        rule::{self, Lost, Met},
         shared::Settings,
         spec::CoordinationMode,
         tally::Tally,
@@ -62,21 +62,17 @@ impl SharedBreaker {
     /// A replica has gone, or holds the breaker no longer. That alone never opens anything: the rest is judged again only when
     /// one of them reports.
     ///
-    /// Nor does it make the quorum of those who are left smaller at once.
+    /// Nor does it make those who are left speak for all at once.
     pub(in crate::fleet) fn leave(&mut self, id: &MemberId, now: Timestamp) {
         let spec = &self.settings.breaker;
-        let over = |at: Timestamp| now.since(at) > rule::lost_for(spec);
-        self.lost.retain(|_, at| !over(*at));
+        self.lost.retain(|_, (at, _)| now.since(*at) <= rule::lost_for(spec));
         self.canvass.left(id);
-        let gone = self.members.remove(id);
-        if let Some(member) = &gone {
-            self.told = self.told.minus(Tally::of(member, spec));
-        }
-        if let Some(member) = gone
-            && !over(member.at)
-            && rule::is_eligible(&member, spec, member.at)
-        {
-            self.lost.insert(id.instance.clone(), member.at);
+        let Some(gone) = self.members.remove(id) else {
+            return;
+        };
+        self.told = self.told.minus(Tally::of(&gone, spec));
+        if let Some(lost) = Lost::of(&gone, spec, now) {
+            self.lost.insert(id.instance.clone(), (gone.at, lost));
         }
     }
 
@@ -101,7 +97,8 @@ impl SharedBreaker {
         may_vote: impl Fn(&MemberId) -> bool,
     ) -> (Evidence, Option<Met>) {
         let Settings { breaker, coordination, .. } = &self.settings;
-        let lost = self.lost.values().filter(|at| now.since(**at) <= rule::lost_for(breaker)).count() as u64;
-        rule::judge_among(&self.members, lost, breaker, coordination, now, may_vote)
+        let lately = self.lost.values().filter(|(at, _)| now.since(*at) <= rule::lost_for(breaker));
+        let gone: Vec<Lost> = lately.map(|(_, lost)| *lost).collect();
+        rule::judge_among(&self.members, &gone, breaker, coordination, now, may_vote)
     }
 }
