@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use fusebox_policy::fleet::term::{CLAIMED_BY_ANY, CLAIMED_OF_A_RUN, FARTHEST, GREATEST};
+use fusebox_policy::fleet::term::{CLAIMED_BY_ANY, CLAIMED_OF_A_RUN, FARTHEST, GREATEST, MOST_RISES};
 use fusebox_proto::{
     duration::{from_wire, to_wire},
     sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
@@ -127,6 +127,23 @@ async fn one_run_is_raised_no_further_than_replicas_that_were_away_can_follow() 
         assert_eq!(refused(&server, saw("a-3", seen)).await, "TERM_TOO_HIGH", "neither by much nor by one each time");
     }
     assert_eq!(welcomed(&server, saw("a-1", (begun, run))).await, (end, run));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_keeps_a_server_learning_for_a_while_and_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let (mut term, run) = welcomed(&server, hello("a-1")).await;
+    for _ in 0..MOST_RISES {
+        // The same, and of another run.
+        let (raised, _) = welcomed(&server, saw("liar", (term, 7))).await;
+        assert_eq!(raised, term + 1);
+        term = raised;
+    }
+    assert_eq!(refused(&server, saw("liar", (term, 7))).await, "TERM_TOO_HIGH");
+    assert_eq!(welcomed(&server, saw("a-1", (term, run))).await, (term, run), "who has heard it from this run");
+    assert_eq!(welcomed(&server, hello("a-2")).await, (term, run), "who has heard none");
     server.stop().await;
 }
 

@@ -16,6 +16,8 @@
 //! - or by [`CLAIMED_OF_A_RUN`] in all, from where the run began. To leave a replica behind, each of the last 511 runs of the server would
 //!   have to be raised by so much while it was away.
 //!
+//! And not more than [`MOST_RISES`] times: a server that has just risen learns, and opens nothing meanwhile.
+//!
 //! What is beyond is refused and changes nothing. A replica that was told such a term by another server comes back without its cache.
 
 use std::num::NonZeroU64;
@@ -28,6 +30,9 @@ pub const FARTHEST: u64 = 1 << 20;
 pub const CLAIMED_BY_ANY: u64 = FARTHEST / 2;
 /// By so much in all, claims raise a run that began wherever it did: the starts between a backup and the wish to have it back.
 pub const CLAIMED_OF_A_RUN: u64 = 1 << 10;
+/// So many times a run is raised by claims. A run on a healthy store is raised by none, one on a store that was wiped or restored at most as
+/// often as the highest terms differ that its replicas have seen.
+pub const MOST_RISES: u32 = 64;
 
 /// The highest term to which replicas' claims raise a run that began in this one.
 #[must_use]

@@ -29,7 +29,7 @@ use std::{
 use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::FutureExt;
 use sqlx::{
-    Row, SqlitePool,
+    Connection as _, Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tempfile::NamedTempFile;
@@ -473,7 +473,10 @@ impl Store for SqliteStore {
 
     fn check(&self) -> Answer<'_, Vec<Finding>> {
         async move {
-            let mut transaction = self.reader.begin().await.map_err(failed)?;
+            let mut reader = self.reader.acquire().await.map_err(failed)?;
+            // What the connection has read before is in its memory, where it is as it was.
+            sqlx::query("PRAGMA shrink_memory").execute(&mut *reader).await.map_err(failed)?;
+            let mut transaction = reader.begin().await.map_err(failed)?;
             let findings = check::check(&mut transaction).await?;
             match findings.as_slice() {
                 [] => self.alarms.clear(AlarmKind::StoreCorrupt),

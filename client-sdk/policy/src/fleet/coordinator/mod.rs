@@ -61,6 +61,8 @@ pub struct Coordinator {
     term: u64,
     /// The term that the run began in.
     began: u64,
+    /// How often it has risen since.
+    rises: u32,
     run: RunId,
     /// The services of which a replica was told of the term by this run.
     told: BTreeSet<CallerId>,
@@ -92,6 +94,7 @@ impl Coordinator {
             mode,
             term,
             began: term,
+            rises: 0,
             run,
             told: BTreeSet::new(),
             rev: 0,

@@ -8,7 +8,7 @@
 //! | ours, and not whose, and this run has told its service of the term | stays: it will have been us |
 //! | ours, and not whose, and this run has told nobody of its service | is raised above: it can't have been us |
 //! | a higher one | is raised above |
-//! | one that would raise it beyond the run's [`reach`] | stays, and the replica is refused |
+//! | one that would raise it beyond the run's [`reach`], or too often | stays, and the replica is refused |
 //!
 //! By service and not by replica, since the replicas of a service may share what they keep on disk. To raise the term for everybody who
 //! does not know whose it was would put the fleet into learning each time when such a replica reconnects.
@@ -20,7 +20,7 @@ use crate::{
         BreakerKey,
         key::CallerId,
         shared::FleetState,
-        term::{RunId, SeenTerm, reach},
+        term::{MOST_RISES, RunId, SeenTerm, reach},
     },
 };
 
@@ -48,7 +48,7 @@ impl Coordinator {
     /// The highest term to which claims may raise this run. Whoever asks for more is not to be believed, and told nothing.
     #[must_use]
     pub const fn reach(&self) -> u64 {
-        reach(self.began)
+        if self.rises < MOST_RISES { reach(self.began) } else { self.term }
     }
 
     /// Goes on in a later term, which has been committed: a replica has seen one that is later than ours, or ours of another run, so that
@@ -59,6 +59,7 @@ impl Coordinator {
             return Vec::new();
         }
         self.term = term;
+        self.rises = self.rises.saturating_add(1);
         // Whoever is connected hears of it with the next message.
         self.told = self.callers.ids().cloned().collect();
         let mut effects = Vec::new();

@@ -109,6 +109,35 @@ async fn a_row_that_turns_bad_while_the_store_is_open_is_found_and_is_an_alarm_u
 }
 
 #[tokio::test]
+async fn pages_that_turn_bad_are_found_although_a_connection_has_read_them_before() {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    for size in 1..20 {
+        store.apply(put("a", size), note(), false).await.unwrap();
+    }
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.writer).await.unwrap();
+    // Every connection of the pool has it all in memory.
+    let mut readers = Vec::new();
+    while let Some(mut reader) = store.reader.try_acquire() {
+        assert_eq!(check::check(&mut reader).await.unwrap(), Vec::new());
+        readers.push(reader);
+    }
+    assert!(!readers.is_empty());
+    drop(readers);
+    assert_eq!(store.check().await.unwrap(), Vec::new());
+    let mut file = std::fs::File::options().write(true).open(folder.path().join(DATABASE)).unwrap();
+    let pages = file.metadata().unwrap().len() / 4096;
+    for page in 2..pages {
+        file.seek(SeekFrom::Start(page * 4096)).unwrap();
+        file.write_all(&[0xAA; 4096]).unwrap();
+    }
+    file.sync_all().unwrap();
+    assert_ne!(store.check().await.unwrap(), Vec::new());
+    assert_eq!(store.alarms().len(), 1);
+}
+
+#[tokio::test]
 async fn a_full_disk_is_an_alarm_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
