@@ -8,7 +8,7 @@ use turmoil::Sim;
 use crate::{
     disk::{self, Slot},
     replica::Replicas,
-    world::{LATENCY, PLANE},
+    world::{Ending, LATENCY, PLANE},
 };
 
 /// Something done to the network, to a process or to the disk.
@@ -30,7 +30,9 @@ pub(crate) enum Fault {
     Crash(&'static str),
     /// It starts again.
     Bounce(&'static str),
-    /// A replica's process stands still for so long, by its own clock in no time.
+    /// The control plane's process is asked to end, and lets its streams end first.
+    Drain,
+    /// A replica's process, or the control plane's, stands still for so long, by its own clock in no time.
     Pause(&'static str, Duration),
     /// What a replica keeps on disk is overwritten with something else.
     Spoil(&'static str),
@@ -45,7 +47,7 @@ pub(crate) enum Fault {
 }
 
 /// Does it.
-pub(crate) fn cause(sim: &mut Sim<'_>, disk: &Slot, replicas: &Replicas, fault: Fault) {
+pub(crate) fn cause(sim: &mut Sim<'_>, disk: &Slot, replicas: &Replicas, ending: &Ending, fault: Fault) {
     match fault {
         Fault::Partition(a, b) => sim.partition(a, b),
         Fault::OneWay(from, to) => sim.partition_oneway(from, to),
@@ -55,6 +57,7 @@ pub(crate) fn cause(sim: &mut Sim<'_>, disk: &Slot, replicas: &Replicas, fault: 
         Fault::Slow(a, b, latency) => sim.set_link_latency(a, b, latency),
         Fault::Crash(host) => sim.crash(host),
         Fault::Bounce(host) => sim.bounce(host),
+        Fault::Drain => ending.begin(),
         Fault::Pause(host, length) => replicas.pauses.stop(host, length),
         Fault::Spoil(host) => replicas.spoil(host),
         Fault::BackUp => disk.back_up(),

@@ -64,7 +64,10 @@ fn every_invariant_is_checked_where_the_page_says_so() {
     let simulation = sources("demo-services/tests/sim");
     let properties = sources_but("demo-services/tests/sim/properties", &["fails.rs"]);
     let ledger = sources("client-sdk/policy/src/fleet/history.rs");
-    let real = sources("control-plane/tests") + &sources("client-sdk/tests") + &sources("demo-services/tests/fleet.rs");
+    let real = sources("control-plane/tests")
+        + &sources("client-sdk/tests")
+        + &sources("demo-services/tests/fleet.rs")
+        + &sources("demo-services/tests/faults");
     let rows = rows("### Where each invariant is checked");
     let ids: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     let all: Vec<&str> = Invariant::ALL.iter().map(|own| own.id()).collect();

@@ -57,7 +57,7 @@ impl Replica {
     }
 }
 
-/// Replicas that are about to stand still, and for how long.
+/// Processes that are about to stand still, and for how long.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pauses(Arc<Mutex<BTreeMap<String, Duration>>>);
 
@@ -66,8 +66,18 @@ impl Pauses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(replica.to_owned(), length);
     }
 
-    fn take(&self, replica: &str) -> Option<Duration> {
+    pub(crate) fn take(&self, replica: &str) -> Option<Duration> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(replica)
+    }
+
+    /// Lets the process' clock go on while nothing in it does, each time that it is to stand still.
+    pub(crate) async fn keep(self, process: &'static str) {
+        loop {
+            if let Some(length) = self.take(process) {
+                tokio::time::advance(length).await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 

@@ -1,9 +1,17 @@
 //! The simulated world: hosts, a network between them, and one run of a scenario.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use fusebox_control_plane::{config::Limits, serve::serve, shutdown::Shutdown, store::StoreHandle};
-use fusebox_policy::{Revision, breaker::LocalState, fleet::invariants};
+use fusebox_policy::{
+    Revision,
+    breaker::LocalState,
+    fleet::{CoordinationMode, invariants},
+};
 
 use crate::{
     disk::Slot,
@@ -48,8 +56,8 @@ pub(crate) struct Scenario {
     pub(crate) calm: Duration,
     /// How long after that everything may take to be in order; `None` where it can't be, and the run ends at `calm`.
     pub(crate) settles_within: Option<Duration>,
-    /// Probes at the same time that the policy allows.
-    pub(crate) probes: u32,
+    /// What the policy allows.
+    pub(crate) terms: Terms,
     /// Whether replicas keep their policies on disk.
     pub(crate) caches: bool,
     /// Who stands between replicas and the control plane.
@@ -58,6 +66,22 @@ pub(crate) struct Scenario {
     pub(crate) judged: bool,
     /// Whether decisions are on record as soon as they are told.
     pub(crate) recorded: bool,
+}
+
+/// What the policy of a story says, as far as it is judged by that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Probes at the same time.
+    pub(crate) probes: u32,
+    pub(crate) mode: CoordinationMode,
+    /// Whether the breaker only says what it would do.
+    pub(crate) shadow: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { probes: 1, mode: CoordinationMode::Balanced, shadow: false }
+    }
 }
 
 impl Scenario {
@@ -70,7 +94,7 @@ impl Scenario {
             faults: Vec::new(),
             calm: Duration::from_secs(30),
             settles_within: Some(Duration::from_secs(45)),
-            probes: 1,
+            terms: Terms::default(),
             caches: false,
             meddle: None,
             judged: true,
@@ -104,7 +128,7 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
         mut faults,
         calm,
         settles_within,
-        probes,
+        terms,
         caches,
         meddle,
         judged,
@@ -121,12 +145,16 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
         .build();
 
     let disk = Slot::new(history.clone());
+    let ending = Ending::default();
     let folders = caches.then(|| tempfile::tempdir().expect("a temporary folder"));
     let outside = Replicas { pauses: Pauses::default(), folders };
     let replicas: Arc<[Replica]> = replicas.into();
     {
         let (disk, history, replicas) = (disk.clone(), history.clone(), Arc::clone(&replicas));
-        sim.host(PLANE, move || plane(disk.disk(), Arc::clone(&replicas), history.clone()));
+        let (pauses, ending) = (outside.pauses.clone(), ending.clone());
+        sim.host(PLANE, move || {
+            plane(disk.disk(), Arc::clone(&replicas), history.clone(), pauses.clone(), ending.anew())
+        });
     }
     {
         let (history, replicas) = (history.clone(), Arc::clone(&replicas));
@@ -160,7 +188,7 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
         let now = sim.elapsed();
         while let Some((_, fault)) = faults.next_if(|(at, _)| *at <= now) {
             history.record_at(now, What::Fault(fault));
-            faults::cause(&mut sim, &disk, &outside, fault);
+            faults::cause(&mut sim, &disk, &outside, &ending, fault);
         }
         history.step(now + STEP);
         sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"));
@@ -176,7 +204,7 @@ pub(crate) fn run(seed: u64, scenario: Scenario) -> Run {
     }
     drop(sim);
     let events = history.events();
-    let mut violations = if judged { properties::check(&events, &replicas, probes, recorded) } else { Vec::new() };
+    let mut violations = if judged { properties::check(&events, &replicas, terms, recorded) } else { Vec::new() };
     violations.extend(properties::check_audit(&events, &disk.audits()));
     if settles_within.is_some() && settled.is_none() {
         violations.extend(properties::unsettled(&history, &replicas, limit));
@@ -201,8 +229,36 @@ pub(crate) fn is_in_order(shown: &Shown, replica: &Replica, revision: u64) -> bo
         && (replica.every.is_none() || shown.local == LocalState::Closed)
 }
 
-async fn plane(disk: StoreHandle, replicas: Arc<[Replica]>, history: History) -> turmoil::Result {
+/// How the control plane's present process is asked to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ending(Arc<Mutex<Shutdown>>);
+
+impl Ending {
+    fn lock(&self) -> MutexGuard<'_, Shutdown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of a process that begins.
+    fn anew(&self) -> Shutdown {
+        let shutdown = Shutdown::new();
+        self.lock().clone_from(&shutdown);
+        shutdown
+    }
+
+    pub(crate) fn begin(&self) {
+        self.lock().begin();
+    }
+}
+
+async fn plane(
+    disk: StoreHandle,
+    replicas: Arc<[Replica]>,
+    history: History,
+    pauses: Pauses,
+    shutdown: Shutdown,
+) -> turmoil::Result {
     history.record(What::ServerUp);
+    tokio::spawn(pauses.keep(PLANE));
     let names: BTreeMap<String, &'static str> = replicas
         .iter()
         .flat_map(|replica| [(replica.name.to_owned(), replica.name), (relay::host_of(replica.name), replica.name)])
@@ -211,7 +267,7 @@ async fn plane(disk: StoreHandle, replicas: Arc<[Replica]>, history: History) ->
         names.get(host).map(|name| Tap::new(history.clone(), (*name).to_owned(), End::Server))
     })
     .await?;
-    // Only the end of the simulation ends it.
-    serve(Box::pin(incoming), disk, Limits::default(), Shutdown::new()).await?;
-    Ok(())
+    serve(Box::pin(incoming), disk, Limits::default(), shutdown).await?;
+    // The host stays where it is until another process begins on it.
+    std::future::pending().await
 }

@@ -1,12 +1,11 @@
 //! What the control plane takes in and gives out.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use fusebox::FleetStateShown as FleetState;
 use fusebox_policy::{
     InstanceId,
     fleet::{
-        CoordinationMode,
         gate::ProbeId,
         held::Fence,
         history::Event as Judged,
@@ -102,7 +101,7 @@ impl Check {
                 self.permits.insert(probe, (key.clone(), at + ttl));
                 let live: Vec<ProbeId> =
                     self.permits.iter().filter(|(_, (own, _))| *own == key).map(|(id, _)| *id).collect();
-                let bound = self.bound;
+                let bound = self.terms.probes;
                 // Used ones count too, as long as nobody knows what came of them.
                 self.must(check::s4_probe_bound(live.len(), bound), Invariant::S4, at, || {
                     format!("permits {live:?} are out at the same time, and at most {bound} may be")
@@ -148,16 +147,24 @@ impl Check {
         let obeyed = self.replicas.values().any(|seen| seen.shown.as_ref().is_some_and(Shown::is_held));
         // An override may hide from view what is held.
         let adopted = before.is_none() && (obeyed || self.held.contains(&key));
+        // What has opened the zones that a zone follows speaks for it too.
+        let zones = if to == FleetState::Open { self.open_zones(&key, fence) } else { Vec::new() };
         let ground = if to == FleetState::Released && !obeyed {
             Ground::Lapse
         } else {
-            self.ground(at, &key, adopted, before.is_some() && valid.is_none())
+            let own = self.ground(at, &key, adopted, before.is_some() && valid.is_none());
+            let grounds = zones.iter().map(|zone| self.ground(at, zone, false, false)).filter(|_| own == Ground::Time);
+            grounds.max_by_key(|ground| *ground == Ground::Report).unwrap_or(own)
         };
         // What was seen before the fleet was released led to that outage, and not to another one.
         let counts = |(seen_at, told): (Duration, Fence)| {
             at <= seen_at + EVIDENCE && valid.is_none_or(|said| told == said.fence)
         };
-        let speaks = self.replicas.iter().filter(|(_, seen)| seen.witness.get(&key).copied().is_some_and(counts));
+        let lately = |(seen_at, _): (Duration, Fence)| at <= seen_at + EVIDENCE;
+        let speaks = self.replicas.iter().filter(|(_, seen)| {
+            let of = |key: &str| seen.witness.get(key).copied();
+            of(&key).is_some_and(counts) || zones.iter().any(|zone| of(zone).is_some_and(lately))
+        });
         let witnesses: Vec<InstanceId> =
             speaks.map(|(name, _)| InstanceId::try_new(name).expect("a replica's name")).collect();
         let decided = Judged::Decided {
@@ -167,7 +174,7 @@ impl Check {
             from,
             to,
             ground,
-            mode: CoordinationMode::Balanced,
+            mode: self.terms.mode,
             witnesses: witnesses.clone(),
             phase: self.phase(at),
         };
@@ -185,6 +192,21 @@ impl Check {
                 format!("{open} of {targets} targets are held")
             });
         }
+    }
+
+    /// The other zones of a breaker that were held when something was decided about it, if they are enough for it to follow them.
+    fn open_zones(&self, key: &str, fence: Fence) -> Vec<String> {
+        const LEAST: usize = 2;
+        let breaker = |key: &str| key.split_once('@').map(|(breaker, _)| breaker.to_owned());
+        let mut zones = BTreeMap::new();
+        for (other, state) in self.all_said.range(Fence { rev: 0, ..fence }..fence).map(|(_, said)| said) {
+            if other != key && breaker(other) == breaker(key) {
+                zones.insert(other, *state);
+            }
+        }
+        let open: Vec<String> =
+            zones.into_iter().filter(|(_, state)| is_held(*state)).map(|(zone, _)| zone.clone()).collect();
+        if open.len() < LEAST { Vec::new() } else { open }
     }
 
     /// What made a decision come about, as far as can be seen from outside.

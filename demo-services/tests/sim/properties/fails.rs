@@ -16,7 +16,7 @@ use crate::{
     replica::Replica,
     stored::Stored,
     target::SERVICE_B,
-    world::LEASE,
+    world::{LEASE, Terms},
 };
 
 const NAMES: [&str; 2] = ["a-1", "a-2"];
@@ -76,7 +76,10 @@ fn broken(story: Story) -> Vec<Rule> {
     let mut events = vec![Event { at: Duration::ZERO, what: What::ServerUp }];
     events.extend(NAMES.map(|name| Event { at: Duration::ZERO, what: What::Started { replica: name.to_owned() } }));
     events.extend(story.into_iter().map(|(at, what)| Event { at: Duration::from_millis(at), what }));
-    check(&events, &NAMES.map(Replica::busy), 1, false).into_iter().map(|violation| violation.rule).collect()
+    check(&events, &NAMES.map(Replica::busy), Terms::default(), false)
+        .into_iter()
+        .map(|violation| violation.rule)
+        .collect()
 }
 
 /// The invariant does not hold of the story, and would hold without its last event.

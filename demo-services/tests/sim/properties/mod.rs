@@ -4,6 +4,7 @@
 mod audited;
 mod decided;
 mod fails;
+mod heard;
 mod obeyed;
 mod recorded;
 mod staged;
@@ -18,7 +19,6 @@ use fusebox::FleetStateShown as FleetState;
 use fusebox_policy::{
     Timestamp, Zone,
     fleet::{
-        CoordinationScope,
         gate::ProbeId,
         held::Fence,
         history::{Event as Judged, Ledger},
@@ -27,7 +27,7 @@ use fusebox_policy::{
 };
 use fusebox_proto::{
     duration,
-    sync::v1::{self as sync, sync_request::Message as Up, sync_response::Message as Down},
+    sync::v1::{self as sync, sync_response::Message as Down},
     v1,
 };
 
@@ -35,7 +35,7 @@ use crate::{
     faults::Fault,
     history::{Event, History, Shown, Taken, What},
     replica::{LOOK_EVERY, Replica},
-    world::{self, LEASE},
+    world::{self, LEASE, Terms},
 };
 
 /// What is seen late because hosts take turns, and replicas are looked at from time to time.
@@ -142,8 +142,10 @@ struct Check {
     /// What the core judges by.
     ledger: Ledger<String, Member>,
     replicas: BTreeMap<String, Seen>,
-    /// Probes that may be out at the same time.
-    bound: u32,
+    /// What the policy allows.
+    terms: Terms,
+    /// Everything that was said about breakers, in the order of the server's numbers.
+    all_said: BTreeMap<Fence, (String, FleetState)>,
     /// Targets of the caller.
     targets: usize,
     /// Runs of the server.
@@ -171,7 +173,7 @@ struct Check {
 }
 
 /// Checks a history.
-pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded: bool) -> Vec<Violation> {
+pub(crate) fn check(events: &[Event], replicas: &[Replica], terms: Terms, recorded: bool) -> Vec<Violation> {
     let seen = |replica: &Replica| Seen {
         zone: replica.zone.map(|zone| Zone::try_new(zone).expect("a zone's name")),
         ..Seen::default()
@@ -179,7 +181,8 @@ pub(crate) fn check(events: &[Event], replicas: &[Replica], bound: u32, recorded
     let mut check = Check {
         ledger: Ledger::default(),
         replicas: replicas.iter().map(|replica| (replica.name.to_owned(), seen(replica))).collect(),
-        bound,
+        terms,
+        all_said: events.iter().filter_map(said).collect(),
         targets: replicas.iter().map(|replica| replica.targets.len()).max().unwrap_or_default(),
         run: 0,
         said: BTreeMap::new(),
@@ -242,6 +245,14 @@ pub(crate) fn key_of(key: Option<&v1::BreakerKey>) -> String {
 
 fn span(wire: Option<prost_types::Duration>) -> Duration {
     wire.and_then(|wire| duration::from_wire(wire).ok()).unwrap_or_default()
+}
+
+/// The number of a verdict that somebody is told, what it is about and what it says.
+fn said(event: &Event) -> Option<(Fence, (String, FleetState))> {
+    let What::Issued { message, .. } = &event.what else { return None };
+    let Some(Down::Verdict(verdict)) = &message.message else { return None };
+    let fence = Fence { term: verdict.term, rev: verdict.rev };
+    Some((fence, (key_of(verdict.key.as_ref()), state(verdict))))
 }
 
 fn state(verdict: &sync::Verdict) -> FleetState {
@@ -338,18 +349,7 @@ impl Check {
                 }
             }
             What::Ordered(Taken::Overrides { acknowledged, unacknowledged, connected }) => {
-                // One that has acknowledged it since it was listed is listed.
-                let said =
-                    self.replicas.iter().filter(|(name, seen)| seen.acknowledged && !unacknowledged.contains(*name));
-                let said: BTreeSet<String> = said.map(|(name, _)| name.clone()).collect();
-                let counted = *acknowledged as usize + unacknowledged.len() == connected.len();
-                let holds = counted && check::l7_acknowledged_or_listed(connected, &said, unacknowledged);
-                self.must(holds, Invariant::L7, at, || {
-                    format!(
-                        "of {connected:?} {acknowledged} are to have acknowledged an override, {said:?} have, and \
-                         {unacknowledged:?} have not"
-                    )
-                });
+                self.listed(at, *acknowledged, unacknowledged, connected);
             }
             What::Ordered(
                 Taken::Applied { .. }
@@ -360,59 +360,6 @@ impl Check {
             )
             | What::Ended { .. }
             | What::Reached { .. } => {}
-        }
-    }
-
-    fn told(&mut self, at: Duration, replica: &str, message: Option<&Up>) {
-        match message {
-            Some(Up::VerdictAck(ack)) if ack.key.is_some() => {
-                let fence = Fence { term: ack.term, rev: ack.rev };
-                let seen = self.of(replica);
-                // One whose lease had ended may be told again: nothing newer has been said. What is confirmed now was applied when it
-                // was heard.
-                let lapsed = seen.anew.remove(&fence);
-                let member = (replica.to_owned(), seen.run);
-                let applied = Judged::Applied { member, key: key_of(ack.key.as_ref()), fence, lapsed };
-                self.judge(at, applied, || format!("{replica} applies {fence:?} after a later one"));
-            }
-            Some(Up::ProbeOutcome(outcome)) => {
-                let id = ProbeId { term: outcome.term, id: outcome.id };
-                self.of(replica).permits.retain(|(_, own)| *own != id);
-            }
-            _ => {}
-        }
-    }
-
-    fn heard(&mut self, at: Duration, replica: &str, message: Option<&Down>) {
-        self.of(replica).last_word = at;
-        match message {
-            Some(Down::Verdict(verdict)) => {
-                let fence = Fence { term: verdict.term, rev: verdict.rev };
-                let seen = self.of(replica);
-                if !seen.shown.as_ref().is_some_and(Shown::is_held) {
-                    seen.anew.insert(fence);
-                }
-                if let Some(word) = seen.words.get_mut(&fence)
-                    && word.heard.is_none()
-                {
-                    word.heard = Some(at);
-                    // Permits of an older verdict are void; one that is only said again changes nothing.
-                    seen.permits.clear();
-                }
-                let own = seen.zone.clone();
-                let key = verdict.key.clone().unwrap_or_default();
-                let about = Zone::try_new(&key.zone).ok();
-                let scope = if about.is_some() { CoordinationScope::Zone } else { CoordinationScope::Fleet };
-                let fits = check::s10_scope_isolation(scope, about.as_ref(), own.as_ref());
-                self.must(fits, Invariant::S10, at, || format!("{replica} is told of zone {}", key.zone));
-            }
-            Some(Down::ProbePermit(permit)) => {
-                let (seen, id) = (self.of(replica), ProbeId { term: permit.term, id: permit.id });
-                if seen.heard.insert(id) {
-                    seen.permits.push((key_of(permit.key.as_ref()), id));
-                }
-            }
-            _ => {}
         }
     }
 }

@@ -40,13 +40,15 @@ impl Check {
     }
 
     pub(super) fn admitted(&mut self, at: Duration, replica: &str, shown: &Shown) {
-        let held = shown.is_held() && shown.refuses;
+        // In a ramp it is the own breaker that refuses all but its own probes: the fleet lets a part pass.
+        let held = shown.refuses && matches!(shown.fleet, FleetState::Open | FleetState::HalfOpen);
+        let alone = matches!(shown.fleet, FleetState::Released | FleetState::Ramp);
         let permits = &mut self.of(replica).permits;
         let probe = (held && shown.fleet == FleetState::HalfOpen).then(|| permits.pop()).flatten();
         let admission = Admission {
             admitted: true,
             forced: forced(shown.fleet),
-            own_allows: shown.fleet != FleetState::Released || shown.local != LocalState::Open,
+            own_allows: self.terms.shadow || !alone || shown.local != LocalState::Open,
             fleet_allows: !held,
             probe: probe.is_some(),
         };

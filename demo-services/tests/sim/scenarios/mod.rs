@@ -10,6 +10,7 @@ mod operators;
 mod outage;
 mod plane;
 mod rollouts;
+mod ways;
 mod witnesses;
 
 use std::{

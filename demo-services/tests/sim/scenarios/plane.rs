@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fusebox::FleetStateShown as FleetState;
 use fusebox_policy::breaker::LocalState;
-use fusebox_proto::sync::v1::sync_request::Message as Up;
+use fusebox_proto::sync::v1::{sync_request::Message as Up, sync_response::Message as Down};
 
 use super::{NAMES, POLICY, down, fleet, millis, secs, some_trouble};
 use crate::{
@@ -96,6 +96,66 @@ fn everybody_comes_back_after_a_restart_without_a_storm() {
         for (index, from) in first.iter().enumerate() {
             let together = first[index..].iter().take_while(|at| **at < *from + Duration::from_millis(50)).count();
             assert!(together <= MANY.len() / 2, "{together} replicas at {from:?}: {first:?}");
+        }
+    });
+}
+
+/// A process that is asked to end says goodbye, and its streams end before it does.
+#[test]
+fn a_control_plane_that_is_asked_to_end_sends_everybody_to_its_successor_and_costs_no_call() {
+    let make = |rng: &mut fastrand::Rng| {
+        let mut scenario = Scenario::new(fleet(), POLICY);
+        let drains = millis(rng, 3_000, 6_000);
+        let back = drains + millis(rng, 500, 3_000);
+        scenario.faults = vec![(drains, Fault::Drain), (back, Fault::Bounce(PLANE))];
+        scenario.calm = back;
+        scenario
+    };
+    seeds::run(2, make, |run| {
+        let (drains, _) = run.faults()[0];
+        for name in NAMES {
+            let told = run.events.iter().any(|event| {
+                matches!(&event.what, What::Heard { replica, message } if replica == name
+                    && matches!(message.message, Some(Down::GoAway(_))))
+            });
+            assert!(told, "{name} is told");
+            let again = run.shown(name).iter().any(|(at, shown)| *at > drains && !shown.connected);
+            assert!(again, "{name} leaves the one that ends");
+        }
+        for name in &NAMES[..3] {
+            let (well, all) = run.calls(name);
+            assert!(well == all && all > 10, "{name}: {well} of {all}");
+        }
+    });
+}
+
+/// What it had said is as old as its sleep when it wakes: that it then opens nothing and gives no permit is S7.
+#[test]
+fn a_control_plane_that_stood_still_for_longer_than_a_lease_renews_nothing_learns_and_decides_again() {
+    let make = |rng: &mut fastrand::Rng| {
+        let until = secs(60);
+        let mut scenario = Scenario::new(fleet(), POLICY).script(down(some_trouble(rng), secs(3), until));
+        scenario.faults = vec![(millis(rng, 8_000, 12_000), Fault::Pause(PLANE, LEASE + secs(5)))];
+        scenario.calm = until;
+        scenario
+    };
+    seeds::run(2, make, |run| {
+        let (wakes, _) = run.faults()[0];
+        let soon = wakes + secs(1);
+        let quiet = soon..wakes + LEASE;
+        for event in run.events.iter().filter(|event| quiet.contains(&event.at)) {
+            let What::Issued { replica, message } = &event.what else { continue };
+            match &message.message {
+                Some(Down::HeartbeatAck(ack)) => assert_eq!(ack.rev, 0, "{replica} is renewed something: {event}"),
+                Some(Down::Verdict(_) | Down::ProbePermit(_)) => panic!("{event}"),
+                _ => {}
+            }
+        }
+        for name in NAMES {
+            let alone = run.shown_at(name, soon + LEASE);
+            assert_eq!(alone.fleet, FleetState::Released, "{name} goes on alone: {alone}");
+            let again = run.shown(name).iter().any(|(at, shown)| *at > wakes + LEASE * 2 && shown.is_held());
+            assert!(again, "{name} is coordinated again");
         }
     });
 }
