@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "metrics")]
+use fusebox_policy::breaker::BreakerMode;
 use fusebox_policy::{
     Invalid, Policy, PolicySet, Revision, Timestamp,
     fleet::{
@@ -268,6 +270,14 @@ impl Link {
             return Ok(None);
         }
         if before != after {
+            #[cfg(feature = "metrics")]
+            if let Some(meters) = self.registry.meters()
+                && after == FleetState::Open
+                && !vetoed
+                && cell.with(|gate| (gate.breaker().spec().mode() == BreakerMode::Shadow, Vec::new()))
+            {
+                meters.would_open_by_fleet(&key);
+            }
             tracing::info!(
                 target: "fusebox", target = %key.target, policy = %key.policy, strategy = %key.strategy,
                 from = before.name(), to = after.name(), vetoed, reason, "fleet state changed from {} to {}", before.name(), after.name()

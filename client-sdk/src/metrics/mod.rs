@@ -84,6 +84,13 @@ impl Meters {
         counter!("fusebox_breaker_transitions_total", labels).increment(1);
     }
 
+    /// The fleet has opened a breaker that only watches.
+    pub(crate) fn would_open_by_fleet(&self, key: &BreakerKey) {
+        let mut labels = self.labels(&key.policy, &key.target);
+        labels.push(Label::new("strategy", key.strategy.to_string()));
+        counter!("fusebox_breaker_would_open_by_fleet_total", labels).increment(1);
+    }
+
     /// The control plane was heard of.
     pub(crate) fn synced(&self) {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

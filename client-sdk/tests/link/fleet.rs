@@ -23,7 +23,7 @@ async fn connected() -> (Fake, Client, Session) {
     (fake, client, session)
 }
 
-fn verdict(term: u64, rev: u64, state: v1::FleetState, anchor_seq: u64) -> Down {
+pub(super) fn verdict(term: u64, rev: u64, state: v1::FleetState, anchor_seq: u64) -> Down {
     Down::Verdict(sync::Verdict {
         key: Some(key()),
         term,

@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::{
     fake::{Fake, policy, shown},
+    fleet::verdict,
     policies::{BREAKER, fail},
 };
 
@@ -95,6 +96,9 @@ async fn the_page_names_every_metric_that_is_told_and_no_other() {
     assert!(ack.rejected.is_empty(), "{:?}", ack.rejected);
 
     fail(&client, 2).await;
+    session.heartbeat().await;
+    session.say(verdict(1, 1, v1::FleetState::Open, 1)).await;
+    session.acknowledged().await;
     let (narrow, slow) = (client.target("narrow"), client.target("slow"));
     let (first, second) = tokio::join!(narrow.call(slowly), narrow.call(slowly));
     let (third, fourth) = tokio::join!(slow.call(slowly), slow.call(slowly));

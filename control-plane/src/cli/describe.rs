@@ -262,6 +262,9 @@ async fn breaker(server: &Server, breaker: &Breaker) -> Result<String, Failure> 
         ("Reason", render::or_dash(&breaker.reason)),
         ("Verdict", format!("term {}, rev {}", breaker.term, breaker.rev)),
     ];
+    if breaker.shadow {
+        facts.push(("Shadow", "the fleet's state is what it would do: no call is refused".to_owned()));
+    }
     if let Some(left) = &breaker.half_open_in {
         facts.push(("Half-open in", span::short(span::wire(left))));
     }

@@ -93,8 +93,11 @@ fn decision(one: &BreakerDecision) -> Value {
 
 fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
     let breaker = answer.breaker.clone().unwrap_or_default();
-    let fleet = render::fleet_word(breaker.fleet_state);
+    let fleet = render::fleet_words(&breaker);
     let mut text = format!("{}: {fleet}, {}", breaker.id(), render::or_dash(&breaker.reason));
+    if breaker.shadow {
+        text.push_str("\nIt is in shadow mode: what follows is what it would do, and no call is refused");
+    }
     if let Some(left) = &answer.mode_ends_in {
         let why = if answer.suspicion.is_empty() { String::new() } else { format!(" ({})", answer.suspicion) };
         let left = span::short(span::wire(left));
@@ -113,7 +116,8 @@ fn prose(answer: &ExplainBreakerResponse, args: OutputArgs) -> String {
                 .iter()
                 .map(|own| {
                     let local = render::local_word(own.local_state);
-                    format!("{} {}/{} {local}", own.instance, own.window_failures, own.window_calls)
+                    let mute = if own.mute.is_empty() { String::new() } else { format!(" (no vote: {})", own.mute) };
+                    format!("{} {}/{} {local}{mute}", own.instance, own.window_failures, own.window_calls)
                 })
                 .collect();
             let what = format!("{} -> {}", render::fleet_word(one.from), render::fleet_word(one.to));

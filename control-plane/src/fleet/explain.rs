@@ -151,14 +151,15 @@ fn aged(stored: StoredDecision, today: SystemTime) -> v1::BreakerDecision {
 }
 
 fn witness(witness: &Witness) -> v1::InstanceBreaker {
-    let Witness { member, zone, local, calls, failures } = witness;
+    let Witness { member, zone, local, calls, failures, eligible, mute } = witness;
     v1::InstanceBreaker {
         instance: member.instance.to_string(),
         zone: zone.as_ref().map(ToString::to_string).unwrap_or_default(),
         local_state: v1::LocalState::from(*local).into(),
         window_calls: *calls,
         window_failures: *failures,
-        eligible: true,
+        eligible: *eligible,
+        mute: mute.map(Guard::name).unwrap_or_default().to_owned(),
         ..v1::InstanceBreaker::default()
     }
 }

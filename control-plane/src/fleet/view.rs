@@ -110,6 +110,7 @@ impl Owner {
             probes_issued: view.probes_issued,
             probes_succeeded: view.probes_succeeded,
             mode: breaker.settings().coordination.mode().name().to_owned(),
+            shadow: breaker.is_shadow(),
         }
     }
 

@@ -127,7 +127,12 @@ impl breakers::BreakerService for Canned {
             guard: guard.to_owned(),
             detail: "2 of 3 eligible replicas are open, 2 needed".to_owned(),
             evidence: breaker().evidence,
-            witnesses: breaker().instances.into_iter().take(2).collect(),
+            witnesses: breaker()
+                .instances
+                .into_iter()
+                .take(2)
+                .map(|own| v1::InstanceBreaker { mute: guard.to_owned(), ..own })
+                .collect(),
             term: 3,
             rev: if guard.is_empty() { 17 } else { 0 },
         };

@@ -90,7 +90,8 @@ async fn explain_tells_decisions_witnesses_and_what_was_held_back() {
         .prints("released -> open")
         .prints("3/17")
         .prints("startup_grace x5")
-        .prints("a-1 12/20 open, a-2 12/20 open");
+        .prints("a-1 12/20 open, a-2 12/20 open")
+        .prints("a-1 12/20 open (no vote: startup_grace), a-2");
     let item =
         ask(&server, "explain breaker/service-b --service service-a -o json").await.exits(0).json()["items"][0].clone();
     assert_eq!((&item["mode"], &item["breaker"]["fleet"]), (&json!("frozen"), &json!("open")));

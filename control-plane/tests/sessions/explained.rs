@@ -38,7 +38,11 @@ pub(crate) async fn apply(server: &Server, manifest: &str) -> u64 {
 
 /// Two replicas have tripped, and the server knows.
 async fn tripped(server: &Server) -> Vec<Replica> {
-    let revision = apply(server, BREAKER).await;
+    tripped_under(server, BREAKER).await
+}
+
+async fn tripped_under(server: &Server, policy: &str) -> Vec<Replica> {
+    let revision = apply(server, policy).await;
     let window = sync::BreakerWindow {
         key: Some(key()),
         policy_revision: revision,
@@ -167,6 +171,22 @@ async fn the_record_of_a_verdict_says_by_what_it_is_known_and_whose_word_counted
     let told = &after["verdict"];
     assert_eq!((told["term"].as_u64(), told["rev"].as_u64()), (Some(decision.term), Some(decision.rev)));
     assert_eq!((told["policyRevision"].as_u64(), &told["witnesses"]), (Some(1), &serde_json::json!(["a-1", "a-2"])));
+    drop(replicas);
+    server.stop().await;
+}
+
+/// A dry run says that it is one, wherever it is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_in_shadow_mode_is_shown_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let shadow = BREAKER.replace("circuitBreaker: {", "circuitBreaker: { mode: shadow,");
+    let replicas = tripped_under(&server, &shadow).await;
+    let name = names(&server, false).await.remove(0);
+    let breaker = explained(&server, &name).await.unwrap().breaker.unwrap();
+    assert_eq!((breaker.fleet_state(), breaker.shadow), (v1::FleetState::Open, true));
+    let text = told(&server).await;
+    assert!(text.contains("open (shadow)") && text.contains("no call is refused"), "{text}");
     drop(replicas);
     server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! What replicas report.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::{
     InstanceId, Timestamp, Zone,
@@ -116,4 +116,15 @@ pub struct Evidence {
     pub insufficient_witnesses: bool,
     /// Failures of all windows by cause.
     pub causes: Causes,
+}
+
+/// Names as people are told them: five, and how many more there are.
+pub(super) fn named<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    const TOLD: usize = 5;
+    let mut names = names.into_iter();
+    let told: Vec<String> = names.by_ref().take(TOLD).map(|name| name.to_string()).collect();
+    match names.count() {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
+    }
 }

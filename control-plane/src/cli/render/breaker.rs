@@ -19,7 +19,7 @@ impl Row for Breaker {
             key.caller,
             key.policy,
             or_dash(&key.zone),
-            fleet_word(self.fleet_state).to_owned(),
+            fleet_words(self),
             locals(self),
             span::cell(self.since.as_ref()),
             span::cell(self.half_open_in.as_ref()),
@@ -72,6 +72,7 @@ pub(crate) fn value(breaker: &Breaker) -> Value {
         "target": key.target,
         "zone": key.zone,
         "mode": breaker.mode,
+        "shadow": breaker.shadow,
         "fleet": fleet_word(breaker.fleet_state),
         "reason": breaker.reason,
         "since_ms": span::millis(breaker.since.as_ref()),
@@ -115,7 +116,14 @@ pub(crate) fn instance(one: &InstanceBreaker) -> Value {
         "vetoed": one.vetoed,
         "disabled": one.disabled,
         "unsupported": one.unsupported,
+        "mute": one.mute,
     })
+}
+
+/// The fleet's state, and whether it is only shown.
+pub(crate) fn fleet_words(breaker: &Breaker) -> String {
+    let word = fleet_word(breaker.fleet_state);
+    if breaker.shadow { format!("{word} (shadow)") } else { word.to_owned() }
 }
 
 /// `2 open, 1 closed`, and how many of them do not obey the fleet, or stand still.
@@ -228,6 +236,12 @@ mod tests {
     }
 
     #[test]
+    fn the_table_says_which_states_are_only_shown() {
+        let breaker = Breaker { shadow: true, ..breaker() };
+        assert!(render::many(&[breaker], OutputArgs::default()).unwrap().contains("open (shadow)  2 open, 1 closed"));
+    }
+
+    #[test]
     fn the_json_list_has_the_keys_that_scripts_use() {
         let output = OutputArgs { format: Format::Json, ..OutputArgs::default() };
         let text = render::many(&[breaker()], output).unwrap();
@@ -250,6 +264,7 @@ mod tests {
             json!({
                 "instance": "a-1", "zone": "", "local": "open", "calls": 20, "failures": 10, "rejected": 0,
                 "eligible": true, "acknowledged": false, "vetoed": false, "disabled": false, "unsupported": false,
+                "mute": "",
             })
         );
     }

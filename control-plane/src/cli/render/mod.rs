@@ -13,7 +13,7 @@ mod service;
 mod token;
 mod transition;
 
-pub(crate) use breaker::{evidence, fleet_word, instance as instance_breaker, local_word};
+pub(crate) use breaker::{evidence, fleet_word, fleet_words, instance as instance_breaker, local_word};
 pub(crate) use instance::{share, state as instance_state, wanted};
 pub(crate) use policy::{coloured, domain, id, label, namespace_of, unified};
 pub(crate) use revision::action as revision_action;

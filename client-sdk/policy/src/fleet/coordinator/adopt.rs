@@ -26,7 +26,7 @@ use crate::{
     Revision, Timestamp,
     fleet::{
         BreakerKey,
-        evidence::MemberId,
+        evidence::{MemberId, named},
         held::Fence,
         shared::{FleetState, Inherited},
     },
@@ -130,7 +130,8 @@ impl Coordinator {
         let Some(inherited) = inherited else {
             return Vec::new();
         };
-        let reason = format!("goes on from term {}", held.fence.term);
+        let claimants = named([&first.first.instance, &member.instance]);
+        let reason = format!("goes on from term {}, as {claimants} hold it", held.fence.term);
         let change = entry.breaker.inherit(inherited, reason, now);
         self.decided(key, change, now)
     }

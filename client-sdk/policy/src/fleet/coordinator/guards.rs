@@ -10,6 +10,8 @@
 //! | `startup_grace` | an opening that needs the votes of newcomers | they have been there for 5 s |
 //! | `sick_reporter` | an opening that needs the votes of replicas for which three or more targets fail that are well for the others | they are well |
 //!
+//! A breaker in shadow mode refuses nothing: it is neither counted nor held back by `blast_radius` and `opening_rate`.
+//!
 //! The blast radius counts from four targets up because below that one failing target is more than its share: of two targets one
 //! is a half, of three a third, and a cap that forbids the second of three would leave real outages to themselves. From four up a
 //! cap of 50 % leaves room for two.
@@ -136,7 +138,10 @@ impl Coordinator {
             return Some((Guard::Dwell, "it was released a moment ago".to_owned()));
         }
         let scope = breaker.settings().coordination.scope();
-        self.blast_radius(key, breaker).or_else(|| self.caller_guards(key, scope, now))
+        // What refuses nothing takes nobody's place.
+        let counted =
+            if breaker.is_shadow() { None } else { self.blast_radius(key, breaker).or_else(|| self.burst(key, now)) };
+        counted.or_else(|| self.shrunk(key, scope, now))
     }
 
     fn blast_radius(&self, key: &BreakerKey, breaker: &SharedBreaker) -> Option<(Guard, String)> {
@@ -153,10 +158,11 @@ impl Coordinator {
         })
     }
 
-    /// The targets of a breaker's caller, and those of them that are not released somewhere.
+    /// The targets of a breaker's caller, and those of them that are not released somewhere. Breakers in shadow mode are left out.
     pub(in crate::fleet) fn targets(&self, key: &BreakerKey) -> (BTreeSet<&TargetName>, BTreeSet<&TargetName>) {
         let same =
             self.entries.iter().filter(|(other, _)| other.namespace == key.namespace && other.caller == key.caller);
+        let same = same.filter(|(_, entry)| !entry.breaker.is_shadow());
         let (mut total, mut open) = (BTreeSet::new(), BTreeSet::new());
         for (other, entry) in same {
             total.insert(&other.target);
@@ -167,14 +173,16 @@ impl Coordinator {
         (total, open)
     }
 
-    fn caller_guards(&self, key: &BreakerKey, scope: CoordinationScope, now: Timestamp) -> Option<(Guard, String)> {
-        let caller = self.callers.get(&key.caller_id())?;
-        let burst = caller.lately_opened(now);
-        if burst.len() >= BURST && !burst.contains(&key.target) {
+    fn burst(&self, key: &BreakerKey, now: Timestamp) -> Option<(Guard, String)> {
+        let burst = self.callers.get(&key.caller_id())?.lately_opened(now);
+        (burst.len() >= BURST && !burst.contains(&key.target)).then(|| {
             let (count, span) = (burst.len(), BURST_SPAN.as_secs());
-            let detail = format!("breakers of {count} targets of {} have opened in {span} s", key.caller);
-            return Some((Guard::OpeningRate, detail));
-        }
+            (Guard::OpeningRate, format!("breakers of {count} targets of {} have opened in {span} s", key.caller))
+        })
+    }
+
+    fn shrunk(&self, key: &BreakerKey, scope: CoordinationScope, now: Timestamp) -> Option<(Guard, String)> {
+        let caller = self.callers.get(&key.caller_id())?;
         // Whoever comes and goes without a zone is a zone of its own.
         let of_zone = (scope == CoordinationScope::Zone).then_some(&key.zone);
         for (zone, whose) in [(None, String::new()), (of_zone, format!(" in {}", zone_name(key)))] {
@@ -241,6 +249,7 @@ impl Coordinator {
     }
 }
 
-fn zone_name(key: &BreakerKey) -> &str {
+/// As it is told to people.
+pub(super) fn zone_name(key: &BreakerKey) -> &str {
     key.zone.as_ref().map_or("no zone", Zone::as_str)
 }

@@ -28,6 +28,10 @@ pub struct Witness {
     pub calls: u64,
     /// Failures in its window.
     pub failures: u64,
+    /// Whether it had a vote, and that counted.
+    pub eligible: bool,
+    /// Why its vote did not count, where that was looked at: where the reports asked for an opening that nothing else held back.
+    pub mute: Option<Guard>,
 }
 
 /// One automatic decision about a breaker, or one that a guard has held back.

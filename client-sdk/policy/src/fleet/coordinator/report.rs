@@ -1,5 +1,7 @@
 //! From a replica's report to a verdict, or to the guard that held it back.
 
+use std::collections::BTreeMap;
+
 use super::{Coordinator, Decision, Effect, Guard, Mode, Recipients, Record, Sighting, record::Witness};
 use crate::{
     Draw, Timestamp,
@@ -7,12 +9,26 @@ use crate::{
         BreakerKey,
         evidence::{Evidence, MemberId, Report},
         held::Fence,
+        rule,
         shared::{Change, FleetState, SharedBreaker},
     },
 };
 
 /// Replicas named in a record.
 const MAX_WITNESSES: usize = 20;
+
+/// Those whose votes do not count, and why.
+pub(super) type Mute = BTreeMap<MemberId, Guard>;
+
+/// An opening that the reports ask for, and what holds it back.
+pub(super) struct Held<'a> {
+    pub(super) guard: Guard,
+    pub(super) cause: &'static str,
+    /// Numbers in words.
+    pub(super) detail: String,
+    pub(super) evidence: Evidence,
+    pub(super) mute: &'a Mute,
+}
 
 impl Coordinator {
     /// Takes what a replica has seen. Breakers that are not [configured](Coordinator::configure) and replicas that are not
@@ -106,7 +122,8 @@ impl Coordinator {
         };
         let (cause, numbers) = met.words(&evidence);
         if let Some((guard, detail)) = self.held_back(key, &entry.breaker, now) {
-            return self.hold(key, guard, cause, format!("{numbers}; {detail}"), evidence, now);
+            let held = Held { guard, cause, detail: format!("{numbers}; {detail}"), evidence, mute: &Mute::new() };
+            return self.hold(key, held, now);
         }
         let mute = self.without_vote(key, now);
         let (evidence, met) = if mute.is_empty() {
@@ -118,7 +135,7 @@ impl Coordinator {
                 let guard = mute.values().copied().max().unwrap_or(Guard::StartupGrace);
                 let names: Vec<&str> = mute.keys().map(|id| id.instance.as_str()).take(MAX_WITNESSES).collect();
                 let detail = format!("{numbers}; without a vote: {}", names.join(", "));
-                return self.hold(key, guard, cause, detail, evidence, now);
+                return self.hold(key, Held { guard, cause, detail, evidence, mute: &mute }, now);
             };
             (counted, still)
         };
@@ -127,31 +144,27 @@ impl Coordinator {
             return Vec::new();
         };
         let change = entry.breaker.open_on(met, evidence, now, draw);
-        let mut effects = self.decided(key, change, now);
+        let mut effects = self.decided_among(key, change, &mute, now);
         effects.extend(self.spread(key, now, draw));
         effects
     }
 
-    /// Counts a newly opened breaker's target.
+    /// Counts a newly opened breaker's target, unless it only shows that it would open.
     pub(super) fn opening(&mut self, key: &BreakerKey, now: Timestamp) {
+        if self.entries.get(key).is_some_and(|entry| entry.breaker.is_shadow()) {
+            return;
+        }
         if let Some(caller) = self.callers.get_mut(&key.caller_id()) {
             caller.opened(&key.target, now);
         }
     }
 
     /// Remembers that a guard has held an opening back, and says so if that is news.
-    pub(super) fn hold(
-        &mut self,
-        key: &BreakerKey,
-        guard: Guard,
-        cause: &'static str,
-        detail: String,
-        evidence: Evidence,
-        now: Timestamp,
-    ) -> Vec<Effect> {
+    pub(super) fn hold(&mut self, key: &BreakerKey, held: Held<'_>, now: Timestamp) -> Vec<Effect> {
         let Some(entry) = self.entries.get(key) else {
             return Vec::new();
         };
+        let Held { guard, cause, detail, evidence, mute } = held;
         let record = Record {
             number: 0,
             since: now,
@@ -164,13 +177,18 @@ impl Coordinator {
             guard: Some(guard),
             detail: detail.clone(),
             evidence,
-            witnesses: witnesses(&entry.breaker, now),
+            witnesses: witnesses(&entry.breaker, mute, now),
         };
         if self.remember(key, record) { vec![Effect::Held { key: key.clone(), guard, detail }] } else { Vec::new() }
     }
 
     /// Numbers a change, tells and logs it.
     pub(super) fn decided(&mut self, key: &BreakerKey, change: Change, now: Timestamp) -> Vec<Effect> {
+        self.decided_among(key, change, &Mute::new(), now)
+    }
+
+    /// The same, where some have no vote.
+    fn decided_among(&mut self, key: &BreakerKey, change: Change, mute: &Mute, now: Timestamp) -> Vec<Effect> {
         let fence = self.next_fence();
         let Some(entry) = self.entries.get_mut(key) else {
             return Vec::new();
@@ -185,13 +203,24 @@ impl Coordinator {
         };
         entry.newest = Some(decision.clone());
         vec![
-            self.log(key, change, Some(fence), now),
+            self.log_among(key, change, Some(fence), mute, now),
             Effect::Verdict { key: key.clone(), to: Recipients::Holders, decision },
         ]
     }
 
     /// Records a change, for the log and for people who ask.
     pub(super) fn log(&mut self, key: &BreakerKey, change: Change, fence: Option<Fence>, now: Timestamp) -> Effect {
+        self.log_among(key, change, fence, &Mute::new(), now)
+    }
+
+    fn log_among(
+        &mut self,
+        key: &BreakerKey,
+        change: Change,
+        fence: Option<Fence>,
+        mute: &Mute,
+        now: Timestamp,
+    ) -> Effect {
         let Change { from, to, cause, reason, evidence } = change;
         if let Some(entry) = self.entries.get(key) {
             let record = Record {
@@ -206,7 +235,7 @@ impl Coordinator {
                 guard: None,
                 detail: reason.clone(),
                 evidence: evidence.clone(),
-                witnesses: witnesses(&entry.breaker, now),
+                witnesses: witnesses(&entry.breaker, mute, now),
             };
             self.remember(key, record);
         }
@@ -218,7 +247,7 @@ fn asked(key: &BreakerKey, members: Vec<MemberId>) -> Option<Effect> {
     (!members.is_empty()).then(|| Effect::Canvass { key: key.clone(), to: members })
 }
 
-fn witnesses(breaker: &SharedBreaker, now: Timestamp) -> Vec<Witness> {
+fn witnesses(breaker: &SharedBreaker, mute: &Mute, now: Timestamp) -> Vec<Witness> {
     let against = breaker.members().iter().filter(|(_, member)| breaker.speaks_against(member, now));
     against
         .take(MAX_WITNESSES)
@@ -228,6 +257,8 @@ fn witnesses(breaker: &SharedBreaker, now: Timestamp) -> Vec<Witness> {
             local: member.report.local,
             calls: member.report.calls,
             failures: member.report.failures,
+            eligible: !mute.contains_key(id) && rule::is_eligible(member, &breaker.settings().breaker, now),
+            mute: mute.get(id).copied(),
         })
         .collect()
 }

@@ -8,10 +8,13 @@
 //! One zone alone changes nothing outside of it. A zone without voters (quiet, or new) counts as neither, and opens with the rest.
 //! A zone that other zones have opened speaks for nobody, and one that has come back is not opened again by what it has outlived.
 
-use super::{Coordinator, Effect, Entry};
+use super::{
+    Coordinator, Effect, Entry, guards,
+    report::{Held, Mute},
+};
 use crate::{
     Draw, Timestamp,
-    fleet::{BreakerKey, CoordinationScope, shared::FleetState},
+    fleet::{BreakerKey, CoordinationScope, evidence::named, shared::FleetState},
 };
 
 /// Zones that must be open: of one nobody knows whether it is the target or the zone.
@@ -39,20 +42,23 @@ impl Coordinator {
             return Vec::new();
         }
         let outlived = entry.breaker.released_at();
-        let (mut voting, mut open) = (0, 0);
+        let (mut voting, mut open) = (0, Vec::new());
         for (other, zone) in self.zones(key) {
             let is_open = zone.breaker.is_open_by_its_own();
             let news = outlived.is_none_or(|at| zone.breaker.opened_at().is_some_and(|opened| opened > at));
             voting += usize::from(is_open || zone.breaker.judge(now).0.eligible > 0);
-            open += usize::from(is_open && news && other != key);
+            if is_open && news && other != key {
+                open.push(guards::zone_name(other));
+            }
         }
-        if open < LEAST_ZONES || open * 2 < voting {
+        if open.len() < LEAST_ZONES || open.len() * 2 < voting {
             return Vec::new();
         }
-        let reason = format!("{open} of {voting} zones with voters are open");
+        let reason = format!("{} of {voting} zones with voters are open: {}", open.len(), named(&open));
         if let Some((guard, detail)) = self.held_back(key, &entry.breaker, now) {
             let evidence = entry.breaker.judge(now).0;
-            return self.hold(key, guard, "zones", format!("{reason}; {detail}"), evidence, now);
+            let detail = format!("{reason}; {detail}");
+            return self.hold(key, Held { guard, cause: "zones", detail, evidence, mute: &Mute::new() }, now);
         }
         self.opening(key, now);
         let Some(entry) = self.entries.get_mut(key) else {

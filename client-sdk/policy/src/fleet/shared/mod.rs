@@ -221,13 +221,13 @@ impl SharedBreaker {
             own.demand_at = None;
         }
         if probes.suffice(&self.members, half_open, now) {
-            let reason = format!("{successes} of {} probes succeeded", half_open.probes);
+            let reason = format!("{successes} of {} probes succeeded: {}", half_open.probes, probes.succeeded_at());
             let ramps = self.settings.breaker.ramp().is_some();
             let state = if ramps { State::Ramp(Ramp::new(now)) } else { State::Released };
             return Some(self.enter(state, "probe_ok", reason, now));
         }
         if failures > half_open.probes - half_open.successes {
-            let reason = format!("{failures} of at most {} probes failed", half_open.probes);
+            let reason = format!("{failures} of at most {} probes failed: {}", half_open.probes, probes.failed_at());
             return Some(self.open("probe_failed", reason, now, draw));
         }
         None

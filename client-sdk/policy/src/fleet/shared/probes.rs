@@ -10,7 +10,7 @@ use super::ProbeResult;
 use crate::{
     InstanceId, Timestamp, Zone,
     breaker::HalfOpenSpec,
-    fleet::evidence::{Member, MemberId, Members},
+    fleet::evidence::{Member, MemberId, Members, named},
 };
 
 /// How long after its end a permit whose holder says nothing is counted as lost: its call may still run.
@@ -36,6 +36,8 @@ pub(super) struct Probes {
     failures: u32,
     /// The replicas that had a success.
     succeeded: BTreeSet<InstanceId>,
+    /// Those that had a failure.
+    failed: BTreeSet<InstanceId>,
 }
 
 impl Probes {
@@ -51,6 +53,16 @@ impl Probes {
 
     pub(super) const fn successes(&self) -> u32 {
         self.successes
+    }
+
+    /// The replicas whose probes succeeded.
+    pub(super) fn succeeded_at(&self) -> String {
+        named(&self.succeeded)
+    }
+
+    /// The replicas whose probes failed.
+    pub(super) fn failed_at(&self) -> String {
+        named(&self.failed)
     }
 
     /// When the next permit counts as lost.
@@ -79,7 +91,10 @@ impl Probes {
                 self.successes += 1;
                 self.succeeded.insert(member.instance.clone());
             }
-            ProbeResult::Failure => self.failures += 1,
+            ProbeResult::Failure => {
+                self.failures += 1;
+                self.failed.insert(member.instance.clone());
+            }
             ProbeResult::Inconclusive => {}
         }
         Some((self.successes, self.failures))

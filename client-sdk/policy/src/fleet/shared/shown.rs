@@ -3,6 +3,7 @@
 use super::{MemberView, SharedBreaker, State, View};
 use crate::{
     Timestamp,
+    breaker::BreakerMode,
     fleet::{evidence::Member, rule},
 };
 
@@ -23,6 +24,12 @@ impl SharedBreaker {
     #[must_use]
     pub const fn is_open_by_its_own(&self) -> bool {
         self.own && matches!(self.state, State::Open { .. })
+    }
+
+    /// Whether it refuses nothing, and only shows what it would do.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.settings.breaker.mode() == BreakerMode::Shadow
     }
 
     /// Whether what a replica has seen lately speaks against the target.
