@@ -1,13 +1,13 @@
 //! How much one identity may ask for, so that one that is careless or stolen can't crowd the others out.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
+use dashmap::DashMap;
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -15,7 +15,6 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
 };
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// What is taken when nothing is said.
@@ -72,13 +71,13 @@ pub(super) struct Limits {
     writes: Keyed<Arc<str>>,
     failures: Keyed<IpAddr>,
     most_streams: u32,
-    streams: Arc<Mutex<HashMap<Arc<str>, u32>>>,
+    streams: Arc<DashMap<Arc<str>, u32>>,
 }
 
 /// One open stream; counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct OpenStream {
-    streams: Arc<Mutex<HashMap<Arc<str>, u32>>>,
+    streams: Arc<DashMap<Arc<str>, u32>>,
     identity: Arc<str>,
 }
 
@@ -113,26 +112,24 @@ impl Limits {
 
     /// Counts a stream.
     pub(super) fn stream(&self, identity: &Arc<str>) -> Result<OpenStream, TooMuch> {
-        let mut streams = self.streams.lock();
-        let open = streams.entry(Arc::clone(identity)).or_default();
+        let mut open = self.streams.entry(Arc::clone(identity)).or_default();
         if *open >= self.most_streams {
             // Whoever has so many does not get on with one more soon.
             return Err(TooMuch { after: Duration::from_secs(10) });
         }
         *open += 1;
+        drop(open);
         Ok(OpenStream { streams: Arc::clone(&self.streams), identity: Arc::clone(identity) })
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let mut streams = self.streams.lock();
-        if let Some(open) = streams.get_mut(&self.identity) {
+        if let Some(mut open) = self.streams.get_mut(&self.identity) {
             *open -= 1;
-            if *open == 0 {
-                streams.remove(&self.identity);
-            }
         }
+        // Looked at again: another stream may have begun meanwhile.
+        self.streams.remove_if(&self.identity, |_, open| *open == 0);
     }
 }
 
