@@ -478,6 +478,7 @@ fn shown(cell: &Cell, now: Timestamp) -> BreakerStatus {
         target: key.target.clone(),
         local: gate.local_state(),
         fleet: gate.fleet_state(),
+        fleet_reason: gate.fleet_reason().map(str::to_owned),
         vetoed: gate.vetoes(),
         admission: gate.admission(now),
         half_open_in: gate.half_open_in(now),

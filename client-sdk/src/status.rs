@@ -115,6 +115,8 @@ pub struct BreakerStatus {
     pub local: LocalState,
     /// The fleet's, or an operator's.
     pub fleet: FleetStateShown,
+    /// Why the fleet, or an operator, says so: the rule with its numbers, or the operator's words. `None` while released.
+    pub fleet_reason: Option<String>,
     /// Whether the fleet's state is not obeyed here, since this process sees for itself that the target is well.
     pub vetoed: bool,
     /// The share of calls that is admitted, from 0 to 1.

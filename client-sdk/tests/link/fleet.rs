@@ -105,12 +105,14 @@ async fn a_replica_without_traffic_opens_with_the_fleet_and_closes_with_it() {
     let status = client.status();
     assert_eq!((status.breakers[0].fleet, status.breakers[0].local), (FleetStateShown::Open, LocalState::Closed));
     assert_eq!(status.breakers[0].admission, 0.0);
+    assert_eq!(status.breakers[0].fleet_reason.as_deref(), Some("3 of 3 replicas are open"));
     let CallError::Rejected(rejection) = call(&client).await.unwrap_err() else { panic!("not refused") };
     assert!(matches!(rejection.reason, RejectionReason::FleetOpen { retry_after: Some(_) }), "{rejection}");
 
     session.say(verdict(5, 2, v1::FleetState::Released, 1)).await;
     session.acknowledged().await;
     assert_eq!(fleet(&client), FleetStateShown::Released);
+    assert_eq!(client.status().breakers[0].fleet_reason, None);
     call(&client).await.unwrap();
 }
 
@@ -242,6 +244,7 @@ async fn an_operator_s_word_is_above_the_fleet_and_outlives_stream_and_process()
     session.say(forced(v1::FleetState::ForcedClosed, 1)).await;
     assert_eq!(session.acknowledged().await, sync::VerdictAck { key: None, term: 5, rev: 1 });
     assert_eq!(fleet(&client), FleetStateShown::ForcedClosed);
+    assert_eq!(client.status().breakers[0].fleet_reason.as_deref(), Some("drill"), "above the verdict's");
     call(&client).await.unwrap();
 
     session.say(forced(v1::FleetState::ForcedOpen, 2)).await;

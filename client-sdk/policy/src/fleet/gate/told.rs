@@ -70,6 +70,14 @@ impl Gate {
         }
     }
 
+    /// Why they say so, in their words. `None` where nobody says anything against calls.
+    #[must_use]
+    pub fn fleet_reason(&self) -> Option<&str> {
+        let verdict = || self.held.verdict().filter(|verdict| verdict.state != FleetState::Released);
+        let forced = self.held.override_in_force().map(|forced| forced.reason.as_str());
+        forced.or_else(|| verdict().map(|verdict| verdict.reason.as_str()))
+    }
+
     /// The share of calls that passes, from 0 to 1. Probes are no traffic.
     #[must_use]
     pub fn admission(&self, now: Timestamp) -> f64 {
