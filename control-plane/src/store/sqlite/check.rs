@@ -4,9 +4,9 @@ use futures_util::TryStreamExt as _;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    audit, decisions, failed, rollouts,
+    audit, decisions, failed, overrides, rollouts,
     rows::{self, get},
-    tokens,
+    tokens, transitions,
 };
 use crate::store::{
     Finding, StoreError,
@@ -48,8 +48,8 @@ type Read = fn(&SqliteRow) -> Result<(), StoreError>;
 const TABLES: &[(i64, &str, &str, Read)] = &[
     (1, "policies", "SELECT * FROM policies", |row| rows::policy(row).map(|_| ())),
     (1, "policy_revisions", "SELECT * FROM policy_revisions", |row| rows::revision(row).map(|_| ())),
-    (1, "overrides", "SELECT * FROM overrides", |row| rows::stored_override(row).map(|_| ())),
-    (1, "transitions", "SELECT * FROM transitions", |row| rows::transition(row).map(|_| ())),
+    (1, "overrides", "SELECT * FROM overrides", |row| overrides::stored(row).map(|_| ())),
+    (1, "transitions", "SELECT * FROM transitions", |row| transitions::stored(row).map(|_| ())),
     (4, "decisions", "SELECT * FROM decisions", |row| decisions::decision(row).map(|_| ())),
     (5, "tokens", "SELECT * FROM tokens", |row| tokens::stored(row).map(|_| ())),
     (6, "rollouts", "SELECT * FROM rollouts", |row| rollouts::rollout(row).map(|_| ())),

@@ -9,6 +9,7 @@ mod audit;
 mod check;
 mod decisions;
 mod open;
+mod overrides;
 mod requests;
 pub mod restore;
 mod rollouts;
@@ -16,6 +17,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod transitions;
 mod write;
 
 use std::{
@@ -29,7 +31,7 @@ use std::{
 use fusebox_policy::{Namespace, PolicyName, Revision, fleet::BreakerKey};
 use futures_util::future::FutureExt;
 use sqlx::{
-    Connection as _, Row, SqlitePool,
+    Connection as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tempfile::NamedTempFile;
@@ -346,7 +348,7 @@ impl Store for SqliteStore {
     fn put_override_once(&self, new: NewOverride, once: Option<Once<StoredOverride>>) -> Answer<'_, StoredOverride> {
         self.write(move |mut transaction| async move {
             requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
-            let stored = rows::insert_override(&mut transaction, new).await?;
+            let stored = overrides::insert(&mut transaction, new).await?;
             requests::keep(&mut transaction, once, &stored).await?;
             Ok((transaction, stored))
         })
@@ -357,7 +359,7 @@ impl Store for SqliteStore {
         self.write(move |mut transaction| async move {
             requests::refuse_repeated(&mut transaction, once.as_ref()).await?;
             for id in ids {
-                rows::end_override(&mut transaction, id, ending, &note).await?;
+                overrides::end(&mut transaction, id, ending, &note).await?;
             }
             requests::keep(&mut transaction, once, &()).await?;
             Ok((transaction, ()))
@@ -366,21 +368,14 @@ impl Store for SqliteStore {
     }
 
     fn overrides(&self) -> Answer<'_, Vec<StoredOverride>> {
-        async move {
-            let rows = sqlx::query("SELECT * FROM overrides WHERE ended_us IS NULL ORDER BY id")
-                .fetch_all(&self.reader)
-                .await
-                .map_err(failed)?;
-            rows.iter().map(rows::stored_override).collect()
-        }
-        .boxed()
+        async move { overrides::in_force(&self.reader).await }.boxed()
     }
 
     fn append_transitions(&self, transitions: Vec<StoredTransition>) -> Answer<'_, Vec<u64>> {
         self.write(move |mut transaction| async move {
             let mut ids = Vec::with_capacity(transitions.len());
             for stored in &transitions {
-                ids.push(rows::insert_transition(&mut transaction, stored).await?);
+                ids.push(transitions::insert(&mut transaction, stored).await?);
             }
             audit::append(&mut transaction, transitions.iter().filter_map(NewAudit::verdict)).await?;
             Ok((transaction, ids))
@@ -389,54 +384,17 @@ impl Store for SqliteStore {
     }
 
     fn transitions(&self, filter: TransitionFilter) -> Answer<'_, Vec<StoredTransition>> {
-        async move {
-            let TransitionFilter { target, caller, namespace, before, after, limit } = filter;
-            let rows = sqlx::query(
-                "SELECT * FROM transitions WHERE ($1 = '' OR target = $1) AND ($2 = '' OR caller = $2) AND id < $3 AND id > $4 \
-                 AND ($5 = '' OR namespace = $5) ORDER BY id DESC LIMIT $6",
-            )
-            .bind(target.unwrap_or_default())
-            .bind(caller.unwrap_or_default())
-            .bind(before.map_or(i64::MAX, rows::narrow))
-            .bind(after.map_or(0, rows::narrow))
-            .bind(namespace.map(|namespace| namespace.to_string()).unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader)
-            .await
-            .map_err(failed)?;
-            rows.iter().map(rows::transition).collect()
-        }
-        .boxed()
+        async move { transitions::list(&self.reader, filter).await }.boxed()
     }
 
     fn transitions_kept(&self) -> Answer<'_, Option<(u64, u64)>> {
-        async move {
-            let row = sqlx::query("SELECT min(id) AS oldest, max(id) AS newest FROM transitions")
-                .fetch_one(&self.reader)
-                .await
-                .map_err(failed)?;
-            let number = |column| row.try_get::<Option<i64>, _>(column).map_err(failed);
-            Ok(number("oldest")?
-                .zip(number("newest")?)
-                .map(|(oldest, newest)| (rows::widen(oldest), rows::widen(newest))))
-        }
-        .boxed()
+        async move { transitions::kept(&self.reader).await }.boxed()
     }
 
     fn forget_transitions(&self, before: SystemTime, most: u32) -> Answer<'_, u64> {
         self.write(move |mut transaction| async move {
-            // In the order of numbers, which is that of time: no index of times is needed. A clock that was set back delays it, and no more.
-            let gone = sqlx::query(
-                "DELETE FROM transitions WHERE id IN (SELECT id FROM transitions WHERE id < (SELECT max(id) FROM transitions) \
-                 AND id < coalesce((SELECT id FROM transitions WHERE at_us >= $1 ORDER BY id LIMIT 1), 9223372036854775807) \
-                 ORDER BY id LIMIT $2)",
-            )
-            .bind(plan::to_micros(before))
-            .bind(i64::from(most))
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-            Ok((transaction, gone.rows_affected()))
+            let gone = transitions::forget(&mut transaction, before, most).await?;
+            Ok((transaction, gone))
         })
         .boxed()
     }

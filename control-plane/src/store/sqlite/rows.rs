@@ -3,18 +3,15 @@
 use std::sync::Arc;
 
 use fusebox_policy::{
-    CallerName, InstanceId, Invalid, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName, Zone,
-    fleet::{BreakerKey, gate::Forced, key::KeyPattern},
+    CallerName, Invalid, Namespace, Policy, PolicyName, Revision, StrategyName, TargetName, Zone, fleet::BreakerKey,
 };
 use fusebox_proto::v1;
 use prost::Message;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use super::{audit, failed, rollouts};
+use super::{failed, rollouts};
 use crate::store::{
-    Ending, NewOverride, Note, RevisionAction, StoreError, StoredOverride, StoredPolicy, StoredRevision,
-    StoredTransition,
-    audit::NewAudit,
+    Note, RevisionAction, StoreError, StoredPolicy, StoredRevision,
     plan::{self, State},
 };
 
@@ -239,136 +236,6 @@ pub(super) fn text<T: ToString>(part: Option<&T>) -> String {
     part.map(ToString::to_string).unwrap_or_default()
 }
 
-pub(super) async fn insert_override(
-    transaction: &mut Transaction<'static, Sqlite>,
-    new: NewOverride,
-) -> Result<StoredOverride, StoreError> {
-    let NewOverride { pattern, state, reason, caller, created, expires, replaces } = &new;
-    let effect = match state {
-        Forced::Open => "open",
-        Forced::Closed => "closed",
-        Forced::Disabled => "disabled",
-    };
-    let row = sqlx::query(
-        "INSERT INTO overrides (namespace, caller, policy, strategy, target, zone, effect, reason, author, created_us, expires_us) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
-    )
-    .bind(text(pattern.namespace.as_ref()))
-    .bind(text(pattern.caller.as_ref()))
-    .bind(text(pattern.policy.as_ref()))
-    .bind(text(pattern.strategy.as_ref()))
-    .bind(pattern.target.as_str())
-    .bind(text(pattern.zone.as_ref()))
-    .bind(effect)
-    .bind(reason.as_str())
-    .bind(caller.name.as_str())
-    .bind(plan::to_micros(*created))
-    .bind(plan::to_micros(*expires))
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed)?;
-    let id = widen(get(&row, "id")?);
-    let (replaces, replacement) = (replaces.clone(), new.replacement(id));
-    let (stored, audit) = new.numbered(id);
-    audit::append(transaction, [audit]).await?;
-    for older in replaces {
-        end_override(transaction, older, Ending::Replaced, &replacement).await?;
-    }
-    Ok(stored)
-}
-
-/// Ends one override; an unknown one, and one that has ended, is left alone.
-pub(super) async fn end_override(
-    transaction: &mut Transaction<'static, Sqlite>,
-    id: u64,
-    ending: Ending,
-    note: &Note,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "UPDATE overrides SET ended_us = $1, end_reason = $2 WHERE id = $3 AND ended_us IS NULL RETURNING *",
-    )
-    .bind(plan::to_micros(note.at))
-    .bind(note.message.as_str())
-    .bind(narrow(id))
-    .fetch_optional(&mut **transaction)
-    .await
-    .map_err(failed)?;
-    let Some(row) = row else { return Ok(()) };
-    let ended = NewAudit::of_override(ending.action(), &stored_override(&row)?, note.clone());
-    audit::append(transaction, [ended]).await
-}
-
-pub(super) fn stored_override(row: &SqliteRow) -> Result<StoredOverride, StoreError> {
-    const TABLE: &str = "overrides";
-    let id: i64 = get(row, "id")?;
-    let effect: String = get(row, "effect")?;
-    let state = match effect.as_str() {
-        "open" => Forced::Open,
-        "closed" => Forced::Closed,
-        "disabled" => Forced::Disabled,
-        _ => return Err(corrupt(TABLE, id, format!("effect {effect:?}"))),
-    };
-    let target = part(row, TABLE, id, "target", TargetName::try_new)?;
-    Ok(StoredOverride {
-        id: widen(id),
-        pattern: KeyPattern {
-            namespace: part(row, TABLE, id, "namespace", Namespace::try_new)?,
-            caller: part(row, TABLE, id, "caller", CallerName::try_new)?,
-            policy: part(row, TABLE, id, "policy", PolicyName::try_new)?,
-            strategy: part(row, TABLE, id, "strategy", StrategyName::try_new)?,
-            target: target.ok_or_else(|| corrupt(TABLE, id, "no target"))?,
-            zone: part(row, TABLE, id, "zone", Zone::try_new)?,
-        },
-        state,
-        reason: get(row, "reason")?,
-        author: get(row, "author")?,
-        created: plan::from_micros(get(row, "created_us")?),
-        expires: plan::from_micros(get(row, "expires_us")?),
-    })
-}
-
-pub(super) async fn insert_transition(
-    transaction: &mut Transaction<'static, Sqlite>,
-    transition: &StoredTransition,
-) -> Result<u64, StoreError> {
-    let StoredTransition {
-        id: _,
-        key,
-        instance,
-        from,
-        to,
-        cause,
-        detail,
-        at,
-        window_calls,
-        window_failures,
-        grounds: _,
-    } = transition;
-    let row = sqlx::query(
-        "INSERT INTO transitions (namespace, caller, policy, strategy, target, zone, instance, from_state, to_state, cause, \
-         detail, at_us, window_calls, window_failures) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
-    )
-    .bind(key.namespace.as_str())
-    .bind(key.caller.as_str())
-    .bind(key.policy.as_str())
-    .bind(key.strategy.as_str())
-    .bind(key.target.as_str())
-    .bind(text(key.zone.as_ref()))
-    .bind(text(instance.as_ref()))
-    .bind(from.as_str())
-    .bind(to.as_str())
-    .bind(cause.as_str())
-    .bind(detail.as_str())
-    .bind(plan::to_micros(*at))
-    .bind(narrow(*window_calls))
-    .bind(narrow(*window_failures))
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed)?;
-    Ok(widen(get(&row, "id")?))
-}
-
 /// The breaker that a row is about.
 pub(super) fn key(row: &SqliteRow, table: &'static str) -> Result<BreakerKey, StoreError> {
     let id: i64 = get(row, "id")?;
@@ -380,23 +247,5 @@ pub(super) fn key(row: &SqliteRow, table: &'static str) -> Result<BreakerKey, St
         strategy: part(row, table, id, "strategy", StrategyName::try_new)?.ok_or_else(|| missing("strategy"))?,
         target: part(row, table, id, "target", TargetName::try_new)?.ok_or_else(|| missing("target"))?,
         zone: part(row, table, id, "zone", Zone::try_new)?,
-    })
-}
-
-pub(super) fn transition(row: &SqliteRow) -> Result<StoredTransition, StoreError> {
-    const TABLE: &str = "transitions";
-    let id: i64 = get(row, "id")?;
-    Ok(StoredTransition {
-        id: widen(id),
-        key: key(row, TABLE)?,
-        instance: part(row, TABLE, id, "instance", InstanceId::try_new)?,
-        from: get(row, "from_state")?,
-        to: get(row, "to_state")?,
-        cause: get(row, "cause")?,
-        detail: get(row, "detail")?,
-        at: plan::from_micros(get(row, "at_us")?),
-        window_calls: widen(get(row, "window_calls")?),
-        window_failures: widen(get(row, "window_failures")?),
-        grounds: None,
     })
 }
